@@ -1,0 +1,36 @@
+"""B4M, "break for make": content and style in one low-rank adapter. The method; it knows torch and diffusers, never the host.
+
+Read projection.py first, then row_split.py, riemannian.py and training.py.
+"""
+
+from .adapter import Adapter
+from .compose import merge
+from .errors import B4MError
+from .facts import Concept, Facts
+from .files import load_adapter, lora_state_dict, read_facts, save_adapter
+from .objective import NoiseSchedule
+from .projection import PartlyLearnableProjection
+from .riemannian import RiemannianAdamW
+from .runs import RunStore
+from .settings import TrainingSettings
+from .training import Plan, Progress, train
+
+__all__ = [
+    "Adapter",
+    "B4MError",
+    "Concept",
+    "Facts",
+    "NoiseSchedule",
+    "PartlyLearnableProjection",
+    "Plan",
+    "Progress",
+    "RiemannianAdamW",
+    "RunStore",
+    "TrainingSettings",
+    "load_adapter",
+    "lora_state_dict",
+    "merge",
+    "read_facts",
+    "save_adapter",
+    "train",
+]

@@ -1,0 +1,46 @@
+"""What a training needs of a base model. The host's nodes give one (nodes/host), a diffusers folder gives another (diffusers_folder.py)."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .objective import NoiseSchedule
+
+
+class BaseModel(Protocol):
+    """An SDXL: its network for training, its encoders, and a way to paint with it."""
+
+    @property
+    def unet(self) -> nn.Module:
+        """diffusers' UNet2DConditionModel with the base weights: frozen, on the training device, in the compute dtype, ours alone."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network trains; known before it is built."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The network's compute dtype; known before it is built."""
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule and what the network predicts."""
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over all weights that are really used: network, autoencoder, text encoders."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+
+    def encode_pictures(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) float32 in 0..1 to latents (N, 4, H/8, W/8) float32 on the CPU, scaled as the network sees them."""
+
+    def encode_text(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The context (N, tokens, width) and the pooled embedding (N, pooled) of ``prompts``, float32 on the CPU."""
+
+    def paint(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
+        """A picture of ``prompt`` by the base model alone, (height, width, 3) float32 in 0..1."""

@@ -1,0 +1,68 @@
+"""The orthogonal break: the frozen halves A and C of a layer, the same numbers on every machine, for ever.
+
+A and C are disjoint rows of one matrix Q (N, r) with orthonormal columns, N = m//2 + n//2 (Xu et al., ACM TOG 44(2), 2025, "orthogonal
+prior"). Content and style are trained apart and fit together only because both draw the same Q, so Q is a pure function of (seed, layer
+name, shape, rank). Random normal numbers and a QR would differ in their last bits between processors and library versions. Ours is a cosine
+matrix (the orthonormal DCT-II) of which r columns are chosen, whose rows are shuffled and whose row signs are flipped: orthonormal by
+construction, as unstructured as the method needs, and made of integers (SHAKE-256, FIPS 202) and of correctly rounded constants alone.
+"""
+
+import functools
+import hashlib
+import math
+
+import numpy as np
+import torch
+
+from .errors import B4MError
+
+REVISION = 1
+MOST_FEATURES = 1 << 16  # SDXL's largest layer has 2,048; a hostile file must not make us draw a huge basis
+_DIGITS = 10**60
+_PI = 3141592653589793238462643383279502884197169399375105820974944
+
+
+def _cosine_of(angle: int) -> int:
+    """cos(angle) in fixed point with 60 digits, by its Taylor series; ``angle`` is in the same fixed point and at most about 2."""
+    term, total, order = _DIGITS, 0, 0
+    while abs(term) > 1:
+        total += term
+        order += 2
+        term = -term * angle // _DIGITS * angle // (_DIGITS * order * (order - 1))
+    return total
+
+
+@functools.lru_cache(maxsize=16)
+def _cosine_table(order: int) -> np.ndarray:
+    """sqrt(2 / order) cos(pi k / (2 order)) for k = 0 .. 4 order - 1, each correctly rounded to float32."""
+    first = _cosine_of(_PI // (2 * order))
+    values = [_DIGITS, first]
+    while len(values) < 4 * order:
+        values.append(2 * first * values[-1] // _DIGITS - values[-2])
+    scale = math.isqrt(2 * _DIGITS * _DIGITS // order)
+    return np.array([value * scale / _DIGITS**2 for value in values], dtype=np.float32)
+
+
+def _stream(key: str, count: int) -> np.ndarray:
+    """``count`` unsigned 64-bit integers drawn from ``key``."""
+    return np.frombuffer(hashlib.shake_256(key.encode()).digest(8 * count), dtype="<u8")
+
+
+def frozen_halves(out_features: int, in_features: int, rank: int, *, name: str, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The frozen halves of one layer.
+
+    Returns A (out_features // 2, rank) and C (rank, in_features // 2), float32 on the CPU: disjoint rows of one Q whose columns are
+    orthonormal, so that A'A + CC' is the identity. Raises :class:`B4MError` when the rank is too high for the layer.
+    """
+    rows_a, rows_c = out_features // 2, in_features // 2
+    order = rows_a + rows_c
+    if order > MOST_FEATURES:
+        raise B4MError(f"Layer {name} ({out_features} x {in_features}) is far larger than any of SDXL's: this is not an SDXL adapter.")
+    if not 0 < rank < order:
+        raise B4MError(f"Rank {rank} does not fit layer {name} ({out_features} x {in_features}): choose a rank from 1 to {order - 1}.")
+    key = f"b4m basis {REVISION}|{seed}|{name}|{out_features}x{in_features}|{rank}"
+    rows = np.argsort(_stream(key + "|rows", order), kind="stable")
+    columns = 1 + np.argsort(_stream(key + "|columns", order - 1), kind="stable")[:rank]
+    signs = np.where(_stream(key + "|signs", order) & 1, np.float32(1), np.float32(-1))
+    q = _cosine_table(order)[(2 * rows[:, None] + 1) * columns[None, :] % (4 * order)] * signs[:, None]
+    return torch.from_numpy(q[rows_c:].copy()), torch.from_numpy(q[:rows_c].T.copy())

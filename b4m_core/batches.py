@@ -1,0 +1,94 @@
+"""Which rows a micro-step sees: a pure function of the seed and the micro-step's number, so that a resumed run sees what it would have seen."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .samples import SampleSet
+
+
+class Batch(NamedTuple):
+    """Rows of one micro-step, the ``own`` first ones of the set that is taught; all share one bucket.
+
+    ``latents``, ``noise`` (rows, 4, h, w), ``timesteps`` (rows,) int64, ``context`` (rows, 77, width), ``pooled`` (rows, p), ``size_ids``
+    (rows, 6), ``mask`` (rows, 1, h, w); float32 on the CPU.
+    """
+
+    latents: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    context: Tensor
+    pooled: Tensor
+    size_ids: Tensor
+    mask: Tensor
+    own: int
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same rows on ``device``."""
+        return Batch(*(value.to(device) if isinstance(value, Tensor) else value for value in self))
+
+
+class Batches:
+    """Draws the batches of one training.
+
+    Every own row has one row of each partner set beside it, which shares its noise and its timestep (the paper's correspondences). When
+    ``partners_lead``, a partner set leads on every second micro-step: its next picture chooses the bucket.
+    """
+
+    def __init__(
+        self, own: SampleSet, partners: Sequence[SampleSet], *, batch: int, seed: int, timesteps: int, partners_lead: bool = False
+    ) -> None:
+        self._sets = [own, *partners]
+        self._leaders = list(range(len(self._sets))) if partners_lead else [0]
+        self._batch, self._seed, self._timesteps = batch, seed, timesteps
+
+    def draw(self, index: int) -> Batch:
+        """The batch of micro-step ``index``, counted from 0 over the whole run."""
+        turn, place = divmod(index, len(self._leaders))
+        leader = self._leaders[place]
+        generator = _generator(self._seed, "rows", index)
+        leading = self._in_turn(leader, turn)
+        bucket = self._sets[leader].home[leading[0]]
+        rows = [leading if number == leader else self._beside(number, generator) for number in range(len(self._sets))]
+        samples = [self._sets[number].at[bucket, pick] for number, picks in enumerate(rows) for pick in picks]
+        noise = torch.randn(self._batch, *samples[0].latents.shape, generator=generator)
+        timesteps = torch.randint(self._timesteps, (self._batch,), generator=generator)
+        groups = len(rows)
+        return Batch(
+            torch.stack([sample.latents for sample in samples]),
+            noise.repeat(groups, 1, 1, 1),
+            timesteps.repeat(groups),
+            torch.stack([sample.context for sample in samples]),
+            torch.stack([sample.pooled for sample in samples]),
+            torch.stack([sample.size_ids for sample in samples]),
+            torch.stack([sample.mask for sample in samples]),
+            self._batch,
+        )
+
+    def _in_turn(self, leader: int, turn: int) -> list[int]:
+        """The leading pictures, all of one bucket: every picture of the set once, in a new order, before any comes again."""
+        home = self._sets[leader].home
+        chunks = sum(-(-home.count(bucket) // self._batch) for bucket in set(home))
+        round_, place = divmod(turn, chunks)
+        generator = _generator(self._seed, f"order {leader}", round_)
+        order = torch.randperm(len(home), generator=generator).tolist()
+        whole = [self._chunks([index for index in order if home[index] == bucket]) for bucket in sorted(set(home))]
+        return [chunk for group in whole for chunk in group][int(torch.randperm(chunks, generator=generator)[place])]
+
+    def _chunks(self, members: list[int]) -> list[list[int]]:
+        """``members`` in pieces of ``batch``; the last one is filled up from the beginning."""
+        filled = [members[place % len(members)] for place in range(-(-len(members) // self._batch) * self._batch)]
+        return [filled[first : first + self._batch] for first in range(0, len(filled), self._batch)]
+
+    def _beside(self, number: int, generator: torch.Generator) -> list[int]:
+        """``batch`` pictures of a set that is led, at random."""
+        return torch.randint(len(self._sets[number].home), (self._batch,), generator=generator).tolist()
+
+
+def _generator(seed: int, purpose: str, number: int) -> torch.Generator:
+    """A CPU generator of its own for every purpose and number, so that no state needs to be saved."""
+    digest = hashlib.sha256(f"b4m {purpose}|{seed}|{number}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

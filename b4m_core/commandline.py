@@ -1,0 +1,168 @@
+"""Training and painting without a graph, for scripts: ``python b4m.py train content ...``, ``python b4m.py generate ...``.
+
+The same loop, the same settings and the same files as the nodes.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from .auxiliary import own_auxiliary, paint_auxiliary
+from .compose import merge
+from .diffusers_folder import DiffusersFolder
+from .errors import B4MError
+from .files import load_adapter, save_adapter
+from .pictures import PictureSet, load_folder
+from .runs import RunStore
+from .settings import TrainingSettings
+from .training import Plan, Progress, train
+
+CONTENT_PATTERN, STYLE_PATTERN = "a photo of a {trigger} {class}", "a {class} in {trigger} style"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a :class:`B4MError` becomes its sentence and exit code 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except B4MError as error:
+        print(f"b4m: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("b4m: stopped; what was trained is kept, the same command goes on from there.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="b4m.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    trainer = commands.add_parser("train", help="train an adapter")
+    roles = trainer.add_subparsers(required=True, metavar="content|style|joint")
+    for role, run in (("content", _train_one), ("style", _train_one), ("joint", _train_together)):
+        sub = roles.add_parser(role)
+        sub.set_defaults(run=run, role=role)
+        _model_arguments(sub)
+        sub.add_argument("--out", type=Path, required=True, help="the LoRA file to write")
+        sub.add_argument("--store", type=Path, default=Path(".b4m/store"), help="where runs are kept")
+        sub.add_argument("--retrain", action="store_true", help="start anew even if this training was done before")
+        _setting_arguments(sub)
+        if role == "joint":
+            _joint_arguments(sub)
+        else:
+            _picture_arguments(sub, "", CONTENT_PATTERN if role == "content" else STYLE_PATTERN)
+            sub.add_argument("--auxiliary", type=Path, help="a folder of your own auxiliary pictures, one subfolder a set")
+            sub.add_argument("--auxiliary-sets", type=int, default=3, help="how many auxiliary sets the base model paints")
+            sub.add_argument("--auxiliary-pictures", type=int, default=4, help="how many pictures it paints for each")
+    generator = commands.add_parser("generate", help="paint a picture with an adapter")
+    generator.set_defaults(run=_generate)
+    _model_arguments(generator)
+    generator.add_argument("prompt")
+    generator.add_argument("--adapter", type=Path, help="a B4M adapter; without one the base model paints")
+    generator.add_argument("--content", type=float, default=1.0)
+    generator.add_argument("--style", type=float, default=1.0)
+    generator.add_argument("--seed", type=int, default=0)
+    generator.add_argument("--size", type=int, help="side in pixels; the model's own by default")
+    generator.add_argument("--out", type=Path, required=True)
+    return parser
+
+
+def _model_arguments(parser: argparse.ArgumentParser) -> None:
+    embedded = Path(__file__).resolve().parents[1] / "mini"
+    parser.add_argument("--model", type=Path, default=embedded, help="a model folder in diffusers' layout (default: the embedded model)")
+    parser.add_argument("--tokenizer", type=Path, help="a folder with CLIP's vocab.json and merges.txt, if the model has none")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16" if torch.cuda.is_available() else "float32")
+
+
+def _setting_arguments(parser: argparse.ArgumentParser) -> None:
+    for field in dataclasses.fields(TrainingSettings):
+        flag = "--" + field.name.replace("_", "-")
+        if field.type is bool or field.type == "bool":
+            parser.add_argument(flag, action="store_true")
+        else:
+            parser.add_argument(flag, type=type(field.default), default=None if field.name == "resolution" else field.default)
+
+
+def _picture_arguments(parser: argparse.ArgumentParser, prefix: str, pattern: str) -> None:
+    parser.add_argument(f"--{prefix}pictures", type=Path, required=True, help="a folder of pictures")
+    parser.add_argument(f"--{prefix}trigger", default="", help="the new word")
+    parser.add_argument(f"--{prefix}class", dest=f"{prefix}class_word".replace("-", "_"), default="", help="what it is: penguin, house ...")
+    parser.add_argument(f"--{prefix}caption", default=pattern, help="used where there is no .txt; {trigger}, {class} and {name} are filled in")
+
+
+def _joint_arguments(parser: argparse.ArgumentParser) -> None:
+    _picture_arguments(parser, "content-", CONTENT_PATTERN)
+    _picture_arguments(parser, "style-", STYLE_PATTERN)
+    parser.add_argument("--content-adapter", type=Path, required=True)
+    parser.add_argument("--style-adapter", type=Path, required=True)
+
+
+def _base(options: argparse.Namespace) -> DiffusersFolder:
+    return DiffusersFolder(options.model, tokenizer=options.tokenizer, device=options.device, dtype=getattr(torch, options.dtype))
+
+
+def _settings(options: argparse.Namespace, base: DiffusersFolder) -> TrainingSettings:
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(TrainingSettings)}
+    if values["resolution"] is None:
+        values["resolution"] = base.native_size
+    return TrainingSettings(**values)
+
+
+def _pictures(options: argparse.Namespace, prefix: str) -> PictureSet:
+    trigger, class_word, pattern = (getattr(options, prefix + name) for name in ("trigger", "class_word", "caption"))
+    pictures = load_folder(getattr(options, prefix + "pictures"), trigger=trigger, class_word=class_word, pattern=pattern)
+    for note in pictures.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return pictures
+
+
+def _train_one(options: argparse.Namespace) -> None:
+    base = _base(options)
+    settings = _settings(options, base)
+    if options.auxiliary is not None:
+        partners = own_auxiliary(options.auxiliary, "a photo of a {class}")
+    else:
+        kind = "styles" if options.role == "content" else "contents"
+        partners = paint_auxiliary(
+            base, kind, sets=options.auxiliary_sets, pictures=options.auxiliary_pictures, resolution=settings.resolution, cache=options.store
+        )
+    _run(Plan(options.role, _pictures(options, ""), partners, settings), base, options)
+
+
+def _train_together(options: argparse.Namespace) -> None:
+    base = _base(options)
+    start = merge(load_adapter(options.content_adapter), load_adapter(options.style_adapter))
+    plan = Plan("together", _pictures(options, "content_"), (_pictures(options, "style_"),), _settings(options, base), start)
+    _run(plan, base, options)
+
+
+def _run(plan: Plan, base: DiffusersFolder, options: argparse.Namespace) -> None:
+    adapter = train(plan, base, RunStore(options.store), _print_progress, retrain=options.retrain)
+    print(save_adapter(adapter, options.out))
+
+
+def _print_progress(progress: Progress) -> None:
+    if progress.step_done and (progress.step % 10 == 0 or progress.step == progress.total):
+        _, own, partner = progress.losses[-1]
+        left = "" if progress.seconds_left is None else f", {progress.seconds_left:.0f} s left"
+        print(f"step {progress.step} of {progress.total}: loss {own:.4f}, partners {partner:.4f}{left}", file=sys.stderr)
+
+
+def _generate(options: argparse.Namespace) -> None:
+    base = _base(options)
+    if options.adapter is not None:
+        base.with_adapter(load_adapter(options.adapter), options.content, options.style)
+    size = options.size or base.native_size
+    pixels = base.paint(options.prompt, width=size, height=size, seed=options.seed)
+    Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().numpy()).save(options.out)
+    print(options.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""A safetensors file that carries its own checksum, read back before it counts.
+
+The sha256 under the header key ``b4m.sha256`` covers the text under ``b4m``, the table of tensors and their data; any safetensors reader
+reads the rest as usual.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from .atomic import write_atomically
+from .errors import B4MError
+
+_PIECE = 1 << 22
+
+
+def write_container(
+    path: Path, tensors: Mapping[str, Tensor], text: str, more: Callable[[str], dict[str, str]] = lambda data_sha256: {}
+) -> None:
+    """Write ``tensors`` (CPU, contiguous) and ``text``; ``more`` gives further header entries from the sha256 of the tensor data."""
+    plain = memoryview(safetensors.torch.save(dict(tensors)))
+    start = 8 + int.from_bytes(plain[:8], "little")
+    data = plain[start:]
+    table = json.loads(bytes(plain[8:start]))
+    metadata = {**more(hashlib.sha256(data).hexdigest()), "b4m": text, "b4m.sha256": _digest(text, table, [data])}
+    header = _canonical({"__metadata__": metadata, **table})
+    header += b" " * (-len(header) % 8)
+    write_atomically(path, [len(header).to_bytes(8, "little"), header, data], check=lambda partial: _require_equal(partial, text, path.name))
+
+
+def read_text(path: Path, shown: str | None = None) -> str:
+    """The text of a container, its checksum not tested. Raises :class:`B4MError` for a missing, damaged or foreign file."""
+    return _metadata(path, shown or path.name)["b4m"]
+
+
+def read_container(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """The text and the tensors, checksum tested. Raises :class:`B4MError` for a missing, damaged or foreign file."""
+    text = verified_text(path)
+    with safetensors.safe_open(path, "pt", device="cpu") as file:
+        return text, {key: file.get_tensor(key) for key in file.keys()}
+
+
+def verified_text(path: Path, shown: str | None = None) -> str:
+    """The text of a container whose checksum is right."""
+    shown = shown or path.name
+    metadata = _metadata(path, shown)
+    with open(path, "rb") as file:
+        table = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        table.pop("__metadata__")
+        actual = _digest(metadata["b4m"], table, iter(lambda: file.read(_PIECE), b""))
+    if actual != metadata.get("b4m.sha256"):
+        raise B4MError(f"{shown} is damaged: its checksum does not match its contents; download or train it again.")
+    return metadata["b4m"]
+
+
+def _metadata(path: Path, shown: str) -> dict[str, str]:
+    try:
+        with safetensors.safe_open(path, "pt", device="cpu") as file:
+            metadata = dict(file.metadata() or {})
+    except FileNotFoundError as error:
+        raise B4MError(f"{shown} is not there any more: choose another file.") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise B4MError(f"{shown} is damaged or not a safetensors file ({error}): download or train it again.") from error
+    if "b4m" not in metadata:
+        raise B4MError(f"{shown} was not made by B4M (it may be an ordinary LoRA): load it with the LoRA loader instead.")
+    return metadata
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _digest(text: str, table: object, pieces: Iterable[bytes | memoryview]) -> str:
+    digest = hashlib.sha256(text.encode() + b"\0" + _canonical(table) + b"\0")
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _require_equal(partial: Path, text: str, shown: str) -> None:
+    if verified_text(partial, shown) != text:
+        raise B4MError(f"{shown} did not read back as it was written: check the disk and press Run again.")

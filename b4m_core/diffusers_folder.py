@@ -1,0 +1,171 @@
+"""A base model from a folder in diffusers' layout, for the command line and for scripts. The embedded model is one such folder."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from .adapter import Adapter
+from .compact_text import FILE as COMPACT
+from .compact_text import compact_state_dict
+from .errors import B4MError
+from .objective import NoiseSchedule
+
+SDXL_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+
+
+_REFINER_WIDTH = 1280
+_KINDS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", _REFINER_WIDTH: "the SDXL refiner"}
+
+
+class DiffusersFolder:
+    """A :class:`~b4m_core.base_model.BaseModel` from ``folder``.
+
+    ``tokenizer`` is a folder with CLIP's vocab.json and merges.txt, for a model folder that has none of its own. ``steps`` and ``guidance``
+    are those of :meth:`paint`. Raises :class:`B4MError` when the folder is not an SDXL in diffusers' layout.
+    """
+
+    def __init__(
+        self, folder: Path, *, tokenizer: Path | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32, steps: int = 20, guidance: float = 5.0
+    ) -> None:
+        if not (folder / "unet" / "config.json").is_file() or not list((folder / "unet").glob("*.safetensors")):
+            raise B4MError(f"{folder} is not a model folder in diffusers' layout with safetensors weights: choose another one.")
+        config = json.loads((folder / "unet" / "config.json").read_text())
+        if config.get("addition_embed_type") != "text_time" or config.get("cross_attention_dim") == _REFINER_WIDTH:
+            kind = _KINDS.get(config.get("cross_attention_dim"), "another kind of model")
+            raise B4MError(f"{folder.name} is {kind}, and B4M trains SDXL: choose an SDXL model folder.")
+        self.folder, self.device, self.dtype = folder, torch.device(device), dtype
+        self.name = folder.resolve().name
+        self._tokenizer, self._steps, self._guidance = tokenizer, steps, guidance
+
+    @functools.cached_property
+    def unet(self) -> nn.Module:
+        """The frozen network."""
+        with torch.inference_mode(False):
+            unet = UNet2DConditionModel.from_pretrained(self.folder / "unet", torch_dtype=self.dtype, use_safetensors=True)
+            return _frozen(unet, self.device)
+
+    @functools.cached_property
+    def schedule(self) -> NoiseSchedule:
+        """From scheduler/scheduler_config.json, or SDXL's own where the folder has none."""
+        config = self._scheduler_config()
+        scheduler = DDPMScheduler.from_config({**config, "prediction_type": "epsilon"})
+        return NoiseSchedule(scheduler.alphas_cumprod.double(), config.get("prediction_type", "epsilon"))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """sha256 over all weights, as files."""
+        digest = hashlib.sha256()
+        for file in sorted(self.folder.glob("*/*.safetensors")):
+            digest.update(str(file.relative_to(self.folder).as_posix()).encode())
+            with open(file, "rb") as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest() if hasattr(hashlib, "file_digest") else hashlib.sha256(opened.read()).digest())
+        return digest.hexdigest()
+
+    @property
+    def native_size(self) -> int:
+        """The side in pixels that the network was made for."""
+        return int(json.loads((self.folder / "unet" / "config.json").read_text())["sample_size"]) * 8
+
+    @torch.no_grad()
+    def encode_pictures(self, pixels: Tensor) -> Tensor:
+        """See :class:`~b4m_core.base_model.BaseModel`."""
+        encoded = self._vae.encode((pixels * 2 - 1).to(self.device, self._vae.dtype))
+        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        return (latents * self._vae.config.scaling_factor).float().cpu()
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """See :class:`~b4m_core.base_model.BaseModel`."""
+        states = []
+        pooled = None
+        for tokenizer, encoder in zip(self._tokenizers, self._text_encoders, strict=True):
+            tokens = tokenizer(list(prompts), padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+            output = encoder(tokens.to(self.device), output_hidden_states=True)
+            states.append(output.hidden_states[-2])
+            pooled = getattr(output, "text_embeds", pooled)
+        assert pooled is not None
+        return torch.cat(states, dim=-1).float().cpu(), pooled.float().cpu()
+
+    def paint(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
+        """See :class:`~b4m_core.base_model.BaseModel`."""
+        picture = self.pipeline(
+            prompt=prompt,
+            width=width,
+            height=height,
+            num_inference_steps=self._steps,
+            guidance_scale=self._guidance,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="pt",
+        ).images[0]
+        return picture.permute(1, 2, 0).float().cpu()  # type: ignore[no-any-return]
+
+    @functools.cached_property
+    def pipeline(self) -> StableDiffusionXLPipeline:
+        """The whole model as diffusers' pipeline, on the same weights."""
+        first, second = self._tokenizers
+        pipeline = StableDiffusionXLPipeline(
+            vae=self._vae,
+            unet=self.unet,
+            text_encoder=self._text_encoders[0],
+            text_encoder_2=self._text_encoders[1],
+            tokenizer=first,
+            tokenizer_2=second,
+            scheduler=EulerDiscreteScheduler.from_config({"timestep_spacing": "linspace", **self._scheduler_config()}),
+            force_zeros_for_empty_prompt=False,
+            add_watermarker=False,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    @torch.no_grad()
+    def with_adapter(self, adapter: Adapter, content: float, style: float) -> None:
+        """Add ``adapter`` to the network's weights, for painting; the folder object is not fit for training afterwards."""
+        for name, linear in adapter.targets(self.unet).items():
+            linear.weight += adapter.layers[name].delta_weight(content, style).to(linear.weight)
+
+    def _scheduler_config(self) -> dict[str, Any]:
+        file = self.folder / "scheduler" / "scheduler_config.json"
+        return {**SDXL_SCHEDULE, **(json.loads(file.read_text()) if file.is_file() else {})}
+
+    @functools.cached_property
+    def _vae(self) -> Any:
+        tiny = json.loads((self.folder / "vae" / "config.json").read_text())["_class_name"] == "AutoencoderTiny"
+        kind = AutoencoderTiny if tiny else AutoencoderKL
+        return _frozen(kind.from_pretrained(self.folder / "vae", torch_dtype=self.dtype, use_safetensors=True), self.device)
+
+    @functools.cached_property
+    def _text_encoders(self) -> list[Any]:
+        kinds = (CLIPTextModel, CLIPTextModelWithProjection)
+        folders = (self.folder / "text_encoder", self.folder / "text_encoder_2")
+        return [_frozen(_text_encoder(folder, kind, self.dtype), self.device) for folder, kind in zip(folders, kinds, strict=True)]
+
+    @functools.cached_property
+    def _tokenizers(self) -> list[CLIPTokenizer]:
+        found = []
+        for name, padding in (("tokenizer", "<|endoftext|>"), ("tokenizer_2", "!")):
+            folder = self.folder / name if (self.folder / name).is_dir() else self._tokenizer
+            if folder is None or not (Path(folder) / "vocab.json").is_file():
+                raise B4MError(f"{self.name} has no tokenizer: name a folder with CLIP's vocab.json and merges.txt (a ComfyUI has comfy/sd1_tokenizer).")
+            found.append(CLIPTokenizer.from_pretrained(folder, model_max_length=77, pad_token=padding))
+        return found
+
+
+def _text_encoder(folder: Path, kind: Any, dtype: torch.dtype) -> Any:
+    if not (folder / COMPACT).is_file():
+        return kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
+    model = kind(CLIPTextConfig.from_json_file(folder / "config.json"))
+    key = next(key for key in model.state_dict() if key.endswith("token_embedding.weight"))
+    model.load_state_dict(compact_state_dict(folder, key))
+    return model.to(dtype)
+
+
+def _frozen(module: Any, device: torch.device) -> Any:
+    return module.to(device).eval().requires_grad_(False)

@@ -1,0 +1,98 @@
+"""Pictures turned into what the network sees, once: latents, text, size conditioning and mask, at every bucket in use."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from .base_model import BaseModel
+from .buckets import Bucket, Crop, crop_to, nearest_bucket
+from .errors import B4MError
+from .pictures import Picture, PictureSet
+
+CLIP_TOKENS = 77
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture at one bucket: latents (4, h, w), context (77, width), pooled (p,), size_ids (6,), mask (1, h, w); all float32, CPU."""
+
+    latents: Tensor
+    context: Tensor
+    pooled: Tensor
+    size_ids: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """The samples of a picture set: ``home[i]`` is picture i's own bucket, ``at[bucket, i]`` picture i at ``bucket``."""
+
+    home: tuple[Bucket, ...]
+    at: dict[tuple[Bucket, int], Sample]
+
+
+def encode_sets(
+    base: BaseModel,
+    sets: Sequence[PictureSet],
+    resolution: int,
+    *,
+    all_lead: bool,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> list[SampleSet]:
+    """Encode what the batches can need: the first set, which leads, at its own buckets; the others at the buckets of whoever leads beside them.
+
+    When ``all_lead``, every set is also a leader. ``watch`` (pictures done, total) may raise.
+    """
+    homes = [tuple(nearest_bucket(*picture.pixels.shape[:2], resolution) for picture in pictures.pictures) for pictures in sets]
+    texts = _encode_texts(base, [prompt for pictures in sets for prompt in pictures.prompts()])
+    needed = [
+        (number, bucket, index) for number in range(len(sets)) for index in range(len(homes[number])) for bucket in _needed(homes, number, index, all_lead)
+    ]
+    found: list[dict[tuple[Bucket, int], Sample]] = [{} for _ in sets]
+    for done, (number, bucket, index) in enumerate(needed):
+        watch(done, len(needed))
+        found[number][bucket, index] = _sample(base, sets[number].pictures[index], bucket, texts)
+    return [SampleSet(home, samples) for home, samples in zip(homes, found, strict=True)]
+
+
+def _needed(homes: Sequence[Sequence[Bucket]], number: int, index: int, all_lead: bool) -> list[Bucket]:
+    """The buckets at which picture ``index`` of set ``number`` can be drawn: its own if it leads, and those of the sets that lead it."""
+    own = {homes[number][index]} if all_lead or number == 0 else set()
+    leaders = [other for other in (range(len(homes)) if all_lead else [0]) if other != number]
+    return sorted(own | {bucket for leader in leaders for bucket in homes[leader]})
+
+
+def _encode_texts(base: BaseModel, prompts: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
+    texts = {}
+    for prompt in dict.fromkeys(prompts):
+        context, pooled = base.encode_text([prompt])
+        texts[prompt] = _ours(context[0, :CLIP_TOKENS]), _ours(pooled[0])
+    return texts
+
+
+def _sample(base: BaseModel, picture: Picture, bucket: Bucket, texts: dict[str, tuple[Tensor, Tensor]]) -> Sample:
+    crop = crop_to(picture, bucket)
+    pixels = torch.from_numpy(crop.pixels.astype(np.float32) / 255).permute(2, 0, 1)[None]
+    latents = _ours(base.encode_pictures(pixels)[0])
+    if not torch.isfinite(latents).all():
+        raise B4MError(f"The VAE turns {picture.name} into values that are not numbers: use a VAE that works in this precision, or leave it out.")
+    context, pooled = texts[picture.caption]
+    return Sample(latents, context, pooled, torch.tensor(crop.size_ids, dtype=torch.float32), _latent_mask(crop, latents))
+
+
+def _latent_mask(crop: Crop, latents: Tensor) -> Tensor:
+    """The mask averaged over the pixels of each latent, (1, h, w); ones where there is none."""
+    if crop.mask is None:
+        return torch.ones(1, *latents.shape[1:])
+    mask = torch.from_numpy(crop.mask.astype(np.float32) / 255)[None, None]
+    return interpolate(mask, size=latents.shape[1:], mode="area")[0]
+
+
+def _ours(tensor: Tensor) -> Tensor:
+    """A copy that belongs to no inference mode and no graph."""
+    with torch.inference_mode(False):
+        return tensor.detach().float().cpu().clone()

@@ -1,0 +1,55 @@
+"""The settings of a training, checked where they are made."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .errors import B4MError
+from .facts import FILE_DTYPES
+from .projection import STARTS
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Everything about a training but its pictures and its base model. The defaults are the paper's for SDXL.
+
+    ``steps`` optimiser steps of ``accumulation`` micro-steps of ``batch`` own pictures each (with one row per auxiliary set beside every
+    own row); ``learning_rate`` moves the half that is being taught, ``partner_learning_rate`` the other one; ``resolution`` is the side of
+    the square whose area all buckets have, in pixels; ``clip`` bounds the gradient norm of each half; ``damping`` is the Riemannian one.
+    """
+
+    steps: int = 1000
+    rank: int = 64
+    learning_rate: float = 1e-4
+    partner_learning_rate: float = 1e-5
+    weight_decay: float = 1e-2
+    clip: float = 1.0
+    damping: float = 1e-4
+    batch: int = 1
+    accumulation: int = 4
+    resolution: int = 512
+    flip: bool = False
+    seed: int = 0
+    basis_seed: int = 0
+    start: str = "zero_start"
+    file_dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "rank", "batch", "accumulation"):
+            if getattr(self, name) < 1:
+                raise B4MError(f"{name} is {getattr(self, name)}: it must be at least 1.")
+        for name in ("learning_rate", "clip", "damping"):
+            if not getattr(self, name) > 0:
+                raise B4MError(f"{name} is {getattr(self, name)}: it must be above 0.")
+        for name in ("partner_learning_rate", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise B4MError(f"{name} is {getattr(self, name)}: it must not be negative.")
+        if self.resolution < 64 or self.resolution % 32:
+            raise B4MError(f"resolution is {self.resolution}: choose a multiple of 32 from 64 up, such as 512, 768 or 1024.")
+        if self.start not in STARTS:
+            raise B4MError(f"start is {self.start!r}: choose one of {', '.join(STARTS)}.")
+        if self.file_dtype not in FILE_DTYPES:
+            raise B4MError(f"file_dtype is {self.file_dtype!r}: choose one of {', '.join(FILE_DTYPES)}.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain values, for run keys and file headers."""
+        return asdict(self)
