@@ -53,7 +53,7 @@ class Adapter:
 
     @classmethod
     def for_unet(cls, unet: nn.Module, facts: Facts) -> "Adapter":
-        """A fresh adapter for all attention projections of ``unet`` (also on the meta device); rank, basis seed and start from ``facts``."""
+        """A fresh adapter for all attention projections of ``unet`` (meta device too); rank, basis seed and start from ``facts``."""
         layers = {
             name: PartlyLearnableProjection(
                 linear.out_features, linear.in_features, facts.rank, name=name, seed=facts.basis_seed, start=facts.start
@@ -72,7 +72,9 @@ class Adapter:
             )
         for name, linear in targets.items():
             if (linear.out_features, linear.in_features) != self.layers[name].shape:
-                raise B4MError(f"Layer {name} of this adapter has another size than the model's: it was trained on a model of another kind.")
+                raise B4MError(
+                    f"Layer {name} of this adapter has another size than the model's: it was trained on a model of another kind."
+                )
         return targets
 
     def attach(self, unet: nn.Module) -> None:
@@ -118,7 +120,7 @@ class Adapter:
         digest = hashlib.sha256(f"{self.facts.basis}|{self.facts.start}|".encode())
         for projection in self.layers.values():
             for half in (projection.B, projection.D):
-                digest.update(half.detach().cpu().contiguous().numpy())
+                digest.update(half.detach().cpu().numpy().tobytes())
         return digest.hexdigest()
 
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -140,5 +142,5 @@ def basis_fingerprint(layers: Mapping[str, PartlyLearnableProjection]) -> str:
     for name, projection in sorted(layers.items()):
         digest.update(f"{name}|{tuple(projection.A.shape)}|{tuple(projection.C.shape)}|".encode())
         for half in (projection.A, projection.C):
-            digest.update(half.detach().cpu().contiguous().numpy())
+            digest.update(half.detach().cpu().numpy().tobytes())
     return digest.hexdigest()

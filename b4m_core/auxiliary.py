@@ -25,7 +25,10 @@ MOST_SETS = 3
 def prompts_for(kind: str, sets: int, pictures: int) -> list[list[str]]:
     """The prompts of every auxiliary set: ``styles`` for a content training, ``contents`` for a style training."""
     if kind == "styles":
-        return [[f"a {CONTENTS[(k + i) % len(CONTENTS)]} {PLACES[i % len(PLACES)]} in {STYLES[k]} style" for i in range(pictures)] for k in range(sets)]
+        return [
+            [f"a {CONTENTS[(k + i) % len(CONTENTS)]} {PLACES[i % len(PLACES)]} in {STYLES[k]} style" for i in range(pictures)]
+            for k in range(sets)
+        ]
     return [[f"a photo of a {CONTENTS[k]} {PLACES[(k + i) % len(PLACES)]}" for i in range(pictures)] for k in range(sets)]
 
 
@@ -57,7 +60,9 @@ def paint_auxiliary(
 
 
 def _painted(base: BaseModel, prompt: str, seed: int, resolution: int, cache: Path) -> np.ndarray:
-    key = content_key({"auxiliary": prompt, "seed": seed, "resolution": resolution, "base": base.fingerprint})
+    key = content_key(
+        {"auxiliary": prompt, "seed": seed, "resolution": resolution, "base": base.fingerprint, "prediction": base.schedule.prediction}
+    )
     file = cache / "auxiliary" / f"{key[:32]}.png"
     if not _is_picture(file):
         pixels = base.paint(prompt, width=resolution, height=resolution, seed=seed)

@@ -1,4 +1,4 @@
-"""Which rows a micro-step sees: a pure function of the seed and the micro-step's number, so that a resumed run sees what it would have seen."""
+"""Which rows a micro-step sees: a pure function of the seed and the micro-step's number, so that a resumed run sees the same."""
 
 import hashlib
 from collections.abc import Sequence
@@ -28,7 +28,8 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same rows on ``device``."""
-        return Batch(*(value.to(device) if isinstance(value, Tensor) else value for value in self))
+        moved = {name: value.to(device) for name, value in self._asdict().items() if isinstance(value, Tensor)}
+        return self._replace(**moved)  # type: ignore[arg-type]
 
 
 class Batches:

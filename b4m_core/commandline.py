@@ -9,7 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import diffusers
 import torch
+import transformers
 from PIL import Image
 
 from .auxiliary import own_auxiliary, paint_auxiliary
@@ -28,6 +30,9 @@ CONTENT_PATTERN, STYLE_PATTERN = "a photo of a {trigger} {class}", "a {class} in
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a :class:`B4MError` becomes its sentence and exit code 1."""
     options = _parser().parse_args(arguments)
+    transformers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.set_verbosity_error()
     try:
         options.run(options)
     except B4MError as error:
@@ -93,7 +98,9 @@ def _picture_arguments(parser: argparse.ArgumentParser, prefix: str, pattern: st
     parser.add_argument(f"--{prefix}pictures", type=Path, required=True, help="a folder of pictures")
     parser.add_argument(f"--{prefix}trigger", default="", help="the new word")
     parser.add_argument(f"--{prefix}class", dest=f"{prefix}class_word".replace("-", "_"), default="", help="what it is: penguin, house ...")
-    parser.add_argument(f"--{prefix}caption", default=pattern, help="used where there is no .txt; {trigger}, {class} and {name} are filled in")
+    parser.add_argument(
+        f"--{prefix}caption", default=pattern, help="used where there is no .txt; {trigger}, {class} and {name} are filled in"
+    )
 
 
 def _joint_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,7 +137,12 @@ def _train_one(options: argparse.Namespace) -> None:
     else:
         kind = "styles" if options.role == "content" else "contents"
         partners = paint_auxiliary(
-            base, kind, sets=options.auxiliary_sets, pictures=options.auxiliary_pictures, resolution=settings.resolution, cache=options.store
+            base,
+            kind,
+            sets=options.auxiliary_sets,
+            pictures=options.auxiliary_pictures,
+            resolution=settings.resolution,
+            cache=options.store,
         )
     _run(Plan(options.role, _pictures(options, ""), partners, settings), base, options)
 
@@ -155,11 +167,19 @@ def _print_progress(progress: Progress) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
+    if options.out.suffix.lower() not in Image.registered_extensions():
+        raise B4MError(f"{options.out.name} has no ending that says which kind of picture it is: use .png, for example.")
     base = _base(options)
-    if options.adapter is not None:
-        base.with_adapter(load_adapter(options.adapter), options.content, options.style)
     size = options.size or base.native_size
+    if size < 32 or size % 32:
+        raise B4MError(f"--size is {size}: choose a multiple of 32.")
+    if options.adapter is not None:
+        adapter = load_adapter(options.adapter)
+        if adapter.facts.base and adapter.facts.base != base.fingerprint:
+            print(f"note: this adapter was trained on {adapter.facts.base_name or 'another model'}, not on {base.name}.", file=sys.stderr)
+        base.with_adapter(adapter, options.content, options.style)
     pixels = base.paint(options.prompt, width=size, height=size, seed=options.seed)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().numpy()).save(options.out)
     print(options.out)
 

@@ -42,7 +42,9 @@ def _require_a_fit(content: Adapter, style: Adapter) -> None:
     if right.role == "content":
         raise B4MError("A content adapter is plugged into the style input: swap the two.")
     if content.shapes() != style.shapes():
-        raise B4MError("The content and the style adapter belong to models of different kinds, so they cannot be merged: train both on one model.")
+        raise B4MError(
+            "The content and the style adapter belong to models of different kinds, so they cannot be merged: train both on one model."
+        )
     if left.rank != right.rank:
         raise B4MError(f"The content adapter has rank {left.rank} and the style adapter rank {right.rank}: train both with the same rank.")
     if left.basis != right.basis:
@@ -51,7 +53,9 @@ def _require_a_fit(content: Adapter, style: Adapter) -> None:
             "train both with the same basis seed."
         )
     if left.start != right.start:
-        raise B4MError(f"The content adapter started as {left.start} and the style adapter as {right.start}: train both with the same start.")
+        raise B4MError(
+            f"The content adapter started as {left.start} and the style adapter as {right.start}: train both with the same start."
+        )
     if left.base and right.base and left.base != right.base:
         raise B4MError(
             f"The content adapter was trained on {left.base_name or 'one model'} ({left.base[:8]}) and the style adapter on "

@@ -31,7 +31,9 @@ def write_container(
     metadata = {**more(hashlib.sha256(data).hexdigest()), "b4m": text, "b4m.sha256": _digest(text, table, [data])}
     header = _canonical({"__metadata__": metadata, **table})
     header += b" " * (-len(header) % 8)
-    write_atomically(path, [len(header).to_bytes(8, "little"), header, data], check=lambda partial: _require_equal(partial, text, path.name))
+    write_atomically(
+        path, [len(header).to_bytes(8, "little"), header, data], check=lambda partial: _require_equal(partial, text, path.name)
+    )
 
 
 def read_text(path: Path, shown: str | None = None) -> str:

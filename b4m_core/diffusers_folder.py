@@ -1,14 +1,16 @@
 """A base model from a folder in diffusers' layout, for the command line and for scripts. The embedded model is one such folder."""
 
+import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -21,6 +23,7 @@ from .objective import NoiseSchedule
 SDXL_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 
 
+_OWN_FILES = {"use_safetensors": True, "local_files_only": True}
 _REFINER_WIDTH = 1280
 _KINDS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", _REFINER_WIDTH: "the SDXL refiner"}
 
@@ -33,11 +36,19 @@ class DiffusersFolder:
     """
 
     def __init__(
-        self, folder: Path, *, tokenizer: Path | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32, steps: int = 20, guidance: float = 5.0
+        self,
+        folder: Path,
+        *,
+        tokenizer: Path | None = None,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        steps: int = 20,
+        guidance: float = 5.0,
     ) -> None:
         if not (folder / "unet" / "config.json").is_file() or not list((folder / "unet").glob("*.safetensors")):
             raise B4MError(f"{folder} is not a model folder in diffusers' layout with safetensors weights: choose another one.")
-        config = json.loads((folder / "unet" / "config.json").read_text())
+        with _readable(folder.name, "unet"):
+            config = json.loads((folder / "unet" / "config.json").read_text())
         if config.get("addition_embed_type") != "text_time" or config.get("cross_attention_dim") == _REFINER_WIDTH:
             kind = _KINDS.get(config.get("cross_attention_dim"), "another kind of model")
             raise B4MError(f"{folder.name} is {kind}, and B4M trains SDXL: choose an SDXL model folder.")
@@ -48,9 +59,9 @@ class DiffusersFolder:
     @functools.cached_property
     def unet(self) -> nn.Module:
         """The frozen network."""
-        with torch.inference_mode(False):
-            unet = UNet2DConditionModel.from_pretrained(self.folder / "unet", torch_dtype=self.dtype, use_safetensors=True)
-            return _frozen(unet, self.device)
+        with torch.inference_mode(False), _readable(self.name, "unet"):
+            unet = UNet2DConditionModel.from_pretrained(self.folder / "unet", torch_dtype=self.dtype, **_OWN_FILES)
+            return cast(nn.Module, _frozen(unet, self.device))
 
     @functools.cached_property
     def schedule(self) -> NoiseSchedule:
@@ -66,7 +77,11 @@ class DiffusersFolder:
         for file in sorted(self.folder.glob("*/*.safetensors")):
             digest.update(str(file.relative_to(self.folder).as_posix()).encode())
             with open(file, "rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest() if hasattr(hashlib, "file_digest") else hashlib.sha256(opened.read()).digest())
+                digest.update(
+                    hashlib.file_digest(opened, "sha256").digest()
+                    if hasattr(hashlib, "file_digest")
+                    else hashlib.sha256(opened.read()).digest()
+                )
         return digest.hexdigest()
 
     @property
@@ -78,8 +93,8 @@ class DiffusersFolder:
     def encode_pictures(self, pixels: Tensor) -> Tensor:
         """See :class:`~b4m_core.base_model.BaseModel`."""
         encoded = self._vae.encode((pixels * 2 - 1).to(self.device, self._vae.dtype))
-        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        return (latents * self._vae.config.scaling_factor).float().cpu()
+        latents: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        return latents.mul(self._vae.config.scaling_factor).float().cpu()
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -137,15 +152,17 @@ class DiffusersFolder:
 
     @functools.cached_property
     def _vae(self) -> Any:
-        tiny = json.loads((self.folder / "vae" / "config.json").read_text())["_class_name"] == "AutoencoderTiny"
-        kind = AutoencoderTiny if tiny else AutoencoderKL
-        return _frozen(kind.from_pretrained(self.folder / "vae", torch_dtype=self.dtype, use_safetensors=True), self.device)
+        with _readable(self.name, "vae"):
+            tiny = json.loads((self.folder / "vae" / "config.json").read_text())["_class_name"] == "AutoencoderTiny"
+            kind = AutoencoderTiny if tiny else AutoencoderKL
+            return _frozen(kind.from_pretrained(self.folder / "vae", torch_dtype=self.dtype, **_OWN_FILES), self.device)
 
     @functools.cached_property
     def _text_encoders(self) -> list[Any]:
         kinds = (CLIPTextModel, CLIPTextModelWithProjection)
         folders = (self.folder / "text_encoder", self.folder / "text_encoder_2")
-        return [_frozen(_text_encoder(folder, kind, self.dtype), self.device) for folder, kind in zip(folders, kinds, strict=True)]
+        with _readable(self.name, "text encoders"):
+            return [_frozen(_text_encoder(folder, kind, self.dtype), self.device) for folder, kind in zip(folders, kinds, strict=True)]
 
     @functools.cached_property
     def _tokenizers(self) -> list[CLIPTokenizer]:
@@ -153,18 +170,34 @@ class DiffusersFolder:
         for name, padding in (("tokenizer", "<|endoftext|>"), ("tokenizer_2", "!")):
             folder = self.folder / name if (self.folder / name).is_dir() else self._tokenizer
             if folder is None or not (Path(folder) / "vocab.json").is_file():
-                raise B4MError(f"{self.name} has no tokenizer: name a folder with CLIP's vocab.json and merges.txt (a ComfyUI has comfy/sd1_tokenizer).")
+                raise B4MError(
+                    f"{self.name} has no tokenizer: name a folder with CLIP's vocab.json and merges.txt (ComfyUI has comfy/sd1_tokenizer)."
+                )
             found.append(CLIPTokenizer.from_pretrained(folder, model_max_length=77, pad_token=padding))
         return found
 
 
 def _text_encoder(folder: Path, kind: Any, dtype: torch.dtype) -> Any:
     if not (folder / COMPACT).is_file():
-        return kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
+        return kind.from_pretrained(folder, torch_dtype=dtype, **_OWN_FILES)
     model = kind(CLIPTextConfig.from_json_file(folder / "config.json"))
     key = next(key for key in model.state_dict() if key.endswith("token_embedding.weight"))
     model.load_state_dict(compact_state_dict(folder, key))
     return model.to(dtype)
+
+
+@contextlib.contextmanager
+def _readable(name: str, part: str) -> Iterator[None]:
+    """A part of a model folder that is missing or damaged becomes one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, B4MError):
+            raise
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise B4MError(
+            f"{name} cannot be read: its {part} is missing or damaged ({reason}); download it again or choose another."
+        ) from error
 
 
 def _frozen(module: Any, device: torch.device) -> Any:

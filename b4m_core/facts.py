@@ -27,8 +27,8 @@ class Facts:
     """The facts of one adapter. All of them go into the file and come back out of it.
 
     ``role`` is one of :data:`ROLES`; ``basis`` is the fingerprint of the frozen halves, which must agree for a merge; ``base`` is the
-    fingerprint of the weights it was trained on; ``losses`` are (step, own loss, partner loss), thinned out; ``file_dtype`` is the dtype of the
-    tensors in the file.
+    fingerprint of the weights it was trained on; ``losses`` are (step, own loss, partner loss), thinned out; ``file_dtype`` is the
+    dtype of the tensors in the file.
     """
 
     role: str
@@ -80,7 +80,10 @@ class Facts:
 
     def summary(self) -> str:
         """The facts as a few lines for people."""
-        lines = [f"{self.role} adapter, rank {self.rank}, {self.steps} steps", f"base model: {self.base_name or 'unknown'} ({self.base[:12] or '-'})"]
+        lines = [
+            f"{self.role} adapter, rank {self.rank}, {self.steps} steps",
+            f"base model: {self.base_name or 'unknown'} ({self.base[:12] or '-'})",
+        ]
         for side, concept in (("content", self.content), ("style", self.style)):
             if concept is not None:
                 lines.append(f"{side}: {' '.join(filter(None, (concept.trigger, concept.class_word))) or '-'}")

@@ -41,13 +41,15 @@ def save_adapter(adapter: Adapter, path: str | Path) -> Path:
     tensors = lora_state_dict(adapter)
     bad = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
     if bad is not None:
-        raise B4MError(f"{path.name} was not saved: its layer {bad} holds values that are not numbers; train again with a lower learning rate.")
+        raise B4MError(
+            f"{path.name} was not saved: its layer {bad} holds values that are not numbers; train again with a lower learning rate."
+        )
     write_container(path, tensors, adapter.facts.to_json(), lambda data_sha256: _other_tools(adapter.facts, path.stem, data_sha256))
     return path
 
 
 def load_adapter(path: str | Path) -> Adapter:
-    """Read an adapter back. Raises :class:`B4MError` for a file that is missing, damaged, foreign, or made on another basis than it says."""
+    """Read an adapter back. Raises :class:`B4MError` for a file that is missing, damaged, foreign, or made on another basis."""
     path = Path(path)
     text, tensors = read_container(path)
     facts = Facts.from_json(text)

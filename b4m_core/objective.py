@@ -25,7 +25,9 @@ class NoiseSchedule:
         if self.prediction not in PREDICTIONS:
             raise B4MError(f"This model predicts {self.prediction!r}, and B4M trains models that predict epsilon or v: use an SDXL model.")
         if self.prediction == "epsilon" and float(self.alphas_cumprod[-1]) <= 0:
-            raise B4MError("This model has a zero-terminal-SNR schedule but predicts epsilon, which has no answer at the last step: use its v setting.")
+            raise B4MError(
+                "This model has a zero-terminal-SNR schedule but predicts epsilon, which has no answer at the last step: use its v setting."
+            )
 
     def __len__(self) -> int:
         return len(self.alphas_cumprod)

@@ -1,4 +1,4 @@
-"""Pictures as artists have them: any size, mode and orientation, with captions and masks, read without losing the good ones to a bad one."""
+"""Pictures as artists have them: any size, mode and orientation, with captions and masks; a bad one never costs the good ones."""
 
 import hashlib
 import os
@@ -37,7 +37,7 @@ class Picture:
         digest = hashlib.sha256(f"{self.pixels.shape}|{self.caption}|{self.mask is not None}|".encode())
         for array in (self.pixels, self.mask):
             if array is not None:
-                digest.update(np.ascontiguousarray(array))
+                digest.update(array.tobytes())
         return digest.hexdigest()
 
 
@@ -115,7 +115,9 @@ def from_arrays(
         if reason := _unusable(pixels.shape[1], pixels.shape[0]):
             notes.append(f"{name} was left out: {reason}.")
             continue
-        pictures.append(Picture(name, pixels, fill_caption(pattern, trigger, class_word, f"picture {index + 1}"), _useful(mask, name, notes)))
+        pictures.append(
+            Picture(name, pixels, fill_caption(pattern, trigger, class_word, f"picture {index + 1}"), _useful(mask, name, notes))
+        )
     return PictureSet(tuple(pictures), trigger, class_word, tuple(notes))
 
 
@@ -123,8 +125,9 @@ def to_rgb(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     """Upright (H, W, 3) uint8 pixels of a picture of any mode, transparency laid on white, and its (H, W) uint8 alpha or None."""
     image = ImageOps.exif_transpose(image)
     if image.mode in _TOP_OF_MODE or image.mode.startswith("I;16"):
-        top = _TOP_OF_MODE.get(image.mode, 65535.0)
-        values = np.asarray(image).astype(np.float64) / top
+        values = np.asarray(image).astype(np.float64)
+        top = 255.0 if image.mode == "F" and values.max(initial=0) > 1.5 else _TOP_OF_MODE.get(image.mode, 65535.0)
+        values /= top
         image = Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .basis import frozen_halves
 from .errors import B4MError
-from .row_split import ALL_ROWS, RowSplitBranch, Rows
+from .row_split import ALL_ROWS, Rows, RowSplitBranch
 
 STARTS = ("zero_start", "published")
 
@@ -97,4 +97,4 @@ class PartlyLearnableProjection(nn.Module):
 
     def forward(self, x: Tensor, rows: Rows = ALL_ROWS) -> Tensor:
         """The update applied to ``x`` (rows, ..., n): (rows, ..., m). ``rows`` says which rows give B and which give D their gradient."""
-        return RowSplitBranch.apply(x, self.B, self.D, self.A, self.C, self.keeps_corner, rows)  # type: ignore[no-any-return,no-untyped-call]
+        return RowSplitBranch.apply(x, self.B, self.D, self.A, self.C, self.keeps_corner, rows)  # type: ignore[no-any-return]

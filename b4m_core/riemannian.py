@@ -8,6 +8,7 @@ which makes the step of U V independent of how the product is split between U an
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,10 +30,10 @@ def gram_inverse(gram: Tensor, damping: float) -> Tensor:
 class RiemannianAdamW(Optimizer):
     """AdamW whose gradients are preconditioned by the other factor of their low-rank product.
 
-    ``pairs`` are (up, down): leaf tensors (..., m, r) and (..., r, n); leading dimensions are layers of one shape, stepped together. ``frozen``
-    gives, pair by pair, the part of each factor that is not learned, (A, C) as (..., m', r) and (..., r, n'), or None: it counts in the Grams
-    and never moves. ``damping`` is relative (see :func:`gram_inverse`). Weight decay is decoupled and reaches only what is learned. A
-    factor without a gradient stays as it is. Raises ValueError for settings out of range.
+    ``pairs`` are (up, down): leaf tensors (..., m, r) and (..., r, n); leading dimensions are layers of one shape, stepped together.
+    ``frozen`` gives, pair by pair, the part of each factor that is not learned, (A, C) as (..., m', r) and (..., r, n'), or None: it
+    counts in the Grams and never moves. ``damping`` is relative (see :func:`gram_inverse`). Weight decay is decoupled and reaches only
+    what is learned. A factor without a gradient stays as it is. Raises ValueError for settings out of range.
     """
 
     def __init__(
@@ -81,8 +82,8 @@ class RiemannianAdamW(Optimizer):
                     self._adamw(factor, gradient, group)
         return loss
 
-    def _adamw(self, factor: Tensor, gradient: Tensor, group: dict[str, object]) -> None:
-        (beta1, beta2), lr = group["betas"], group["lr"]  # type: ignore[misc]
+    def _adamw(self, factor: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        (beta1, beta2), lr = group["betas"], group["lr"]
         state = self.state[factor]
         if not state:
             state.update(step=torch.zeros(()), exp_avg=torch.zeros_like(factor), exp_avg_sq=torch.zeros_like(factor))

@@ -44,7 +44,7 @@ class RowSplitBranch(torch.autograd.Function):
         return torch.cat([linear(both if keeps_corner else content, a), linear(both, b)], dim=-1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # noqa: D102
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         second, both, a, b, c, d = ctx.saved_tensors
         rows = ctx.rows
         top, bottom = gradient[..., : len(a)], gradient[..., len(a) :]

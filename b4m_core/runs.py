@@ -66,7 +66,8 @@ class Run:
 
     def finished(self) -> Adapter | None:
         """The trained adapter, or None. A damaged file is set aside and counts as not finished."""
-        return _read_or_set_aside(self._adapter, load_adapter)
+        adapter: Adapter | None = _read_or_set_aside(self._adapter, load_adapter)
+        return adapter
 
     def finish(self, adapter: Adapter) -> Adapter:
         """Keep ``adapter`` as the result, read it back, and drop the state that is no longer needed."""
@@ -77,7 +78,9 @@ class Run:
 
     def save_state(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Keep the state after ``step`` optimiser steps."""
-        write_container(self._state, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, json.dumps({"step": step}))
+        write_container(
+            self._state, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, json.dumps({"step": step})
+        )
 
     def load_state(self) -> tuple[int, dict[str, Tensor]] | None:
         """(step, tensors) to go on from, or None. A damaged file is set aside."""

@@ -43,14 +43,20 @@ def encode_sets(
     all_lead: bool,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[SampleSet]:
-    """Encode what the batches can need: the first set, which leads, at its own buckets; the others at the buckets of whoever leads beside them.
+    """Encode what the batches can need: the first set, which leads, at its own buckets; the others at their leaders' buckets.
 
     When ``all_lead``, every set is also a leader. ``watch`` (pictures done, total) may raise.
     """
-    homes = [tuple(nearest_bucket(*picture.pixels.shape[:2], resolution) for picture in pictures.pictures) for pictures in sets]
+    homes = [
+        tuple(nearest_bucket(picture.pixels.shape[0], picture.pixels.shape[1], resolution) for picture in pictures.pictures)
+        for pictures in sets
+    ]
     texts = _encode_texts(base, [prompt for pictures in sets for prompt in pictures.prompts()])
     needed = [
-        (number, bucket, index) for number in range(len(sets)) for index in range(len(homes[number])) for bucket in _needed(homes, number, index, all_lead)
+        (number, bucket, index)
+        for number in range(len(sets))
+        for index in range(len(homes[number]))
+        for bucket in _needed(homes, number, index, all_lead)
     ]
     found: list[dict[tuple[Bucket, int], Sample]] = [{} for _ in sets]
     for done, (number, bucket, index) in enumerate(needed):
@@ -79,7 +85,9 @@ def _sample(base: BaseModel, picture: Picture, bucket: Bucket, texts: dict[str, 
     pixels = torch.from_numpy(crop.pixels.astype(np.float32) / 255).permute(2, 0, 1)[None]
     latents = _ours(base.encode_pictures(pixels)[0])
     if not torch.isfinite(latents).all():
-        raise B4MError(f"The VAE turns {picture.name} into values that are not numbers: use a VAE that works in this precision, or leave it out.")
+        raise B4MError(
+            f"The VAE turns {picture.name} into values that are not numbers: use a VAE that works in this precision, or leave it out."
+        )
     context, pooled = texts[picture.caption]
     return Sample(latents, context, pooled, torch.tensor(crop.size_ids, dtype=torch.float32), _latent_mask(crop, latents))
 

@@ -1,5 +1,6 @@
 """The settings of a training, checked where they are made."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,11 +39,11 @@ class TrainingSettings:
             if getattr(self, name) < 1:
                 raise B4MError(f"{name} is {getattr(self, name)}: it must be at least 1.")
         for name in ("learning_rate", "clip", "damping"):
-            if not getattr(self, name) > 0:
-                raise B4MError(f"{name} is {getattr(self, name)}: it must be above 0.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise B4MError(f"{name} is {getattr(self, name)}: it must be a number above 0.")
         for name in ("partner_learning_rate", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise B4MError(f"{name} is {getattr(self, name)}: it must not be negative.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise B4MError(f"{name} is {getattr(self, name)}: it must be a number and not negative.")
         if self.resolution < 64 or self.resolution % 32:
             raise B4MError(f"resolution is {self.resolution}: choose a multiple of 32 from 64 up, such as 512, 768 or 1024.")
         if self.start not in STARTS:

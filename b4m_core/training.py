@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from .pictures import PictureSet
 from .runs import Run, RunStore, content_key
 from .samples import encode_sets
 from .settings import TrainingSettings
-from .stacks import Stack, stack_layers
+from .stacks import stack_layers
 from .trainings import training
 
 SAVE_SECONDS = 60.0
@@ -38,8 +39,8 @@ HALVES = ("up", "down")
 class Plan:
     """What is to be trained: the role (a row of trainings.py), the own pictures, the partners' pictures, the settings.
 
-    ``content`` and ``style`` start from a fresh adapter, with up to three auxiliary sets as partners; ``together`` starts from ``start``, the
-    merged adapter, with the content pictures as own and the style pictures as its one partner.
+    ``content`` and ``style`` start from a fresh adapter, with up to three auxiliary sets as partners; ``together`` starts from ``start``,
+    the merged adapter, with the content pictures as own and the style pictures as its one partner.
     """
 
     role: str
@@ -76,8 +77,8 @@ class Plan:
 class Progress:
     """Where a training stands, given to ``watch`` after every micro-step (``step_done`` False) and after every optimiser step (True).
 
-    ``losses`` are (step, own loss, partner loss), growing. ``adapter`` is the live one: read it, do not keep it; None while the pictures are
-    being ``encoded`` (done, total), before the first step.
+    ``losses`` are (step, own loss, partner loss), growing. ``adapter`` is the live one: read it, do not keep it; None while the pictures
+    are being ``encoded`` (done, total), before the first step.
     """
 
     step: int
@@ -165,24 +166,27 @@ class _Loop:
         self.watch(Progress(0, self.settings.steps, step_done=False, losses=[], encoded=(done, total)))
 
     def _one_step(self) -> None:
-        """One optimiser step; when memory runs out, once more with activations recomputed instead of kept."""
-        try:
-            losses = self._gradients()
-        except torch.cuda.OutOfMemoryError as error:
-            if getattr(self.unet, "is_gradient_checkpointing", True):
-                raise B4MError(
-                    f"The graphics card's memory is too small at resolution {self.settings.resolution} and rank {self.settings.rank}: "
-                    "lower one of them, or close other programs that use the card."
-                ) from error
-            torch.cuda.empty_cache()
-            self.unet.enable_gradient_checkpointing()  # type: ignore[operator]
-            losses = self._gradients()
+        losses = self._gradients_that_fit()
         self._clip()
         self.consistent = False
         self.optimiser.step()
         self.consistent = True
         self.step += 1
         self.losses.append((float(self.step), *losses))
+
+    def _gradients_that_fit(self) -> tuple[float, float]:
+        """The gradients of one step; when memory runs out, once more with activations recomputed instead of kept."""
+        with contextlib.suppress(torch.cuda.OutOfMemoryError):
+            return self._gradients()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.unet.enable_gradient_checkpointing()  # type: ignore[operator]
+        with contextlib.suppress(torch.cuda.OutOfMemoryError):
+            return self._gradients()
+        raise B4MError(
+            f"The graphics card's memory is too small at resolution {self.settings.resolution} and rank {self.settings.rank}: "
+            "lower one of them, or close other programs that use the card."
+        )
 
     def _gradients(self) -> tuple[float, float]:
         """Accumulate the gradients of one step; the mean own and partner loss."""
@@ -275,7 +279,7 @@ def predict(unet: torch.nn.Module, noisy: Tensor, batch: Batch, dtype: torch.dty
 
 def _first_adapter(plan: Plan, base: BaseModel) -> Adapter:
     """Where the training begins: a fresh adapter, or for ``together`` a copy of the merged one, as it was loaded."""
-    concept = _concept(plan.own)
+    own = _concept(plan.own)
     facts = Facts(
         role=plan.role,
         rank=plan.settings.rank,
@@ -284,19 +288,23 @@ def _first_adapter(plan: Plan, base: BaseModel) -> Adapter:
         base=base.fingerprint,
         base_name=base.name,
         prediction=base.schedule.prediction,
+        content=None if plan.role == "style" else own,
+        style=own if plan.role == "style" else _concept(plan.partners[0]) if plan.role == "together" else None,
         settings=plan.settings.as_dict(),
         file_dtype=plan.settings.file_dtype,
     )
     if plan.start is None:
-        return Adapter.for_unet(base.unet, dataclasses.replace(facts, **{plan.role: concept}))
+        return Adapter.for_unet(base.unet, facts)
     known = plan.start.facts
     if known.base and known.base != base.fingerprint:
         raise B4MError(
             f"These adapters were trained on {known.base_name or 'another model'} ({known.base[:8]}) and the model here is {base.name} "
             f"({base.fingerprint[:8]}): train together on the model that they were trained on."
         )
-    basis = {"rank": known.rank, "basis_seed": known.basis_seed, "basis": known.basis, "start": known.start, "parents": known.parents}
-    return Adapter(plan.start.clone().layers, dataclasses.replace(facts, content=concept, style=_concept(plan.partners[0]), **basis))
+    facts = dataclasses.replace(
+        facts, rank=known.rank, basis_seed=known.basis_seed, basis=known.basis, start=known.start, parents=known.parents
+    )
+    return Adapter(plan.start.clone().layers, facts)
 
 
 def _concept(pictures: PictureSet) -> Concept:
@@ -307,14 +315,15 @@ def _concept(pictures: PictureSet) -> Concept:
 def _deterministic() -> Iterator[None]:
     """Deterministic kernels where torch has them; the same bytes on the same device."""
     algorithms, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic  # torch's types do not know its switch
+    filled = memory.fill_uninitialized_memory
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
         torch.backends.cudnn.benchmark = benchmark
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        memory.fill_uninitialized_memory = filled

@@ -1,0 +1,159 @@
+"""Training and painting without a graph: the same files, and a sentence for every mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+from PIL import Image
+from tiny_folder import write_folder
+
+from b4m_core import load_adapter
+from b4m_core.commandline import main
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, two folders of pictures, and what comes out."""
+    place = tmp_path_factory.mktemp("commandline")
+    write_folder(place / "model")
+    for name, seeds in (("bear", (1, 2)), ("drawing", (3, 4)), ("aux/owl", (5,)), ("aux/car", (6,))):
+        (place / name).mkdir(parents=True)
+        for seed in seeds:
+            Image.fromarray(tiny.picture(seed).pixels).save(place / name / f"{seed}.png")
+    return place
+
+
+def call(place: Path, *words: str, steps: str = "1") -> int:
+    options = ["--model", str(place / "model"), "--device", "cpu", "--dtype", "float32"]
+    if words[0] == "train":
+        options += ["--steps", steps, "--rank", "2", "--accumulation", "1", "--store", str(place / "store")]
+    return main([*words, *options])
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path) -> Path:
+    """The three trainings, as a user would call them."""
+    aux = ["--auxiliary", str(place / "aux")]
+    content = ["--pictures", str(place / "bear"), "--trigger", "snq", "--class", "bear", "--out", str(place / "bear.safetensors")]
+    style = ["--pictures", str(place / "drawing"), "--trigger", "w@z", "--class", "drawing", "--out", str(place / "drawing.safetensors")]
+    assert call(place, "train", "content", *content, *aux) == 0
+    assert call(place, "train", "style", *style, "--auxiliary-sets", "0") == 0
+    joint = ["--content-pictures", str(place / "bear"), "--content-trigger", "snq", "--content-class", "bear"]
+    joint += ["--style-pictures", str(place / "drawing"), "--style-trigger", "w@z", "--out", str(place / "both.safetensors")]
+    adapters = ["--content-adapter", str(place / "bear.safetensors"), "--style-adapter", str(place / "drawing.safetensors")]
+    assert call(place, "train", "joint", *joint, *adapters) == 0
+    return place
+
+
+def test_the_three_trainings_write_adapters_of_their_roles(trained: Path) -> None:
+    facts = {name: load_adapter(trained / f"{name}.safetensors").facts for name in ("bear", "drawing", "both")}
+    assert [facts[name].role for name in facts] == ["content", "style", "together"]
+    assert facts["bear"].content is not None and facts["bear"].content.prompts == ("a photo of a snq bear",)
+    assert facts["drawing"].style is not None and facts["drawing"].style.trigger == "w@z"
+    assert facts["both"].content is not None and facts["both"].content.trigger == "snq"
+
+
+def test_the_resolution_is_the_model_s_own_unless_it_is_given(trained: Path) -> None:
+    assert load_adapter(trained / "bear.safetensors").facts.settings["resolution"] == 64
+
+
+def test_the_same_training_again_writes_the_same_bytes_without_training(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (trained / "drawing.safetensors").read_bytes()
+    options = ["--pictures", str(trained / "drawing"), "--trigger", "w@z", "--class", "drawing", "--auxiliary-sets", "0"]
+    capsys.readouterr()
+    assert call(trained, "train", "style", *options, "--out", str(trained / "drawing.safetensors")) == 0
+    captured = capsys.readouterr()
+    assert (trained / "drawing.safetensors").read_bytes() == before
+    assert captured.out.strip() == str(trained / "drawing.safetensors") and "step" not in captured.err
+
+
+def test_progress_and_the_path_of_the_file_are_printed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--pictures", str(place / "bear"), "--trigger", "new", "--auxiliary-sets", "0", "--out", str(place / "new.safetensors")]
+    assert call(place, "train", "content", *options, steps="2") == 0
+    captured = capsys.readouterr()
+    assert "step 2 of 2: loss " in captured.err and captured.out.strip().endswith("new.safetensors")
+
+
+def test_a_corrupt_picture_is_named_as_a_note_and_training_goes_on(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(tiny.picture(1).pixels).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    assert (
+        call(place, "train", "content", "--pictures", str(tmp_path), "--auxiliary-sets", "0", "--out", str(tmp_path / "x.safetensors")) == 0
+    )
+    assert "note: bad.png was left out" in capsys.readouterr().err
+
+
+def test_generating_paints_a_picture_with_the_adapter(trained: Path, tmp_path: Path) -> None:
+    pictures = []
+    for name, options in {"base": [], "with": ["--adapter", str(trained / "both.safetensors"), "--style", "2"]}.items():
+        assert call(trained, "generate", "a bear", "--seed", "3", "--out", str(tmp_path / f"{name}.png"), *options) == 0
+        pictures.append(Image.open(tmp_path / f"{name}.png").tobytes())
+    assert Image.open(tmp_path / "base.png").size == (64, 64) and pictures[0] != pictures[1]
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines on standard error, without the progress bars of other libraries."""
+    return [line for line in capsys.readouterr().err.strip().splitlines() if "it/s]" not in line and "/s]" not in line]
+
+
+@pytest.mark.parametrize(
+    "words,sentence",
+    [
+        (["--model", "MISSING"], "is not a model folder in diffusers' layout"),
+        (["--pictures", "MISSING"], "The folder missing is not there any more"),
+        (["--steps", "0"], "steps is 0: it must be at least 1"),
+        (["--rank", "4000"], "Rank 4000 does not fit layer"),
+        (["--learning-rate", "nan"], "learning_rate is nan"),
+        (["--start", "zero"], "start is 'zero': choose one of"),
+        (["--auxiliary", "MISSING"], "The folder missing is not there any more"),
+    ],
+)
+def test_every_mistake_is_one_sentence_and_exit_code_one(
+    words: list[str], sentence: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {
+        "--model": str(place / "model"),
+        "--pictures": str(place / "bear"),
+        "--store": str(tmp_path / "store"),
+        "--steps": "1",
+        "--auxiliary-sets": "0",
+    }
+    options |= {words[0]: words[1].replace("MISSING", str(tmp_path / "missing"))}
+    arguments = [text for pair in options.items() for text in pair]
+    assert main(["train", "content", "--device", "cpu", "--dtype", "float32", "--out", str(tmp_path / "x.safetensors"), *arguments]) == 1
+    lines = said(capsys)
+    assert len(lines) == 1 and lines[0].startswith("b4m: ") and sentence in lines[0]
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize("wrong", [["--size", "100"], ["--out", "MISSING/deep/x.png"], ["--out", "x.unknown"], ["--adapter", "MISSING"]])
+def test_a_mistake_while_generating_is_one_sentence_too(
+    wrong: list[str], place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"--out": str(tmp_path / "x.png")} | {wrong[0]: str(tmp_path / wrong[1]) if wrong[0] != "--size" else wrong[1]}
+    code = call(place, "generate", "a bear", *[text for pair in options.items() for text in pair])
+    lines = said(capsys)
+    made = wrong[1].startswith("MISSING/") and Path(options["--out"]).exists()
+    assert made or (code == 1 and len(lines) == 1 and lines[0].startswith("b4m: "))
+
+
+def test_an_adapter_of_another_model_is_refused_while_generating(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from b4m_core import save_adapter
+
+    save_adapter(tiny.small_adapter("merged"), tmp_path / "other.safetensors")
+    assert call(place, "generate", "a bear", "--adapter", str(tmp_path / "other.safetensors"), "--out", str(tmp_path / "x.png")) == 1
+    assert "trained on a model of another kind" in capsys.readouterr().err
+
+
+def test_stopping_with_the_keyboard_says_that_the_work_is_kept(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("b4m_core.commandline.train", interrupt)
+    options = ["--pictures", str(place / "bear"), "--auxiliary-sets", "0", "--out", str(place / "never.safetensors")]
+    assert call(place, "train", "content", *options) == 130
+    assert "what was trained is kept" in capsys.readouterr().err

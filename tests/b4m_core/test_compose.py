@@ -1,0 +1,95 @@
+"""Merging a content with a style, and every pair that must not be merged."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+from b4m_core import Adapter, B4MError, Concept, merge
+
+CONTENT = {"base": "a" * 64, "base_name": "mini", "content": Concept("snq", "bear", ("a photo of a snq bear",))}
+STYLE = {"base": "a" * 64, "base_name": "mini", "style": Concept("w@z", "drawing", ("a bear in w@z style",))}
+
+
+def pair(**style_changes: object) -> tuple[Adapter, Adapter]:
+    content = tiny.small_adapter("content", fill=1, steps=10, **CONTENT)  # type: ignore[arg-type]
+    return content, tiny.small_adapter(**{"role": "style", "fill": 2, "steps": 7, **STYLE, **style_changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("start", ["zero_start", "published"])
+def test_a_merge_has_d_of_the_content_and_b_of_the_style_bit_for_bit(start: str) -> None:
+    content = tiny.small_adapter("content", fill=1, start=start)
+    style = tiny.small_adapter("style", fill=2, start=start)
+    merged = merge(content, style)
+    for name, layer in merged.layers.items():
+        assert torch.equal(layer.D, content.layers[name].D) and torch.equal(layer.B, style.layers[name].B)
+        assert torch.equal(layer.A, content.layers[name].A) and torch.equal(layer.C, style.layers[name].C)
+        assert not torch.equal(layer.B, content.layers[name].B)
+
+
+def test_a_merge_changes_neither_adapter_and_shares_no_memory() -> None:
+    content, style = pair()
+    before = content.digest(), style.digest()
+    merged = merge(content, style)
+    for layer in merged.layers.values():
+        layer.B.data.zero_()
+        layer.D.data.zero_()
+    assert (content.digest(), style.digest()) == before
+
+
+def test_the_facts_of_a_merge_name_both_concepts_and_both_parents() -> None:
+    merged = merge(*pair()).facts
+    assert merged.role == "merged" and merged.content == CONTENT["content"] and merged.style == STYLE["style"]
+    assert merged.steps == 17 and merged.parents == ("content: snq bear", "style: w@z drawing")
+    assert merged.base == "a" * 64 and merged.losses == ()
+
+
+def test_a_merge_in_inference_mode_can_be_trained_afterwards() -> None:
+    with torch.inference_mode():
+        merged = merge(*pair())
+    layer = merged.layers[tiny.LAYER]
+    layer(torch.randn(2, 3, 8)).square().sum().backward()
+    assert layer.B.grad is not None and not layer.B.is_inference()
+
+
+@pytest.mark.parametrize(
+    "changes,words",
+    [
+        ({"seed": 1}, "basis seed 0 and the style adapter on 1: train both with the same basis seed"),
+        ({"rank": 3}, "rank 2 and the style adapter rank 3: train both with the same rank"),
+        ({"start": "published"}, "started as zero_start and the style adapter as published"),
+        ({"base": "b" * 64, "base_name": "other"}, r"trained on mini \(aaaaaaaa\) and the style adapter on other \(bbbbbbbb\)"),
+        ({"role": "content"}, "A content adapter is plugged into the style input: swap the two"),
+    ],
+)
+def test_adapters_that_were_not_made_to_fit_are_refused_by_reason(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(B4MError, match=words):
+        merge(*pair(**changes))
+
+
+def test_two_inputs_that_were_swapped_are_named_as_swapped() -> None:
+    content, style = pair()
+    with pytest.raises(B4MError, match="A style adapter is plugged into the content input: swap the two"):
+        merge(style, content)
+
+
+def test_adapters_of_models_of_different_kinds_are_refused() -> None:
+    content, style = pair()
+    smaller = Adapter({tiny.LAYER: style.layers[tiny.LAYER]}, style.facts)
+    with pytest.raises(B4MError, match="belong to models of different kinds"):
+        merge(content, smaller)
+
+
+def test_any_content_fits_any_style_of_the_same_basis() -> None:
+    contents = [tiny.small_adapter("content", fill=k) for k in range(3)]
+    styles = [tiny.small_adapter("style", fill=k + 5) for k in range(3)]
+    assert len({merge(content, style).digest() for content in contents for style in styles}) == 9
+
+
+def test_a_content_of_one_file_dtype_and_a_style_of_another_lose_nothing() -> None:
+    content = tiny.small_adapter("content", fill=1, file_dtype="float16")
+    style = tiny.small_adapter("style", fill=2, file_dtype="float32")
+    merged = merge(content, style).rounded()
+    assert torch.equal(merged.layers[tiny.LAYER].B, style.layers[tiny.LAYER].B)
+    assert torch.equal(merged.layers[tiny.LAYER].D, content.layers[tiny.LAYER].D)

@@ -1,0 +1,155 @@
+"""What ships stays within its walls: the method never names the host, and nothing that ships can run foreign code or reach the network."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CORE = sorted((ROOT / "b4m_core").glob("*.py"))
+SHIPPED = sorted([ROOT / "__init__.py", *CORE, *(ROOT / "nodes").rglob("*.py")])
+HOST = {
+    "comfy",
+    "comfy_api",
+    "comfy_execution",
+    "comfy_extras",
+    "folder_paths",
+    "nodes",
+    "execution",
+    "server",
+    "latent_preview",
+    "node_helpers",
+}
+FORBIDDEN_MODULES = {
+    "pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "subprocess", "socket", "ssl", "urllib", "urllib3",
+    "requests", "httpx",
+    "http", "ftplib", "smtplib", "telnetlib", "ctypes", "pty", "code", "codeop", "runpy", "pip", "huggingface_hub", "multiprocessing",
+    "xmlrpc",
+}  # fmt: skip
+FORBIDDEN_CALLS = {
+    "eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.startfile", "torch.load", "torch.save", "torch.hub.load",
+    "np.load", "numpy.load",
+    "breakpoint",
+}  # fmt: skip
+FORBIDDEN_BEGINNINGS = ("os.exec", "os.spawn", "os.posix_spawn", "torch.hub.")
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """(module with its leading dots, line) of every import, wherever it stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or ""), node.lineno
+
+
+def dotted(node: ast.AST) -> str:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return ""
+
+
+def findings(source: str) -> list[str]:
+    """What a shipped file may not hold."""
+    tree = ast.parse(source)
+    found = [f"import {name} (line {line})" for name, line in imports(tree) if name.split(".")[0] in FORBIDDEN_MODULES]
+    for node in ast.walk(tree):
+        name = dotted(node)
+        if (
+            isinstance(node, ast.Call)
+            and dotted(node.func) in ("importlib.import_module", "import_module", "getattr")
+            and _foreign_name(node)
+        ):
+            found.append(f"{dotted(node.func)} (line {node.lineno})")
+        if isinstance(node, (ast.Name, ast.Attribute)) and (name in FORBIDDEN_CALLS or name.startswith(FORBIDDEN_BEGINNINGS)):
+            found.append(f"{name} (line {node.lineno})")
+        if (
+            isinstance(node, ast.keyword)
+            and node.arg in ("allow_pickle", "trust_remote_code", "shell")
+            and getattr(node.value, "value", True)
+        ):
+            found.append(f"{node.arg} (line {node.value.lineno})")
+    return found
+
+
+def _foreign_name(call: ast.Call) -> bool:
+    """A name given as text that is itself forbidden: importlib.import_module("pickle"), getattr(os, "system")."""
+    texts = [part.value for part in call.args if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+    return any(text.split(".")[0] in FORBIDDEN_MODULES or f"os.{text}" in FORBIDDEN_CALLS or text in FORBIDDEN_CALLS for text in texts)
+
+
+@pytest.mark.parametrize("file", CORE, ids=lambda file: file.name)
+def test_the_method_never_imports_the_host(file: Path) -> None:
+    for name, line in imports(ast.parse(file.read_text(encoding="utf-8"))):
+        assert name.lstrip(".").split(".")[0] not in HOST, f"{file.name}:{line} imports {name}"
+        assert not name.startswith(".."), f"{file.name}:{line} reaches out of b4m_core with {name}"
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_nothing_that_ships_can_run_foreign_code_or_reach_the_network(file: Path) -> None:
+    assert findings(file.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle", "from urllib.request import urlopen", "def f():\n    import subprocess as s", "torch.load('x')", "eval('1')",
+        "x = exec",
+        "os.system('x')", "os.execv('x', [])", "np.load('x', allow_pickle=True)", "importlib.import_module('pickle')",
+        "getattr(os, 'system')('x')",
+        "from torch.hub import load\ntorch.hub.load('x')", "__import__('socket')", "AutoModel.from_pretrained('x', trust_remote_code=True)",
+    ],
+)  # fmt: skip
+def test_the_search_for_forbidden_code_finds_it(source: str) -> None:
+    assert findings(source)
+
+
+def test_the_method_has_no_import_circle() -> None:
+    arrows = {
+        file.stem: {
+            name[1:].split(".")[0]
+            for name, _ in imports(ast.parse(file.read_text(encoding="utf-8")))
+            if name.startswith(".") and name != "."
+        }
+        for file in CORE
+        if file.stem != "__init__"
+    }
+    remaining = dict(arrows)
+    while remaining:
+        free = [name for name, targets in remaining.items() if not targets & remaining.keys()]
+        assert free, f"a circle among {sorted(remaining)}"
+        for name in free:
+            del remaining[name]
+
+
+def test_every_public_name_of_the_method_is_there_and_documented() -> None:
+    import b4m_core
+
+    for name in b4m_core.__all__:
+        assert (getattr(b4m_core, name).__doc__ or "").strip(), f"{name} has no docstring"
+
+
+def test_every_function_of_the_method_says_what_it_takes_and_gives() -> None:
+    for file in CORE:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                untyped = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
+                assert node.returns is not None and not untyped, f"{file.name}:{node.lineno} {node.name} {untyped}"
+
+
+def test_files_and_functions_of_the_method_stay_short() -> None:
+    lengths = []
+    for file in CORE:
+        text = file.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 400, f"{file.name} is too long"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                lengths.append((node.end_lineno or 0) - node.lineno + 1)
+                assert lengths[-1] <= 60, f"{file.name}:{node.lineno} {node.name} is too long"
+    assert sorted(lengths)[len(lengths) // 2] <= 10

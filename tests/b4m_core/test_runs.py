@@ -1,0 +1,180 @@
+"""The run store: keyed by content, whole or not at all, one holder at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from b4m_core import B4MError, Concept, NoiseSchedule, Plan, RunStore
+from b4m_core.objective import linear_beta_schedule
+from b4m_core.pictures import PictureSet
+from b4m_core.runs import content_key
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = "0123456789abcdef" * 4
+
+
+def test_equal_content_gives_equal_keys_in_any_order() -> None:
+    assert content_key({"a": 1, "b": [2, "é"]}) == content_key({"b": [2, "é"], "a": 1})
+    assert content_key({"a": 1}) != content_key({"a": 2})
+
+
+def test_the_revision_of_the_method_is_part_of_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = content_key({"a": 1})
+    monkeypatch.setattr("b4m_core.runs.METHOD_REVISION", 10**6)
+    assert content_key({"a": 1}) != before
+
+
+def test_equal_plans_have_equal_keys_and_file_names_do_not_matter() -> None:
+    first, second = tiny.plan(), tiny.plan()
+    renamed = PictureSet(tuple(tiny.Picture("other name", p.pixels, p.caption) for p in first.own.pictures), "snq", "bear")
+    assert (
+        first.key(tiny.TinyBase())
+        == second.key(tiny.TinyBase())
+        == Plan("content", renamed, first.partners, first.settings).key(tiny.TinyBase())
+    )
+
+
+SETTING_CHANGES: list[dict[str, object]] = [
+    {"steps": 5}, {"rank": 5}, {"learning_rate": 2e-3}, {"partner_learning_rate": 2e-4}, {"weight_decay": 0.02}, {"clip": 2.0},
+    {"damping": 1e-3},
+    {"batch": 2}, {"accumulation": 3}, {"resolution": 96}, {"flip": True}, {"seed": 2}, {"basis_seed": 1}, {"start": "published"},
+    {"file_dtype": "float16"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", SETTING_CHANGES, ids=lambda change: next(iter(change)))
+def test_every_setting_is_part_of_the_key(change: dict[str, object]) -> None:
+    assert tiny.plan(**change).key(tiny.TinyBase()) != tiny.plan().key(tiny.TinyBase())  # type: ignore[arg-type]
+
+
+def test_no_setting_was_forgotten_in_the_list_above() -> None:
+    assert {name for change in SETTING_CHANGES for name in change} == set(tiny.SETTINGS.as_dict())
+
+
+def v_model() -> tiny.TinyBase:
+    return tiny.TinyBase(schedule=NoiseSchedule(linear_beta_schedule(), "v_prediction"))
+
+
+def zero_terminal() -> tiny.TinyBase:
+    alphas = linear_beta_schedule()
+    alphas[-1] = 0
+    return tiny.TinyBase(schedule=NoiseSchedule(alphas, "v_prediction"))
+
+
+def test_base_weights_and_schedule_and_prediction_are_part_of_the_key() -> None:
+    bases = [tiny.TinyBase(), tiny.TinyBase(fingerprint="0" * 64), v_model(), zero_terminal()]
+    assert len({tiny.plan().key(base) for base in bases}) == 4
+
+
+def test_device_and_dtype_of_the_arithmetic_are_part_of_the_key() -> None:
+    on_gpu, in_half = tiny.TinyBase(), tiny.TinyBase()
+    on_gpu.device, in_half.dtype = torch.device("cuda"), torch.bfloat16
+    assert len({tiny.plan().key(base) for base in (tiny.TinyBase(), on_gpu, in_half)}) == 3
+
+
+def changed_plans() -> dict[str, Plan]:
+    plain = tiny.plan()
+    own, partners, settings = plain.own, plain.partners, plain.settings
+    first = own.pictures[0]
+    return {
+        "role": Plan("style", own, partners, settings),
+        "picture": Plan("content", tiny.picture_set(1, 2, 4), partners, settings),
+        "order": Plan("content", tiny.picture_set(2, 1, 3), partners, settings),
+        "caption": Plan(
+            "content", PictureSet((tiny.Picture("1", first.pixels, "another"), *own.pictures[1:]), "snq", "bear"), partners, settings
+        ),
+        "trigger": Plan("content", PictureSet(own.pictures, "other", "bear"), partners, settings),
+        "class": Plan("content", PictureSet(own.pictures, "snq", "cat"), partners, settings),
+        "fewer partners": Plan("content", own, partners[:1], settings),
+        "no partners": Plan("content", own, (), settings),
+        "other partners": Plan("content", own, partners[::-1], settings),
+    }
+
+
+@pytest.mark.parametrize("what", changed_plans())
+def test_every_part_of_a_plan_is_part_of_the_key(what: str) -> None:
+    base = tiny.TinyBase()
+    assert changed_plans()[what].key(base) != tiny.plan().key(base)
+
+
+def test_what_a_training_together_starts_from_is_part_of_the_key() -> None:
+    other = tiny.filled(tiny.merged_adapter(), seed=9)
+    assert tiny.plan("together").key(tiny.TinyBase()) != tiny.plan("together", adapter=other).key(tiny.TinyBase())
+
+
+def test_pictures_moved_from_one_set_to_another_give_another_key() -> None:
+    own, settings, base = tiny.picture_set(1), tiny.settings(), tiny.TinyBase()
+    one = Plan("content", own, (tiny.picture_set(2, 3), tiny.picture_set(4)), settings)
+    two = Plan("content", own, (tiny.picture_set(2), tiny.picture_set(3, 4)), settings)
+    assert one.key(base) != two.key(base)
+
+
+def test_a_state_comes_back_as_it_was_kept(tmp_path: Path) -> None:
+    run = RunStore(tmp_path).open(KEY)
+    tensors = {"0.up": torch.randn(2, 3), "losses": torch.randn(4, 3, dtype=torch.float64)}
+    with run.locked():
+        assert run.load_state() is None
+        run.save_state(tensors, 7)
+        found = run.load_state()
+    assert found is not None and found[0] == 7
+    assert found[1].keys() == tensors.keys() and all(torch.equal(found[1][name], tensors[name]) for name in tensors)
+
+
+def test_a_damaged_state_is_set_aside_and_counts_as_none(tmp_path: Path) -> None:
+    run = RunStore(tmp_path).open(KEY)
+    with run.locked():
+        run.save_state({"x": torch.ones(3)}, 7)
+        raw = (run.folder / "state.safetensors").read_bytes()
+        (run.folder / "state.safetensors").write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+        assert run.load_state() is None
+    assert not (run.folder / "state.safetensors").exists() and (run.folder / "state.damaged").exists()
+
+
+def test_a_damaged_result_is_set_aside_and_trained_again(tmp_path: Path) -> None:
+    run = RunStore(tmp_path).open(KEY)
+    with run.locked():
+        run.finish(tiny.small_adapter())
+        (run.folder / "adapter.safetensors").write_bytes(b"half")
+        assert run.finished() is None
+
+
+def test_a_finished_run_keeps_the_adapter_and_drops_the_state(tmp_path: Path) -> None:
+    run, adapter = RunStore(tmp_path).open(KEY), tiny.small_adapter(content=Concept("snq"))
+    with run.locked():
+        run.save_state({"x": torch.ones(3)}, 7)
+        result = run.finish(adapter)
+    assert result.digest() == adapter.digest() and result.facts == adapter.facts
+    assert sorted(file.name for file in run.folder.iterdir()) == ["adapter.safetensors", "lock"]
+
+
+def test_a_run_that_is_held_refuses_a_second_holder_in_a_sentence(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    with store.open(KEY).locked():
+        with (
+            pytest.raises(B4MError, match="This very training is already running in another ComfyUI: wait for it"),
+            store.open(KEY).locked(),
+        ):
+            pass
+        with store.open("f" * 64).locked():
+            pass
+    with store.open(KEY).locked():
+        pass
+
+
+def test_a_stray_half_file_of_a_killed_process_is_swept_away(tmp_path: Path) -> None:
+    run = RunStore(tmp_path).open(KEY)
+    run.folder.mkdir(parents=True)
+    (run.folder / ".state.safetensors.partial").write_bytes(b"half")
+    with run.locked():
+        pass
+    assert [file.name for file in run.folder.iterdir()] == ["lock"]
+
+
+def test_a_store_that_cannot_be_written_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    with pytest.raises(B4MError, match="cannot be written"), RunStore(tmp_path).open(KEY).locked():
+        pass

@@ -1,0 +1,81 @@
+"""Settings are checked where they are made, and facts survive their way through JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from b4m_core import B4MError, Concept, Facts, TrainingSettings
+
+FULL = Facts(
+    role="together", rank=8, basis_seed=3, basis="ab", start="published", base="cd", base_name="mini", prediction="v_prediction",
+    content=Concept("snq", "bear", ("one", "zwei ü")), style=Concept("w@z", "", ("x",)), steps=7, settings={"seed": 1, "flip": False},
+    losses=((1.0, 0.5, 0.25),), parents=("a", "b"), file_dtype="bfloat16",
+)  # fmt: skip
+
+
+def test_the_default_settings_are_the_paper_s_for_sdxl() -> None:
+    settings = TrainingSettings()
+    assert (settings.steps, settings.rank, settings.resolution, settings.accumulation) == (1000, 64, 512, 4)
+    assert (settings.learning_rate, settings.partner_learning_rate, settings.weight_decay, settings.clip) == (1e-4, 1e-5, 1e-2, 1.0)
+    assert settings.flip is False
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0}, {"steps": -5}, {"rank": 0}, {"batch": 0}, {"accumulation": 0}, {"learning_rate": 0.0}, {"learning_rate": -1e-4},
+        {"learning_rate": float("nan")}, {"learning_rate": float("inf")}, {"partner_learning_rate": -1e-9},
+        {"partner_learning_rate": float("nan")},
+        {"partner_learning_rate": float("inf")}, {"weight_decay": -1.0}, {"weight_decay": float("inf")}, {"clip": 0.0},
+        {"clip": float("nan")},
+        {"damping": 0.0}, {"resolution": 500}, {"resolution": 0}, {"resolution": 32}, {"resolution": -64}, {"start": "zero"},
+        {"file_dtype": "float8"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_setting_out_of_range_is_refused_by_its_name(wrong: dict[str, object]) -> None:
+    (name,) = wrong
+    with pytest.raises(B4MError, match=name):
+        TrainingSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_settings_are_plain_values_for_keys_and_headers() -> None:
+    assert json.loads(json.dumps(TrainingSettings().as_dict())) == dataclasses.asdict(TrainingSettings())
+
+
+def test_facts_come_back_from_json_as_they_were() -> None:
+    assert Facts.from_json(FULL.to_json()) == FULL
+    assert Facts.from_json(Facts(role="content", rank=1).to_json()) == Facts(role="content", rank=1)
+
+
+def test_equal_facts_give_equal_text() -> None:
+    turned = dataclasses.replace(FULL, settings={"flip": False, "seed": 1})
+    assert turned.to_json() == FULL.to_json() and "zwei ü" in FULL.to_json()
+
+
+def test_the_summary_names_what_an_artist_asks_for() -> None:
+    text = FULL.summary()
+    for words in (
+        "together adapter, rank 8, 7 steps",
+        "mini",
+        "content: snq bear",
+        "style: w@z",
+        "prompt: zwei ü",
+        "start published",
+        "seed: 1",
+        "0.5000",
+    ):
+        assert words in text
+
+
+def test_the_summary_of_bare_facts_does_not_fail() -> None:
+    assert "unknown" in Facts(role="content", rank=1).summary()
+
+
+@pytest.mark.parametrize("wrong", [{"role": "both"}, {"file_dtype": "int8"}, {"role": ""}])
+def test_facts_of_an_unknown_kind_are_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(B4MError, match="Unknown"):
+        Facts(**{"role": "content", "rank": 1, **wrong})  # type: ignore[arg-type]

@@ -1,0 +1,212 @@
+"""Trainings that are cancelled, killed or out of numbers: stopped in that step, gone on later, to the same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from tiny_training import ROLES, assert_all_finite, calls_of, no_watch, poisoned, result
+
+from b4m_core import B4MError, Progress, RunStore, train
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_cancelled_run_goes_on_to_the_same_bytes(role: str, tmp_path: Path) -> None:
+    """Cancelled at random calls, once and three times in a row: at encoding, in the middle of a step, between two, at the very end."""
+    last, draw = calls_of(tiny.plan(role, accumulation=2)) - 1, random.Random(role)
+    whole = result(tmp_path / "whole", tiny.plan(role, accumulation=2))
+    for number, cancels in enumerate([[draw.randrange(last)], draw.sample(range(8, last), 3), [last]]):
+        for call in sorted(cancels):
+            with contextlib.suppress(tiny.Cancelled):
+                result(tmp_path / str(number), tiny.plan(role, accumulation=2), watch=tiny.cancel_at(call))
+        assert result(tmp_path / str(number), tiny.plan(role, accumulation=2)) == whole
+
+
+def test_going_on_repeats_no_step_that_was_done(tmp_path: Path) -> None:
+    done: list[int] = []
+
+    def watch(progress: Progress) -> None:
+        if progress.step_done:
+            done.append(progress.step)
+            if len(done) == 2:
+                raise tiny.Cancelled
+
+    for _ in range(2):
+        with contextlib.suppress(tiny.Cancelled):
+            result(tmp_path, tiny.plan(), watch=watch)
+    assert done == [1, 2, 3, 4]
+
+
+def test_a_cancel_before_the_first_step_keeps_nothing_and_does_no_harm(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    for call in (0, 3, 7):
+        with pytest.raises(tiny.Cancelled):
+            result(tmp_path, tiny.plan(), watch=tiny.cancel_at(call))
+    assert not list(tmp_path.rglob("state.safetensors"))
+    assert result(tmp_path, tiny.plan()) == uninterrupted["content"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_in_that_step_and_keeps_the_last_good_state(
+    role: str, value: float, tmp_path: Path, uninterrupted: dict[str, bytes]
+) -> None:
+    base = tiny.TinyBase()
+    words = r"The loss is not a number at step 3 of 4: training stopped and step 2 is kept; lower learning_rate \(now 0.003\)"
+    with poisoned(base.unet, after=2, value=value), pytest.raises(B4MError, match=words):
+        result(tmp_path, tiny.plan(role), base)
+    assert not list(tmp_path.rglob("adapter.safetensors"))
+    assert_all_finite(tmp_path)
+    assert result(tmp_path, tiny.plan(role), base) == uninterrupted[role]
+
+
+def test_a_loss_that_is_no_number_at_the_very_first_step_keeps_no_file(tmp_path: Path) -> None:
+    base = tiny.TinyBase()
+    with poisoned(base.unet, after=0), pytest.raises(B4MError, match="not a number at step 1 of 4"):
+        result(tmp_path, tiny.plan(), base)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_gradient_that_is_no_number_stops_in_that_step(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    """The forward pass is good and the backward pass is not, as float16 does it."""
+    base, calls = tiny.TinyBase(), itertools.count()
+
+    def spoil(module: torch.nn.Module, inputs: object, output: object) -> None:
+        if next(calls) >= 2:
+            output.sample.register_hook(lambda gradient: gradient * float("nan"))  # type: ignore[attr-defined]
+
+    handle = base.unet.register_forward_hook(spoil)
+    with pytest.raises(B4MError, match="The gradient is not a number at step 3 of 4: training stopped and step 2 is kept"):
+        result(tmp_path, tiny.plan(), base)
+    handle.remove()
+    assert_all_finite(tmp_path)
+    assert result(tmp_path, tiny.plan(), base) == uninterrupted["content"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_learning_rate_that_explodes_ends_in_a_sentence_and_never_in_a_file(role: str, tmp_path: Path) -> None:
+    with pytest.raises(B4MError, match="learning.rate"):
+        train(tiny.plan(role, learning_rate=1e30, partner_learning_rate=1e30, steps=6), tiny.TinyBase(), RunStore(tmp_path))
+    from safetensors.torch import load_file
+
+    for file in tmp_path.rglob("*.safetensors"):
+        assert all(torch.isfinite(tensor).all() for tensor in load_file(file).values())
+
+
+def test_latents_that_are_no_numbers_name_their_picture(tmp_path: Path) -> None:
+    base = tiny.TinyBase()
+    plain = base.encode_pictures
+    base.encode_pictures = lambda pixels: plain(pixels) * (float("nan") if len(base.encoded) == 2 else 1)  # type: ignore[method-assign]
+    with pytest.raises(B4MError, match=r"2\.png"):
+        result(tmp_path, tiny.plan(), base)
+
+
+OTHER_PROCESS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import tiny
+from pathlib import Path
+from b4m_core import RunStore, train
+import b4m_core.training
+b4m_core.training.SAVE_SECONDS = 0.0
+def watch(progress):
+    if progress.step == 3 and not progress.step_done:
+        print("in step 4", flush=True)
+        sys.stdin.read()
+train(tiny.plan(), tiny.TinyBase(), RunStore(Path(sys.argv[2])), watch)
+"""
+
+
+def test_a_killed_process_holds_its_run_until_then_and_goes_on_to_the_same_bytes(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    command = [sys.executable, "-c", OTHER_PROCESS, str(Path(__file__).parent), str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "in step 4\n"
+        with pytest.raises(B4MError, match="This very training is already running in another ComfyUI: wait for it"):
+            result(tmp_path, tiny.plan(), watch=no_watch)
+        other.send_signal(signal.SIGKILL)
+        assert other.wait() == -signal.SIGKILL
+    steps: list[int] = []
+    assert result(tmp_path, tiny.plan(), watch=lambda progress: steps.append(progress.step)) == uninterrupted["content"]
+    assert min(steps[7:]) == 3
+
+
+def test_a_kill_in_the_middle_of_saving_the_state_loses_one_save_at_most(
+    tmp_path: Path, uninterrupted: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The power goes before the third state is renamed: the second one is there, and the stray half is swept away."""
+
+    class PowerCut(BaseException):
+        pass
+
+    monkeypatch.setattr("b4m_core.training.SAVE_SECONDS", 0.0)
+    replace, renames = os.replace, itertools.count()
+
+    def cut(old: Path, new: Path) -> None:
+        if next(renames) >= 2:
+            raise PowerCut
+        replace(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", cut)
+        patch.setattr(Path, "unlink", lambda self, missing_ok=False: None)  # a dead process tidies nothing up
+        with pytest.raises(PowerCut):
+            result(tmp_path, tiny.plan())
+    assert len(list(tmp_path.rglob(".*.partial"))) == 1
+    steps: list[int] = []
+    assert result(tmp_path, tiny.plan(), watch=lambda progress: steps.append(progress.step)) == uninterrupted["content"]
+    assert steps[7] == 2 and not list(tmp_path.rglob(".*.partial"))
+
+
+def test_a_disk_that_is_full_at_the_very_end_costs_no_step(
+    tmp_path: Path, uninterrupted: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("b4m_core.runs.save_adapter", lambda adapter, path: (_ for _ in ()).throw(B4MError("The disk is full.")))
+        with pytest.raises(B4MError, match="The disk is full"):
+            result(tmp_path, tiny.plan())
+    assert (
+        result(tmp_path, tiny.plan(), watch=lambda progress: None if progress.encoded else no_watch(progress)) == uninterrupted["content"]
+    )
+
+
+def test_a_damaged_state_begins_anew_and_comes_to_the_same_bytes(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    with pytest.raises(tiny.Cancelled):
+        result(tmp_path, tiny.plan(), watch=tiny.cancel_at(12))
+    (state,) = tmp_path.rglob("state.safetensors")
+    state.write_bytes(state.read_bytes()[:-7])
+    assert result(tmp_path, tiny.plan()) == uninterrupted["content"]
+
+
+def out_of_memory_at(unet: torch.nn.Module, calls: set[int]) -> None:
+    count = itertools.count()
+
+    def fail(module: torch.nn.Module, inputs: object) -> None:
+        if next(count) in calls:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    unet.register_forward_pre_hook(fail)
+
+
+def test_memory_that_runs_out_once_is_met_by_recomputing_activations(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    base = tiny.TinyBase()
+    out_of_memory_at(base.unet, {3})
+    assert result(tmp_path, tiny.plan(), base) == uninterrupted["content"]
+
+
+def test_memory_that_runs_out_for_good_gives_advice_and_keeps_the_last_step(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    base = tiny.TinyBase()
+    out_of_memory_at(base.unet, set(range(2, 50)))
+    with pytest.raises(B4MError, match="memory is too small at resolution 64 and rank 4: lower one of them"):
+        result(tmp_path, tiny.plan(), base)
+    assert result(tmp_path, tiny.plan()) == uninterrupted["content"]

@@ -1,0 +1,60 @@
+"""Short trainings, and ways to disturb them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from b4m_core import Plan, Progress, RunStore, train
+
+ROLES = ("content", "style", "together")
+
+
+def no_watch(progress: Progress) -> None:
+    pytest.fail("trained although the result was there")
+
+
+def result(
+    store: Path, training: Plan, base: tiny.TinyBase | None = None, watch: Callable[[Progress], None] = lambda progress: None
+) -> bytes:
+    """Train, and give the bytes of the file."""
+    base = tiny.TinyBase() if base is None else base
+    train(training, base, RunStore(store), watch)
+    return tiny.file_of(store, training, base).read_bytes()
+
+
+def calls_of(made: Plan) -> int:
+    """How often a watcher is called: once for each picture encoded, each micro-step and each step."""
+    encoded = len(made.own.pictures) + sum(len(group.pictures) for group in made.partners)
+    return encoded + made.settings.steps * (made.settings.accumulation + 1)
+
+
+@contextlib.contextmanager
+def poisoned(unet: torch.nn.Module, after: int, value: float = float("nan")) -> Iterator[None]:
+    """The network answers ``value`` from its call number ``after`` on."""
+    calls = itertools.count()
+
+    def spoil(module: torch.nn.Module, inputs: object, output: object) -> None:
+        if next(calls) >= after:
+            output.sample = output.sample * value  # type: ignore[attr-defined]
+
+    handle = unet.register_forward_hook(spoil)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def assert_all_finite(folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    files = list(folder.rglob("*.safetensors"))
+    assert files
+    for file in files:
+        assert all(torch.isfinite(tensor).all() for tensor in load_file(file).values())
