@@ -1,0 +1,39 @@
+"""The host's side of B4M. Importing this package imports ComfyUI; only the pack's entry point does so."""
+
+from __future__ import annotations
+
+from comfy_api.v0_0_2 import ComfyExtension, io
+
+from . import live
+from .adapter import B4MAdapterFacts, B4MApplyAdapter, B4MLoadAdapter, B4MMergeAdapters, B4MSaveAdapter
+from .dataset import B4MAuxiliaryPictures, B4MPictures
+from .mini import B4MMiniModel
+from .sheet import B4MContactSheet
+from .train import B4MTrainContent, B4MTrainStyle, B4MTrainTogether
+
+NODES: list[type[io.ComfyNode]] = [
+    B4MMiniModel,
+    B4MPictures,
+    B4MAuxiliaryPictures,
+    B4MTrainContent,
+    B4MTrainStyle,
+    B4MTrainTogether,
+    B4MSaveAdapter,
+    B4MLoadAdapter,
+    B4MApplyAdapter,
+    B4MMergeAdapters,
+    B4MContactSheet,
+    B4MAdapterFacts,
+]
+
+
+class B4MExtension(ComfyExtension):
+    """What ComfyUI asks for: the list of nodes."""
+
+    async def on_load(self) -> None:
+        """Not called by ComfyUI 0.3.52; nothing that matters may depend on it."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Called once while ComfyUI starts, before its routes are frozen."""
+        live.add_routes()
+        return list(NODES)

@@ -1,0 +1,175 @@
+"""Nodes: save, load, apply and merge adapters, and read their facts."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from comfy_api.v0_0_2 import io, ui
+
+from ..b4m_core import Adapter, B4MError, load_adapter, lora_state_dict, merge, read_facts, save_adapter
+from . import host
+from .widgets import CATEGORY, AdapterWire, strength
+
+NONE_YET = "(no B4M adapter saved yet)"
+
+
+def adapter_files() -> list[str]:
+    """The LoRA files that B4M wrote, told by their headers."""
+    return [name for name in host.lora_files() if _is_ours(name)] or [NONE_YET]
+
+
+def _is_ours(name: str) -> bool:
+    try:
+        path = host.safe_lora_path(name)
+        status = path.stat()
+        return _has_facts(path, status.st_mtime_ns, status.st_size)
+    except (B4MError, OSError):
+        return False
+
+
+@cache
+def _has_facts(path: Path, changed: int, size: int) -> bool:
+    try:
+        return bool(read_facts(path))
+    except B4MError:
+        return False
+
+
+class B4MSaveAdapter(io.ComfyNode):
+    """An adapter as an ordinary LoRA file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="B4MSaveAdapter",
+            display_name="B4M Save Adapter",
+            category=CATEGORY,
+            description="Saves an adapter into the loras folder, where every LoRA loader sees it at once.",
+            inputs=[
+                AdapterWire.Input("adapter"),
+                io.String.Input("filename", default="my_adapter", tooltip="A plain name, without folders."),
+                io.Boolean.Input("replace", default=False, tooltip="Off: another file of this name is kept and the new one gets a number."),
+            ],
+            outputs=[AdapterWire.Output(display_name="adapter"), io.String.Output(display_name="filename")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, adapter: Adapter, filename: str, replace: bool) -> io.NodeOutput:
+        path = _save(adapter, filename, replace)
+        host.refresh_lora_list()
+        return io.NodeOutput(adapter, path.name, ui=ui.PreviewText(f"Saved as {path.name} in the loras folder."))
+
+
+def _save(adapter: Adapter, filename: str, replace: bool) -> Path:
+    """Under the name asked for, or the first numbered one that is free; the same adapter saved before is left as it is."""
+    first = host.safe_new_lora_path(filename)
+    number, path = 1, first
+    while not replace and path.exists():
+        if _holds(path, adapter):
+            return path
+        number += 1
+        path = host.safe_new_lora_path(f"{first.stem}_{number}")
+    return save_adapter(adapter, path)
+
+
+def _holds(path: Path, adapter: Adapter) -> bool:
+    try:
+        held = load_adapter(path)
+    except B4MError:
+        return False
+    return held.digest() == adapter.digest() and held.facts == adapter.facts
+
+
+class B4MLoadAdapter(io.ComfyNode):
+    """A saved adapter."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="B4MLoadAdapter",
+            display_name="B4M Load Adapter",
+            category=CATEGORY,
+            description="Loads an adapter that B4M saved. (Any LoRA loader can use the file too, without the two sliders.)",
+            inputs=[io.Combo.Input("filename", options=adapter_files(), tooltip="Adapters in the loras folder. Press R after adding one.")],
+            outputs=[AdapterWire.Output(display_name="adapter")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, filename: str) -> str:
+        if filename == NONE_YET:
+            return filename
+        status = host.safe_lora_path(filename).stat()
+        return f"{filename}|{status.st_size}|{status.st_mtime_ns}"
+
+    @classmethod
+    def execute(cls, filename: str) -> io.NodeOutput:
+        if filename == NONE_YET:
+            raise B4MError("There is no B4M adapter in the loras folder yet: train one and save it, or put a file there and press R.")
+        return io.NodeOutput(load_adapter(host.safe_lora_path(filename)))
+
+
+class B4MApplyAdapter(io.ComfyNode):
+    """An adapter on a model, with a slider for each half."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="B4MApplyAdapter",
+            display_name="B4M Apply Adapter",
+            category=CATEGORY,
+            description="Puts an adapter on a model, with one slider for the content and one for the style. Nothing is trained again.",
+            inputs=[
+                io.Model.Input("model"),
+                AdapterWire.Input("adapter"),
+                strength("content", "How much of the subject."),
+                strength("style", "How much of the style."),
+            ],
+            outputs=[io.Model.Output(display_name="model")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, adapter: Adapter, content: float, style: float) -> io.NodeOutput:
+        return io.NodeOutput(host.apply_lora(model, lora_state_dict(adapter, content, style)))
+
+
+class B4MMergeAdapters(io.ComfyNode):
+    """Any content with any style of the same basis."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="B4MMergeAdapters",
+            display_name="B4M Merge Adapters",
+            category=CATEGORY,
+            description="The content half of one adapter with the style half of another, trained apart on the same model; no training.",
+            inputs=[AdapterWire.Input("content"), AdapterWire.Input("style")],
+            outputs=[AdapterWire.Output(display_name="adapter")],
+        )
+
+    @classmethod
+    def execute(cls, content: Adapter, style: Adapter) -> io.NodeOutput:
+        return io.NodeOutput(merge(content, style))
+
+
+class B4MAdapterFacts(io.ComfyNode):
+    """What an adapter says about itself."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="B4MAdapterFacts",
+            display_name="B4M Adapter Facts",
+            category=CATEGORY,
+            description="Shows an adapter's facts: trigger words, prompts, base model, settings, losses.",
+            inputs=[AdapterWire.Input("adapter")],
+            outputs=[io.String.Output(display_name="facts")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, adapter: Adapter) -> io.NodeOutput:
+        text = adapter.facts.summary()
+        return io.NodeOutput(text, ui=ui.PreviewText(text))

@@ -1,0 +1,59 @@
+"""All that B4M asks of ComfyUI. Only this package imports the host's own modules (comfy, folder_paths, server)."""
+
+from .base_model import HostBaseModel
+from .family import describe_model, native_size, noise_schedule, require_sdxl
+from .folders import (
+    input_subfolders,
+    lora_files,
+    loras_folder,
+    refresh_lora_list,
+    run_store_folder,
+    safe_input_folder,
+    safe_lora_path,
+    safe_new_lora_path,
+)
+from .identity import checkpoint_name, fingerprint
+from .lora import apply_lora, keys_not_loaded
+from .mini_model import mini_model
+from .network import training_dtype, training_network
+from .painting import PictureDoesNotFit, Sampling, encode_pictures, encode_text, paint, sampler_names, scheduler_names
+from .runtime import Cancelled, Progress, device, free_bytes, make_room, stop_if_cancelled
+from .server import add_json_route, send_event
+
+__all__ = [
+    "Cancelled",
+    "HostBaseModel",
+    "PictureDoesNotFit",
+    "Progress",
+    "Sampling",
+    "add_json_route",
+    "apply_lora",
+    "checkpoint_name",
+    "describe_model",
+    "device",
+    "encode_pictures",
+    "encode_text",
+    "fingerprint",
+    "free_bytes",
+    "input_subfolders",
+    "keys_not_loaded",
+    "lora_files",
+    "loras_folder",
+    "make_room",
+    "mini_model",
+    "native_size",
+    "noise_schedule",
+    "paint",
+    "refresh_lora_list",
+    "require_sdxl",
+    "run_store_folder",
+    "safe_input_folder",
+    "safe_lora_path",
+    "safe_new_lora_path",
+    "sampler_names",
+    "scheduler_names",
+    "send_event",
+    "stop_if_cancelled",
+    "training_dtype",
+    "training_network",
+]

@@ -1,0 +1,89 @@
+"""The host's MODEL, CLIP and VAE as the base model that a training needs (b4m_core's BaseModel protocol)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from . import painting, runtime
+from .family import describe_model, native_size, noise_schedule, require_sdxl
+from .identity import fingerprint
+from .lora import apply_lora
+from .network import training_dtype, training_network
+
+
+class HostBaseModel:
+    """BaseModel made of the graph's MODEL, CLIP and VAE, which stay bit-identical.
+
+    The training network is built when `unet` is first read, so that a run found in the store costs no copy.
+    `room` bytes are asked from the host's memory manager before that and again after every picture painted.
+    """
+
+    # fmt: off
+    def __init__(
+        self, model: Any, clip: Any, vae: Any, *, name: str | None = None, room: int = 0, sampling: painting.Sampling | None = None,
+    ) -> None:
+        # fmt: on
+        """Raises B4MError when the model is not SDXL or has a sampling that cannot be trained."""
+        require_sdxl(model)
+        self.model, self.clip, self.vae, self.room = model, clip, vae, room
+        self.schedule = noise_schedule(model)
+        self.name = name or describe_model(model)
+        self.native_size = native_size(model)
+        self.sampling = sampling or painting.Sampling()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the weights really used."""
+        return fingerprint(self.model, self.clip, self.vae)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network trains: the host's device."""
+        return runtime.device()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in."""
+        return training_dtype(self.model, self.device)
+
+    @cached_property
+    def unet(self) -> UNet2DConditionModel:
+        """The frozen training network on the host's device."""
+        if self.room:
+            runtime.make_room(self.room)
+        return training_network(self.model)
+
+    def release(self) -> None:
+        """Give the training network's memory back to the host."""
+        self.__dict__.pop("unet", None)
+        if runtime.device().type == "cuda":
+            torch.cuda.empty_cache()
+
+    def encode_pictures(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) float in 0..1 -> (N, 4, H/8, W/8) float32 CPU latents as the UNet sees them."""
+        return painting.encode_pictures(self.vae, self.model, pixels)
+
+    def encode_text(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Prompts -> (N, 77k, width) and (N, pooled), float32 CPU."""
+        return painting.encode_text(self.clip, prompts)
+
+    def paint(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
+        """(H, W, 3) float32 in 0..1 by the base model without an adapter, sampled as `self.sampling` says."""
+        return self._paint(self.model, prompt, width, height, seed)
+
+    def paint_with(self, adapter_weights: Mapping[str, Tensor], prompt: str, *, width: int, height: int, seed: int) -> Tensor:
+        """The same with an adapter's file content (kohya keys, file dtype): the pixels that the saved file gives later in the graph."""
+        return self._paint(apply_lora(self.model, adapter_weights), prompt, width, height, seed)
+
+    def _paint(self, model: Any, prompt: str, width: int, height: int, seed: int) -> Tensor:
+        try:
+            return painting.paint(model, self.clip, self.vae, prompt, width=width, height=height, seed=seed, sampling=self.sampling)
+        finally:
+            if self.room:  # the host has just loaded its own model beside the training network
+                runtime.make_room(self.room)

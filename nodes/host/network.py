@@ -1,0 +1,70 @@
+"""The network that is trained: diffusers' UNet with the weights that the host's MODEL really has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from diffusers import UNet2DConditionModel
+
+from . import runtime
+from .family import level_depths, native_size, require_sdxl
+from .weights import real_weights
+
+_PREFIX = "diffusion_model."
+_HEAD_WIDTH = 64  # the host's SDXL has 64-wide heads whatever else the configuration says
+
+
+def training_dtype(model: Any, device: torch.device) -> torch.dtype:
+    """float32 and bfloat16 models keep their dtype; float16 and fp8 become bfloat16, or float32 where bfloat16 is slow (CPU, old GPUs)."""
+    own = model.model.get_dtype()
+    if device.type == "cpu" or own == torch.float32 or not comfy.model_management.should_use_bf16(device):
+        return torch.float32
+    return torch.bfloat16
+
+
+def network_config(unet_config: Mapping[str, Any], native: int) -> dict[str, Any]:
+    """diffusers' configuration of the host's SDXL UNet (same layers, same names up to the host's own renaming table)."""
+    channels = [unet_config["model_channels"] * factor for factor in unet_config["channel_mult"]]
+    depths = level_depths(unet_config)
+    return {
+        "sample_size": native // 8,
+        "in_channels": unet_config["in_channels"],
+        "out_channels": unet_config["out_channels"],
+        "block_out_channels": channels,
+        "layers_per_block": 2,
+        "down_block_types": ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths],
+        "up_block_types": ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(depths)],
+        "transformer_layers_per_block": [max(depth, 1) for depth in depths],
+        "attention_head_dim": [max(width // _HEAD_WIDTH, 1) for width in channels],  # diffusers' name for the number of heads
+        "cross_attention_dim": unet_config["context_dim"],
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": unet_config["adm_in_channels"],
+    }
+
+
+def training_network(model: Any, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> UNet2DConditionModel:
+    """A frozen diffusers UNet with the MODEL's weights, upstream LoRAs patched in; the MODEL itself is left as it is.
+
+    Args:
+        model: the host's MODEL (ModelPatcher), loaded in full, in part or not at all.
+        dtype: default `training_dtype`. device: default the host's.
+    Raises:
+        B4MError: the model is not SDXL.
+    """
+    require_sdxl(model)
+    target = runtime.device() if device is None else torch.device(device)
+    kind = training_dtype(model, target) if dtype is None else dtype
+    unet_config = model.model.model_config.unet_config
+    with torch.inference_mode(False):
+        with torch.device("meta"):
+            unet = UNet2DConditionModel(**network_config(unet_config, native_size(model)))
+        names = comfy.utils.unet_to_diffusers(unet_config)
+        weights = {key[len(_PREFIX) :]: weight.to(kind) for key, weight in real_weights(model, _PREFIX, target)}
+        unet.load_state_dict({name: weights[names[name]] for name in unet.state_dict()}, assign=True)
+        return unet.requires_grad_(False).eval()

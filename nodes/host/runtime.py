@@ -1,0 +1,52 @@
+"""The host's device, memory manager, progress bar and Cancel button."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import comfy.utils
+import torch
+from PIL import Image
+
+# Raised by the host when the artist presses Cancel. It is an Exception: catch it before any general handler.
+Cancelled = comfy.model_management.InterruptProcessingException
+
+_PREVIEW_LONGEST_SIDE = 512
+
+
+def device() -> torch.device:
+    """The device that the host computes on."""
+    return comfy.model_management.get_torch_device()
+
+
+def free_bytes() -> int:
+    """Memory in bytes that is free on the host's device now, what torch holds in its cache included."""
+    return int(comfy.model_management.get_free_memory(device()))
+
+
+def make_room(wanted: int) -> int:
+    """Ask the host's memory manager to unload models until `wanted` bytes are free on its device; returns the free bytes.
+
+    The host loads its models again by itself when a later node needs them.
+    """
+    comfy.model_management.free_memory(wanted, device())
+    if device().type != "cpu":
+        comfy.model_management.soft_empty_cache()
+    return free_bytes()
+
+
+def stop_if_cancelled() -> None:
+    """Raise `Cancelled` when the artist pressed Cancel (which also resets the host's flag, so it is raised once)."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+class Progress:
+    """The host's progress bar on one node. `node_id` is the hidden unique_id, inside subgraphs "1:2:3"."""
+
+    def __init__(self, total: int, node_id: str | None) -> None:
+        self._bar = comfy.utils.ProgressBar(total, node_id=node_id)
+
+    def update(self, step: int, preview: Image.Image | None = None) -> None:
+        """Show `step` of the total and, if given, a preview picture; raises `Cancelled` when Cancel was pressed."""
+        shown = None if preview is None else ("JPEG", preview, _PREVIEW_LONGEST_SIDE)
+        self._bar.update_absolute(step, None, shown)
+        stop_if_cancelled()

@@ -1,0 +1,67 @@
+"""The weights that a MODEL, CLIP or VAE really has: base weights with every upstream patch applied, as the host applies them."""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import comfy.float
+import comfy.lora
+import comfy.model_patcher
+import torch
+from torch import Tensor
+
+_digests: weakref.WeakKeyDictionary[torch.nn.Module, dict[object, str]] = weakref.WeakKeyDictionary()
+
+
+def real_weights(patcher: Any, prefix: str | None = None, device: torch.device | str | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Yield (name, fresh tensor) for every weight of a ModelPatcher, patches applied, without touching the patcher.
+
+    It does not matter whether the model is unloaded, loaded in part or loaded and already patched: the host keeps the base weights.
+    `device=None` leaves each tensor where it is. Tensors keep the model's own dtype, except scaled fp8, which comes as float32.
+    """
+    wrappers = getattr(patcher, "weight_wrapper_patches", {})
+    with torch.inference_mode(False), torch.no_grad():  # weights may be inference tensors, which cannot be trained through
+        for key, parts in patcher.get_key_patches(prefix).items():
+            weight = _patched(key, parts, device)
+            for wrapper in wrappers.get(key, ()):
+                weight = wrapper(weight)
+            yield key, weight
+
+
+def _patched(key: str, parts: Sequence[Any], device: torch.device | str | None) -> Tensor:
+    """One weight as ModelPatcher.patch_weight_to_device computes it: in float32, then rounded to the weight's own dtype."""
+    (stored, convert), *patches = parts
+    target = stored.device if device is None else torch.device(device)
+    if not patches and not _is_converted(convert):
+        return stored.detach().to(device=target, copy=True)
+    work = convert(stored.detach().to(device=target, dtype=torch.float32, copy=True), inplace=True)
+    if patches:
+        work = comfy.lora.calculate_weight(patches, work, key)
+    if _is_converted(convert):
+        return work
+    return comfy.float.stochastic_rounding(work, stored.dtype, seed=comfy.model_patcher.string_to_seed(key))
+
+
+def _is_converted(convert: Any) -> bool:
+    """Whether a weight is stored in another form (scaled fp8); the host hands a lambda of its own when it is not."""
+    return getattr(convert, "__name__", "") != "<lambda>"
+
+
+def weights_digest(patcher: Any) -> str:
+    """sha256 (hex) over all weights really used; instant the second time for the same model and the same patches."""
+    known = _digests.setdefault(patcher.model, {})
+    if patcher.patches_uuid not in known:
+        known[patcher.patches_uuid] = _digest(real_weights(patcher, device="cpu"))
+    return known[patcher.patches_uuid]
+
+
+def _digest(weights: Iterator[tuple[str, Tensor]]) -> str:
+    """sha256 over names, dtypes, shapes and bytes, in the order of the names so that loading order does not matter."""
+    parts = []
+    for name, tensor in weights:
+        content = hashlib.sha256(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+        parts.append(f"{name} {tensor.dtype} {tuple(tensor.shape)} {content}")
+    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()

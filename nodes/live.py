@@ -1,0 +1,123 @@
+"""What a training node shows while it runs: step, time left, loss curve, newest sample, notes.
+
+The page gets each change as the event "b4m.training"; a page that was reloaded asks GET /b4m/live for everything at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from . import host
+
+EVENT, ROUTE = "b4m.training", "/b4m/live"
+_LEAST_SECONDS = 0.25  # between two events: the page need not draw faster
+_CURVE_POINTS = 200
+_SAMPLE_SIDE = 512  # pixels; a sample is shown at the width of a node
+_REMEMBERED_NODES = 50
+
+_latest: dict[str, dict[str, Any]] = {}
+
+
+def add_routes() -> None:
+    """Register GET /b4m/live (no parameters). Must be called while the host starts."""
+    host.add_json_route(ROUTE, lambda: {"nodes": list(_latest.values())})
+
+
+def send(node_id: str, payload: dict[str, Any]) -> None:
+    """Merge `payload` into what is known of a node and send it to all pages; a payload with "state": "started" replaces what was there."""
+    before = {} if payload.get("state") == "started" else _latest.pop(node_id, {})
+    _latest.pop(node_id, None)
+    _latest[node_id] = {**before, **payload, "node": node_id}
+    while len(_latest) > _REMEMBERED_NODES:
+        del _latest[next(iter(_latest))]
+    host.send_event(EVENT, {**payload, "node": node_id})
+
+
+class TrainingDisplay:
+    """The live display of one training on one node; a display without a node id shows nothing."""
+
+    def __init__(self, node_id: str | None, node_type: str, total: int) -> None:
+        """node_id: the hidden unique_id ("7", in subgraphs "1:2:7"); node_type: the node's id, e.g. "B4MTrainContent"; total: steps."""
+        self._node_id, self._total, self._sent_at = node_id, total, -math.inf
+        self._notes: list[str] = []
+        self._unsent: dict[str, Any] = {}
+        kind = node_type.removesuffix("Clone")  # the host runs a copy of the node's class, named after it
+        self._send({"state": "started", "type": kind, "step": 0, "total": total, "note": ""})
+
+    def update(self, step: int, losses: Sequence[float], seconds_left: float | None) -> None:
+        """Show `step` of the total and the curve of all losses so far (one a step); at most four times a second."""
+        self._unsent = {"state": "training", "step": step, "seconds_left": seconds_left, "losses": losses}
+        if time.monotonic() - self._sent_at >= _LEAST_SECONDS or step >= self._total:
+            self._flush()
+
+    def show_sample(self, picture: Tensor, step: int) -> None:
+        """Show a picture (H, W, 3) in 0..1 as the newest sample."""
+        self._send({"sample": {"url": data_url(picture), "step": step}})
+
+    def say(self, sentence: str) -> None:
+        """Add a note, e.g. about a picture that was left out."""
+        self._notes.append(sentence)
+        self._send({"note": "\n".join(self._notes)})
+
+    def finish(self, state: str, sentence: str) -> None:
+        """End with state "done", "reused", "stopped" or "failed" and a closing sentence."""
+        self._flush()
+        self._send({"state": state, "seconds_left": None, "end": sentence})
+
+    def _flush(self) -> None:
+        """Send the newest update if it was held back."""
+        if self._unsent:
+            losses = self._unsent.pop("losses")
+            self._send({**self._unsent, "curve": curve(losses, self._unsent["step"])})
+            self._unsent, self._sent_at = {}, time.monotonic()
+
+    def _send(self, payload: dict[str, Any]) -> None:
+        if self._node_id is not None:
+            send(self._node_id, payload)
+
+
+def curve(losses: Sequence[float], last_step: int) -> dict[str, list[Any]]:
+    """The losses of steps up to `last_step`, thinned to at most 200 points: steps, raw values and their smoothed course (None for NaN)."""
+    smooth, average, weight = [], 0.0, 0.0
+    keep = max(1 - 20 / max(len(losses), 1), 0.8)  # forgets within about a twentieth of the run
+    for loss in losses:
+        if math.isfinite(loss):
+            average, weight = keep * average + (1 - keep) * loss, keep * weight + 1 - keep
+        smooth.append(average / weight if weight else math.nan)
+    first = last_step - len(losses) + 1
+    shown = _spread(len(losses), _CURVE_POINTS)
+    return {
+        "steps": [first + index for index in shown],
+        "raw": [_number(losses[index]) for index in shown],
+        "smooth": [_number(smooth[index]) for index in shown],
+    }
+
+
+def data_url(picture: Tensor) -> str:
+    """A picture (H, W, 3) in 0..1 as a JPEG data URL no larger than 512 pixels."""
+    array = (picture.detach().float().cpu().clamp(0, 1) * 255).round().byte().numpy()
+    image = Image.fromarray(array)
+    image.thumbnail((_SAMPLE_SIDE, _SAMPLE_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Indices spread evenly over `count` values, the last one always among them."""
+    if count <= most:
+        return list(range(count))
+    return [round((index + 1) * count / most) - 1 for index in range(most)]
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: browsers refuse a message that holds one."""
+    return round(float(value), 6) if math.isfinite(value) else None

@@ -1,0 +1,112 @@
+"""Node: a contact sheet of what an adapter does, beside the pictures that it learned from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from comfy_api.v0_0_2 import io
+from PIL import Image, ImageDraw, ImageFont
+
+from ..b4m_core import Adapter, B4MError, lora_state_dict
+from ..b4m_core.pictures import PictureSet
+from . import host
+from .widgets import CATEGORY, AdapterWire, Pictures, model_clip_vae
+
+COLUMNS = {"base": None, "content only": (1.0, 0.0), "style only": (0.0, 1.0), "both": (1.0, 1.0)}
+_GAP, _TITLE, _LEAST_CELL = 6, 22, 192
+_PAPER, _INK, _FAINT = (250, 249, 246), (40, 40, 46), (120, 120, 128)
+
+
+class B4MContactSheet(io.ComfyNode):
+    """Base, content only, style only and both, for a few prompts and one seed."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="B4MContactSheet",
+            display_name="B4M Contact Sheet",
+            category=CATEGORY,
+            description="Paints each prompt with the base model, the content alone, the style alone and both, beside the pictures "
+            "that were learned from. One seed for all, so that only the adapter differs.",
+            inputs=[
+                *model_clip_vae(),
+                AdapterWire.Input("adapter"),
+                Pictures.Input("content_pictures"),
+                Pictures.Input("style_pictures"),
+                io.String.Input("prompts", multiline=True, default="a snq animal in w@z style", tooltip="One prompt a line."),
+                io.Int.Input("size", default=1024, min=64, max=2048, step=32, tooltip="Side of each picture; lowered to the model's own."),
+                io.Int.Input("seed", default=0, min=0, max=2**53, control_after_generate=False),
+                io.Int.Input("steps", default=25, min=1, max=200),
+                io.Float.Input("cfg", default=5.0, min=0.0, max=30.0, step=0.5),
+            ],
+            outputs=[io.Image.Output(display_name="sheet")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        adapter: Adapter,
+        content_pictures: PictureSet,
+        style_pictures: PictureSet,
+        prompts: str,
+        size: int,
+        seed: int,
+        steps: int,
+        cfg: float,
+    ) -> io.NodeOutput:
+        lines = [line.strip() for line in prompts.splitlines() if line.strip()]
+        if not lines:
+            raise B4MError("The contact sheet has no prompt: write at least one line.")
+        base = host.HostBaseModel(model, clip, vae, sampling=host.Sampling(steps=steps, guidance=cfg))
+        side = min(size, base.native_size)
+        progress = host.Progress(len(lines) * len(COLUMNS), cls.hidden.unique_id)
+        rows: list[tuple[str, list[tuple[str, np.ndarray]]]] = [
+            ("content pictures", [("", picture.pixels) for picture in content_pictures.pictures[: len(COLUMNS)]]),
+            ("style pictures", [("", picture.pixels) for picture in style_pictures.pictures[: len(COLUMNS)]]),
+        ]
+        for row, prompt in enumerate(lines):
+            cells = []
+            for column, (name, strengths) in enumerate(COLUMNS.items()):
+                cells.append((name, _paint(base, adapter, strengths, prompt, side, seed)))
+                progress.update(row * len(COLUMNS) + column + 1)
+            rows.append((prompt, cells))
+        sheet = torch.from_numpy(_draw(rows, max(side, _LEAST_CELL)).astype(np.float32) / 255)[None]
+        return io.NodeOutput(sheet)
+
+
+def _paint(base: Any, adapter: Adapter, strengths: tuple[float, float] | None, prompt: str, side: int, seed: int) -> np.ndarray:
+    if strengths is None:
+        picture = base.paint(prompt, width=side, height=side, seed=seed)
+    else:
+        picture = base.paint_with(lora_state_dict(adapter, *strengths), prompt, width=side, height=side, seed=seed)
+    return (picture.clamp(0, 1) * 255).round().byte().numpy()
+
+
+def _draw(rows: list[tuple[str, list[tuple[str, np.ndarray]]]], cell: int) -> np.ndarray:
+    """Rows of (title, cells of (caption, pixels)) as one picture, (H, W, 3) uint8."""
+    font, small = ImageFont.load_default(size=15), ImageFont.load_default(size=12)
+    heights = [_TITLE + cell + (_TITLE if any(caption for caption, _ in cells) else 0) + _GAP for _, cells in rows]
+    sheet = Image.new("RGB", (len(COLUMNS) * (cell + _GAP) + _GAP, sum(heights) + _GAP), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    top = _GAP
+    for (title, cells), height in zip(rows, heights, strict=True):
+        draw.text((_GAP, top), title, _INK, font)
+        for column, (caption, pixels) in enumerate(cells):
+            left = _GAP + column * (cell + _GAP)
+            picture = Image.fromarray(pixels)
+            picture = picture.resize(_fit(picture.size, cell), Image.Resampling.LANCZOS)
+            sheet.paste(picture, (left + (cell - picture.width) // 2, top + _TITLE + (cell - picture.height) // 2))
+            draw.text((left, top + _TITLE + cell + 2), caption, _FAINT, small)
+        top += height
+    return np.asarray(sheet)
+
+
+def _fit(size: tuple[int, int], cell: int) -> tuple[int, int]:
+    scale = cell / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

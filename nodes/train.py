@@ -1,0 +1,264 @@
+"""Nodes: the three trainings. They gather the inputs, show what happens, and leave the rest to b4m_core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.v0_0_2 import io
+from torch import Tensor
+
+from ..b4m_core import Adapter, B4MError, Plan, Progress, RunStore, TrainingSettings, lora_state_dict, merge, train
+from ..b4m_core.pictures import PictureSet
+from . import host
+from .live import TrainingDisplay
+from .widgets import CATEGORY, AdapterWire, Auxiliary, Pictures, advanced, model_clip_vae, sampling
+
+REUSE, RETRAIN = "continue or reuse", "retrain"
+_BYTES_OF_ACTIVATIONS = (
+    1.7  # bytes a row of four keeps at 512 px, in units of the network's weights; measured on SDXL without checkpointing
+)
+
+
+def _training_widgets(steps: int, rate: float) -> list[Any]:
+    """The widgets of every training, in the order in which saved graphs keep them: new ones go last."""
+    return [
+        io.Int.Input("steps", default=steps, min=1, max=100_000, tooltip="Training steps."),
+        io.Float.Input("learning_rate", default=rate, min=1e-7, max=1.0, step=1e-6, round=False, tooltip="How fast it learns."),
+        io.Int.Input(
+            "resolution", default=512, min=64, max=2048, step=32, tooltip="Side of the training pictures; lowered to the model's own."
+        ),
+        io.Int.Input("seed", default=0, min=0, max=2**53, control_after_generate=False, tooltip="Same inputs and seed, same adapter."),
+        io.Int.Input("sample_every", default=100, min=0, max=100_000, tooltip="Paint a sample picture every so many steps; 0 paints none."),
+        io.String.Input("sample_prompt", default="", tooltip="What the samples show; empty takes the first caption."),
+        io.Combo.Input("run", options=[REUSE, RETRAIN], tooltip="Continue a stopped training and reuse a finished one, or train anew."),
+        *sampling(),
+        advanced(io.Int.Input("batch", default=1, min=1, max=64, tooltip="Own pictures in every pass through the network.")),
+        advanced(io.Int.Input("accumulation", default=4, min=1, max=64, tooltip="Passes whose gradients are added up for a step.")),
+        advanced(io.Float.Input("weight_decay", default=1e-2, min=0.0, max=1.0, step=1e-3, tooltip="Pull of the learned halves to zero.")),
+        advanced(
+            io.Boolean.Input("flip", default=False, tooltip="Train on the mirror images too. Leave it off for faces, text and emblems.")
+        ),
+        advanced(io.Combo.Input("file_dtype", options=["float16", "bfloat16", "float32"], tooltip="Precision of the saved file.")),
+    ]
+
+
+def _apart_widgets() -> list[Any]:
+    """What the content and the style training have besides; both need the same values to fit together."""
+    return [
+        advanced(
+            io.Float.Input(
+                "partner_learning_rate", default=1e-5, min=0.0, max=1.0, step=1e-6, round=False, tooltip="Rate of the other half."
+            )
+        ),
+        advanced(io.Int.Input("rank", default=64, min=1, max=512, tooltip="Size of the adapter; the same for the content and the style.")),
+        advanced(
+            io.Int.Input("basis_seed", default=0, min=0, max=2**31, control_after_generate=False, tooltip="Same for content and style.")
+        ),
+        advanced(io.Combo.Input("start", options=["zero_start", "published"], tooltip="zero_start leaves the model undisturbed at first.")),
+    ]
+
+
+def _outputs() -> list[Any]:
+    return [AdapterWire.Output(display_name="adapter"), io.Image.Output(display_name="last_sample", tooltip="The last sample picture.")]
+
+
+class _Session:
+    """One press of Run on one training node: its display, its samples, its end."""
+
+    def __init__(
+        self, node: type[io.ComfyNode], kind: str, base: host.HostBaseModel, settings: TrainingSettings, widgets: dict[str, Any]
+    ) -> None:
+        node_id = node.hidden.unique_id
+        self.base, self.settings = base, settings
+        self.every: int = widgets["sample_every"]
+        self.prompt: str = widgets["sample_prompt"]
+        self.display = TrainingDisplay(node_id, kind, settings.steps)
+        self.progress = host.Progress(settings.steps, node_id)
+        self.sample: Tensor | None = None
+
+    def run(self, plan: Plan, retrain: bool) -> Adapter:
+        """Train, or load what was trained; every end is told on the node."""
+        trained = False
+
+        def watch(progress: Progress) -> None:
+            nonlocal trained
+            trained = True
+            self._watch(progress)
+
+        self.prompt = self.prompt.strip() or plan.own.pictures[0].caption
+        for pictures in (plan.own, *plan.partners):
+            for note in pictures.notes:
+                self.display.say(note)
+        try:
+            adapter = train(plan, self.base, RunStore(host.run_store_folder()), watch, retrain=retrain)
+        except host.Cancelled:
+            self.display.finish("stopped", "Stopped. What was trained is kept: Run goes on from here.")
+            raise
+        except B4MError as error:
+            self.display.finish("failed", str(error))
+            raise
+        finally:
+            self.base.release()
+        if self.every and self.sample is None:
+            self._paint(adapter, self.settings.steps)
+        ending = ("done", "Done.") if trained else ("reused", "Nothing has changed since this was trained, so the result was reused.")
+        self.display.finish(*ending)
+        return adapter
+
+    def _watch(self, progress: Progress) -> None:
+        host.stop_if_cancelled()
+        if progress.adapter is None or not progress.step_done:
+            return
+        self.progress.update(progress.step)
+        self.display.update(progress.step, [own for _, own, _ in progress.losses], progress.seconds_left)
+        if self.every and (progress.step % self.every == 0 or progress.step == progress.total):
+            self._paint(progress.adapter, progress.step)
+
+    def _paint(self, adapter: Adapter, step: int) -> None:
+        """A sample from the adapter as it would be saved, by the host's own sampler."""
+        side = self.settings.resolution
+        try:
+            self.sample = self.base.paint_with(lora_state_dict(adapter), self.prompt, width=side, height=side, seed=self.settings.seed)
+            self.display.show_sample(self.sample, step)
+        except host.PictureDoesNotFit as error:
+            self.display.say(f"The sample at step {step} was skipped: {error}")
+
+
+def _session(
+    node: type[io.ComfyNode], kind: str, model: Any, clip: Any, vae: Any, widgets: dict[str, Any], rows: int, **fixed: Any
+) -> tuple[_Session, TrainingSettings]:
+    sampler = host.Sampling(steps=widgets["sample_steps"], guidance=widgets["sample_cfg"])
+    name = host.checkpoint_name(node.hidden.prompt, node.hidden.unique_id)
+    base = host.HostBaseModel(model, clip, vae, name=name, sampling=sampler)
+    names = TrainingSettings.__dataclass_fields__.keys() & widgets.keys()
+    settings = TrainingSettings(
+        **{key: widgets[key] for key in names} | {"resolution": min(widgets["resolution"], base.native_size)} | fixed
+    )
+    weights = model.model_size()
+    base.room = int(weights * (1 + _BYTES_OF_ACTIVATIONS * rows * settings.batch / 4 * (settings.resolution / 512) ** 2))
+    return _Session(node, kind, base, settings, widgets), settings
+
+
+def _result(session: _Session, adapter: Adapter) -> io.NodeOutput:
+    return io.NodeOutput(adapter, torch.zeros(1, 64, 64, 3) if session.sample is None else session.sample[None])
+
+
+def _train_apart(
+    node: type[io.ComfyNode],
+    role: str,
+    pictures: PictureSet,
+    auxiliary: tuple[PictureSet, ...] | None,
+    wires: tuple[Any, Any, Any],
+    widgets: dict[str, Any],
+) -> io.NodeOutput:
+    partners = auxiliary or ()
+    session, settings = _session(node, f"B4MTrain{role.capitalize()}", *wires, widgets, rows=1 + len(partners))
+    adapter = session.run(Plan(role, pictures, partners, settings), widgets["run"] == RETRAIN)
+    return _result(session, adapter)
+
+
+class B4MTrainContent(io.ComfyNode):
+    """Stage one, content: D learns the subject, B the auxiliary styles."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="B4MTrainContent",
+            display_name="B4M Train Content",
+            category=CATEGORY,
+            description="Learns a subject from a few pictures, into the content half of an adapter. Cancel keeps it; Run goes on.",
+            inputs=[
+                *model_clip_vae(),
+                Pictures.Input("pictures", tooltip="Pictures of the subject."),
+                Auxiliary.Input("auxiliary", optional=True, tooltip="Other styles, so that the subject does not stick to one."),
+                *_training_widgets(steps=1000, rate=1e-4),
+                *_apart_widgets(),
+            ],
+            outputs=_outputs(),
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, model: Any, clip: Any, vae: Any, pictures: PictureSet, auxiliary: Any = None, **widgets: Any) -> io.NodeOutput:
+        return _train_apart(cls, "content", pictures, auxiliary, (model, clip, vae), widgets)
+
+
+class B4MTrainStyle(io.ComfyNode):
+    """Stage one, style: B learns the style, D the auxiliary contents."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="B4MTrainStyle",
+            display_name="B4M Train Style",
+            category=CATEGORY,
+            description="Learns a style from a few pictures, into the style half of an adapter. Cancel keeps it; Run goes on.",
+            inputs=[
+                *model_clip_vae(),
+                Pictures.Input("pictures", tooltip="Pictures in the style, each captioned with what it shows."),
+                Auxiliary.Input("auxiliary", optional=True, tooltip="Other contents, so that the style does not stick to one."),
+                *_training_widgets(steps=1000, rate=1e-4),
+                *_apart_widgets(),
+            ],
+            outputs=_outputs(),
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, model: Any, clip: Any, vae: Any, pictures: PictureSet, auxiliary: Any = None, **widgets: Any) -> io.NodeOutput:
+        return _train_apart(cls, "style", pictures, auxiliary, (model, clip, vae), widgets)
+
+
+class B4MTrainTogether(io.ComfyNode):
+    """Stage two: both halves on both sets, with the Riemannian optimiser."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="B4MTrainTogether",
+            display_name="B4M Train Together",
+            category=CATEGORY,
+            description="Merges a content and a style adapter and trains both halves on both sets of pictures, so that they get along.",
+            inputs=[
+                *model_clip_vae(),
+                AdapterWire.Input("content", tooltip="From Train Content."),
+                AdapterWire.Input("style", tooltip="From Train Style."),
+                Pictures.Input("content_pictures", tooltip="The pictures of the subject again."),
+                Pictures.Input("style_pictures", tooltip="The pictures of the style again."),
+                *_training_widgets(steps=1000, rate=1e-4),
+                advanced(
+                    io.Float.Input("damping", default=1e-4, min=1e-8, max=1e6, step=1e-5, round=False, tooltip="Of the preconditioner.")
+                ),
+            ],
+            outputs=_outputs(),
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        content: Adapter,
+        style: Adapter,
+        content_pictures: PictureSet,
+        style_pictures: PictureSet,
+        **widgets: Any,
+    ) -> io.NodeOutput:
+        start = merge(content, style)
+        session, settings = _session(cls, "B4MTrainTogether", model, clip, vae, widgets, rows=2, rank=start.facts.rank)
+        if not session.prompt.strip():
+            session.prompt = together_prompt(content_pictures, style_pictures)
+        adapter = session.run(Plan("together", content_pictures, (style_pictures,), settings, start), widgets["run"] == RETRAIN)
+        return _result(session, adapter)
+
+
+def together_prompt(content: PictureSet, style: PictureSet) -> str:
+    """The subject in the style, in the words of both: "a snq penguin in w@z style"."""
+    subject = " ".join(filter(None, ("a", content.trigger, content.class_word)))
+    return f"{subject} in {style.trigger} style" if style.trigger else subject

@@ -1,0 +1,40 @@
+"""What several nodes share in their faces: the types of B4M's wires, and the mark of a widget for the curious."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.v0_0_2 import io
+
+CATEGORY = "B4M"
+Pictures = io.Custom("B4M_PICTURES")
+Auxiliary = io.Custom("B4M_AUXILIARY")
+AdapterWire = io.Custom("B4M_ADAPTER")
+
+
+def advanced(widget: Any) -> Any:
+    """Mark a widget as advanced: newer pages fold it away. Set afterwards, since ComfyUI 0.3.52 takes no such argument everywhere."""
+    widget.extra_dict = {**(getattr(widget, "extra_dict", None) or {}), "advanced": True}
+    return widget
+
+
+def strength(name: str, tooltip: str) -> io.Float.Input:
+    """A content or style slider, 0 to 2."""
+    return io.Float.Input(name, default=1.0, min=0.0, max=2.0, step=0.05, display_mode=io.NumberDisplay.slider, tooltip=tooltip)
+
+
+def model_clip_vae() -> list[Any]:
+    """The three wires of a checkpoint."""
+    return [
+        io.Model.Input("model", tooltip="An SDXL model. LoRAs patched in before it count. It is left exactly as it is."),
+        io.Clip.Input("clip", tooltip="The model's text encoders."),
+        io.Vae.Input("vae", tooltip="The model's picture encoder."),
+    ]
+
+
+def sampling() -> list[Any]:
+    """How sample pictures are painted: the same values in a KSampler give the same pixels."""
+    return [
+        advanced(io.Int.Input("sample_steps", default=25, min=1, max=200, tooltip="Sampler steps of a sample picture (Euler, normal).")),
+        advanced(io.Float.Input("sample_cfg", default=5.0, min=0.0, max=30.0, step=0.5, tooltip="Guidance of a sample picture.")),
+    ]

@@ -1,0 +1,114 @@
+"""Names from the graph cannot leave the host's folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import ModuleType
+
+import folder_paths
+import pytest
+from PIL import Image
+
+ESCAPES = [
+    "", ".", "..", "../secrets", "cats/../../secrets", "cats/..", "/etc", "//server/share", "\\\\server\\share", "..\\secrets",
+    "C:\\Windows",
+    "C:/Windows", "c:cats", "cats\x00", "\x00", "cats//studio", "./cats", "cats/", "~", "~/cats", "file:///etc", "cats/./studio",
+    "link_out", "link_out/inner", "cats/link_up", "%2e%2e/secrets", "$HOME", "cats\n../..",
+]  # fmt: skip
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An input folder with pictures, a loras folder, and secrets beside them that links lead to."""
+    (tmp_path / "secrets" / "inner").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "secrets" / "x.png")
+    (tmp_path / "secrets" / "x.safetensors").write_bytes(b"secret")
+    for name in ("input/cats/studio", "input/empty", "input/.hidden", "loras/sub", "user"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("cats/studio/a.PNG", "cats/b.jpg", "top.png", ".hidden/c.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "input" / name)
+    os.symlink(tmp_path / "secrets", tmp_path / "input" / "link_out")
+    os.symlink(tmp_path, tmp_path / "input" / "cats" / "link_up")
+    os.symlink(tmp_path / "secrets" / "x.safetensors", tmp_path / "loras" / "link.safetensors")
+    for name in ("a.safetensors", "sub/b.safetensors", "c.pt"):
+        (tmp_path / "loras" / name).write_bytes(b"x")
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path / "input"))
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(tmp_path / "loras")], {".safetensors", ".pt"}))
+    folder_paths.filename_list_cache.clear()
+    return tmp_path
+
+
+def test_the_list_has_the_folders_with_pictures_below_the_input_folder(host: ModuleType, folders: Path) -> None:
+    assert host.input_subfolders() == ["cats", "cats/studio"]
+    assert [host.safe_input_folder(name) for name in host.input_subfolders()] == [folders / "input/cats", folders / "input/cats/studio"]
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_a_name_that_leads_out_of_the_input_folder_is_refused(host: ModuleType, error: type[Exception], folders: Path, name: str) -> None:
+    with pytest.raises(error) as caught:
+        host.safe_input_folder(name)
+    assert "\n" not in str(caught.value) and str(folders) not in str(caught.value)
+
+
+def test_an_input_folder_that_is_itself_a_link_still_works(host: ModuleType, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.symlink(folders / "input", folders / "input_link")
+    monkeypatch.setattr(folder_paths, "input_directory", str(folders / "input_link"))
+    assert host.safe_input_folder("cats") == folders / "input" / "cats"
+
+
+def test_lora_files_are_read_from_the_hosts_list_alone(host: ModuleType, error: type[Exception], folders: Path) -> None:
+    sub = os.path.join("sub", "b.safetensors")
+    assert host.lora_files() == ["a.safetensors", "link.safetensors", sub]
+    assert host.safe_lora_path(sub) == folders / "loras" / "sub" / "b.safetensors"
+    for name in ("../secrets/x.safetensors", "c.pt", "link.safetensors", str(folders / "secrets" / "x.safetensors"), *ESCAPES):
+        with pytest.raises(error):
+            host.safe_lora_path(name)
+
+
+@pytest.mark.parametrize("name", ["my_style", "my_style.safetensors", "Käse 2", "v1.2"])
+def test_a_plain_name_is_saved_directly_in_the_loras_folder(host: ModuleType, folders: Path, name: str) -> None:
+    assert host.safe_new_lora_path(name) == folders / "loras" / (name.removesuffix(".safetensors") + ".safetensors")
+
+
+BAD_NAMES = [
+    "sub/x",
+    "a:b",
+    "a*b",
+    "con",
+    "NUL",
+    "com1.x",
+    "x.",
+    " x",
+    "x ",
+    ".hidden",
+    "a\tb",
+    "link",
+    "x" * 200,
+    "a|b",
+    "a?b",
+    '"a"',
+    "<a>",
+]
+
+
+@pytest.mark.parametrize("name", [*BAD_NAMES, *(name for name in ESCAPES if name not in ("~", "$HOME", "link_out"))])
+def test_a_name_that_no_system_should_write_is_refused(host: ModuleType, error: type[Exception], folders: Path, name: str) -> None:
+    with pytest.raises(error):
+        host.safe_new_lora_path(name)
+    assert sorted(os.listdir(folders / "secrets")) == ["inner", "x.png", "x.safetensors"]
+
+
+def test_a_saved_file_is_listed_at_once_after_the_list_is_refreshed(host: ModuleType, folders: Path) -> None:
+    folder = folders / "loras"
+    times = (folder.stat().st_atime, folder.stat().st_mtime)
+    assert "new.safetensors" not in host.lora_files()
+    host.safe_new_lora_path("new").write_bytes(b"x")
+    os.utime(folder, times)  # a file system with coarse times: the host's own check sees no change
+    host.refresh_lora_list()
+    assert "new.safetensors" in host.lora_files()
+
+
+def test_the_run_store_lies_in_the_users_folder(host: ModuleType, folders: Path) -> None:
+    assert host.run_store_folder() == folders / "user" / "b4m" and host.run_store_folder().is_dir()
