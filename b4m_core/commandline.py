@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except B4MError as error:
         print(f"b4m: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"b4m: {error.filename or 'a file'} could not be read or written ({error.strerror or error}).", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("b4m: stopped; what was trained is kept, the same command goes on from there.", file=sys.stderr)
         return 130

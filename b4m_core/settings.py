@@ -1,12 +1,13 @@
 """The settings of a training, checked where they are made."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from .errors import B4MError
 from .facts import FILE_DTYPES
 from .projection import STARTS
+
+_MOST = 1e6  # far beyond sense, far below what float32 can hold
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,11 @@ class TrainingSettings:
             if getattr(self, name) < 1:
                 raise B4MError(f"{name} is {getattr(self, name)}: it must be at least 1.")
         for name in ("learning_rate", "clip", "damping"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise B4MError(f"{name} is {getattr(self, name)}: it must be a number above 0.")
+            if not 0 < getattr(self, name) < _MOST:
+                raise B4MError(f"{name} is {getattr(self, name)}: it must be above 0 and below {_MOST:g}.")
         for name in ("partner_learning_rate", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise B4MError(f"{name} is {getattr(self, name)}: it must be a number and not negative.")
+            if not 0 <= getattr(self, name) < _MOST:
+                raise B4MError(f"{name} is {getattr(self, name)}: it must be at least 0 and below {_MOST:g}.")
         if self.resolution < 64 or self.resolution % 32:
             raise B4MError(f"resolution is {self.resolution}: choose a multiple of 32 from 64 up, such as 512, 768 or 1024.")
         if self.start not in STARTS:

@@ -161,6 +161,7 @@ class _Loop:
             raise
         finally:
             self.adapter.detach()
+            self.unet.disable_gradient_checkpointing()  # type: ignore[operator]
 
     def _encoding(self, done: int, total: int) -> None:
         self.watch(Progress(0, self.settings.steps, step_done=False, losses=[], encoded=(done, total)))
@@ -169,7 +170,8 @@ class _Loop:
         losses = self._gradients_that_fit()
         self._clip()
         self.consistent = False
-        self.optimiser.step()
+        with self._memory_advice():
+            self.optimiser.step()
         self.consistent = True
         self.step += 1
         self.losses.append((float(self.step), *losses))
@@ -181,12 +183,18 @@ class _Loop:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.unet.enable_gradient_checkpointing()  # type: ignore[operator]
-        with contextlib.suppress(torch.cuda.OutOfMemoryError):
+        with self._memory_advice():
             return self._gradients()
-        raise B4MError(
-            f"The graphics card's memory is too small at resolution {self.settings.resolution} and rank {self.settings.rank}: "
-            "lower one of them, or close other programs that use the card."
-        )
+
+    @contextlib.contextmanager
+    def _memory_advice(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.cuda.OutOfMemoryError as error:
+            raise B4MError(
+                f"The graphics card's memory is too small at resolution {self.settings.resolution} and rank {self.settings.rank}: "
+                "lower one of them, or close other programs that use the card."
+            ) from error
 
     def _gradients(self) -> tuple[float, float]:
         """Accumulate the gradients of one step; the mean own and partner loss."""

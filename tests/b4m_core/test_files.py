@@ -133,6 +133,7 @@ def test_an_adapter_with_values_that_are_no_numbers_is_never_saved(half: str, va
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no umask there")
 @pytest.mark.parametrize("umask,mode", [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
 def test_a_saved_file_has_the_mode_that_the_umask_asks_for(umask: int, mode: int, tmp_path: Path) -> None:
     before = os.umask(umask)
