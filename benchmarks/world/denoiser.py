@@ -1,0 +1,166 @@
+"""The denoiser: diffusers' UNet2DConditionModel in SDXL's topology made small, trained with the text encoders to predict the noise."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .clock import Clock, say
+from .diffusion import HOST_SIZES, STEPS, add_noise, alphas_cumprod, size_ids
+from .flat import FlatWeights
+from .text import TextPair, save_text
+
+TIME_WIDTH = 256  # SDXL's width of one embedded size number
+
+
+def make_unet(sample_size: int, channels: tuple[int, ...], depths: tuple[int, ...], context: int, pooled: int) -> UNet2DConditionModel:
+    """SDXL's topology: no attention at the first level, heads 64 wide, text and size conditioning."""
+    return UNet2DConditionModel(
+        sample_size=sample_size,
+        block_out_channels=channels,
+        layers_per_block=2,
+        attention_head_dim=[max(1, width // 64) for width in channels],
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=list(depths),
+        use_linear_projection=True,
+        cross_attention_dim=context,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=TIME_WIDTH,
+        projection_class_embeddings_input_dim=6 * TIME_WIDTH + pooled,
+    )
+
+
+@dataclasses.dataclass
+class Examples:
+    """Training data, all on the device: latents fp16 (N, 4, h, h) and token ids int32 (N, 77)."""
+
+    latents: Tensor
+    ids: Tensor
+    empty: Tensor  # ids of the empty prompt, (1, 77)
+
+
+class DenoiserTraining:
+    def __init__(self, unet: UNet2DConditionModel, text: TextPair, examples: Examples, *, batch: int, rate: float, dropout: float) -> None:
+        """unet and text on the device; dropout is the share of empty prompts, for guidance."""
+        device = examples.latents.device
+        self.unet, self.text, self.examples, self.batch, self.rate, self.dropout = (
+            unet.train(),
+            text.train(),
+            examples,
+            batch,
+            rate,
+            dropout,
+        )
+        self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self.weights = FlatWeights({"unet": unet, "text": text}, self.dtype)
+        self.alphas, self.loss = alphas_cumprod(device), torch.ones((), device=device)
+        size = unet.config.sample_size * 8
+        self.sizes = torch.cat(
+            [size_ids(each, device) for each in (*[size] * 9 * len(HOST_SIZES), *HOST_SIZES)]
+        )  # 10 % are other programs' sizes
+        self.ramp = torch.arange(batch, device=device)
+        self.spent = 0.0  # seconds of training in earlier pieces
+
+    def step(self) -> None:
+        """One training step; draws its own batch, needs nothing from the CPU."""
+        data, n = self.examples, self.batch
+        device = data.latents.device
+        rows = torch.randint(len(data.latents), (n,), device=device)
+        latents = data.latents[rows].float()
+        ids = torch.where(torch.rand(n, 1, device=device) < self.dropout, data.empty, data.ids[rows])
+        times = (
+            ((self.ramp + torch.rand(n, device=device)) / n * STEPS).long().clamp(max=STEPS - 1)
+        )  # one time in each n-th part of the schedule
+        noise = torch.randn_like(latents)
+        self.weights.clear_gradient()
+        loss = F.mse_loss(self.predict(add_noise(latents, noise, times, self.alphas), times, ids).float(), noise)
+        loss.backward()
+        self.weights.update()
+        self.loss.lerp_(loss.detach(), 0.02)
+
+    def predict(self, noisy: Tensor, times: Tensor, ids: Tensor) -> Tensor:
+        context, pooled = self.text(ids.long())
+        named = self.sizes[torch.randint(len(self.sizes), (len(noisy),), device=noisy.device)]
+        images = noisy.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        return self.unet(images, times, encoder_hidden_states=context, added_cond_kwargs={"text_embeds": pooled, "time_ids": named}).sample
+
+    def compile_blocks(self) -> None:
+        for module in self.unet.modules():
+            if type(module).__name__ in ("BasicTransformerBlock", "ResnetBlock2D"):
+                module.compile(dynamic=False)
+
+    def prepare(self, compiled: bool) -> Callable[[], None]:
+        """The step as one CUDA graph, where there is a GPU. The rate is zero meanwhile, so that the weights stay."""
+        if not self.examples.latents.is_cuda:
+            return self.step
+        if compiled:
+            torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 256
+            self.compile_blocks()
+        before = {name: value.clone() for name, value in self.weights.state().items()}
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(4):
+                self.step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.step()
+        self.weights.load_state(before)
+        torch.cuda.synchronize()
+        return graph.replay
+
+    def run(self, seconds: float, deadline: float, compiled: bool = True) -> bool:
+        """Go on to `seconds` of training altogether, or until the deadline (time.monotonic). True when all of it is done."""
+        replay = self.prepare(compiled)
+        clock = Clock(seconds)
+        clock.start -= self.spent
+        stop = Clock(seconds + 1, deadline)
+        say("denoiser ready; spent", round(self.spent, 1), "of", seconds, "s")
+        step = int(self.weights.count.item())
+        first = step
+        while True:
+            if step % 20 == 0:
+                self.loss.cpu()  # waits for the device, so that the clock tells the truth
+                if clock.over() or stop.over():
+                    break
+                self.weights.rate.fill_(clock.rate(self.rate, step, warmup=300))
+                self.weights.share.fill_(0.2 if step < 300 else 0.02 if step < 2000 else 0.002)
+            replay()
+            step += 1
+            if step % 1000 == 0:
+                say(
+                    "denoiser",
+                    step,
+                    "loss",
+                    round(self.loss.item(), 4),
+                    f"{1e3 * (clock.share() * seconds - self.spent) / (step - first):.1f} ms a step",
+                )
+        self.spent = clock.share() * seconds
+        say("denoiser", step, "steps of", self.batch, "loss", round(self.loss.item(), 4), "after", round(self.spent, 1), "s")
+        return clock.over()
+
+    def save_checkpoint(self, path: pathlib.Path) -> None:
+        save_file({**{k: v.cpu() for k, v in self.weights.state().items()}, "spent": torch.tensor(self.spent)}, path)
+
+    def load_checkpoint(self, path: pathlib.Path) -> None:
+        state = load_file(path)
+        self.spent = float(state.pop("spent"))
+        self.weights.load_state(state)
+
+    def save_model(self, folder: pathlib.Path) -> None:
+        """The averaged weights in diffusers' layout, fp16, in shards under 15 MB."""
+        config = dict(self.unet.config)
+        unet = UNet2DConditionModel.from_config(config)
+        unet.load_state_dict(self.weights.averaged("unet"))
+        unet.half().save_pretrained(folder / "unet", max_shard_size="14MB")
+        known = self.text.first.known.tolist()
+        text = TextPair(known, (self.text.first.rows.shape[1], self.text.second.rows.shape[1]))
+        text.load_state_dict(self.weights.averaged("text"))
+        save_text(text, folder)

@@ -1,0 +1,259 @@
+"""Make the model in the box: python -m benchmarks.world.make RUN_FOLDER --seconds 570
+
+Pieces in order: judge, autoencoder, judges again (on round trips), latents, text and denoiser, evaluation. Each leaves its file in
+RUN_FOLDER before anything is measured; a piece whose file is there is not done again. The command stops at its deadline; give it again
+and it goes on, the denoiser from its checkpoint. Exit code 0: all done; 3: stopped at the deadline, run it again.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+
+import torch
+from diffusers import AutoencoderTiny
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .autoencoder import AutoencoderTraining, encode, round_trips
+from .clock import Clock, say
+from .contents import FOLDER
+from .denoiser import DenoiserTraining, Examples, make_unet
+from .evaluate import Painter, autoencoder_report, contact_sheet, evaluate, judge_on_real, write_report
+from .judge import KINDS, Judge, as_float, load_judge, loss_of, save_judge
+from .pool import World
+from .text import TextPair, pretrain
+
+OPEN_ENDED = 15.0  # seconds kept at the end for saving
+LATENTS_A_SECOND = 4000  # at least, on a GPU
+ROUND_TRIP_SHARE = 0.35  # of a judge's batch
+STOPPED = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The numbers of config.json; seconds are training time of one piece."""
+
+    seed: int
+    size: int
+    pictures: int
+    judge_seconds: float
+    judge_batch: int
+    autoencoder_seconds: float
+    autoencoder_batch: int
+    autoencoder_crop: int
+    autoencoder_rate: float
+    critic_from: float
+    critic_weight: float
+    round_trips: int
+    judge_again_seconds: float
+    second_judge_seconds: float
+    latents: int
+    photos: float
+    pairs_of_objects: float
+    text_widths: list[int]
+    text_seconds: float
+    text_batch: int
+    channels: list[int]
+    depths: list[int]
+    denoiser_seconds: float
+    denoiser_batch: int
+    denoiser_rate: float
+    empty_prompts: float
+    compiled: bool
+    guidance: float
+    guidance_tried: list[float]
+    evaluated: dict[str, int]
+
+
+class Making:
+    """One run of the command: the pieces, each a method, in a folder with a deadline."""
+
+    def __init__(self, folder: pathlib.Path, settings: Settings, seconds: float) -> None:
+        self.folder, self.settings, self.deadline = folder, settings, time.monotonic() + seconds
+        (folder / "judges").mkdir(parents=True, exist_ok=True)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+        self.world = World(self.device, settings.size, settings.seed + int(time.time()) % 1000)
+        self._pool: tuple[Tensor, Tensor] | None = None
+
+    def has(self, name: str) -> bool:
+        return (self.folder / name).exists()
+
+    def out_of_time(self, wanted: float = OPEN_ENDED) -> bool:
+        return time.monotonic() + wanted > self.deadline
+
+    def pool(self) -> tuple[Tensor, Tensor]:
+        if self._pool is None:
+            self._pool = self.world.picture_pool(self.settings.pictures)
+            say("rendered", self.settings.pictures, "pictures", self._pool[0][0, 0, 0, 0].item())
+        return self._pool
+
+    def judge(self, kind: str) -> Judge:
+        return load_judge(kind, self.folder / "judges").to(self.device)
+
+    def autoencoder(self) -> AutoencoderTiny:
+        return AutoencoderTiny.from_pretrained(self.folder / "vae", torch_dtype=torch.float32).to(self.device).eval()
+
+    def train_judge(self, judge: Judge, seconds: float, rate: float, trips: Tensor | None = None) -> Judge:
+        """On rendered pictures and, where there are some, on round trips of the first of them."""
+        judge = judge.to(self.device).to(memory_format=torch.channels_last).train()
+        optimizer = torch.optim.AdamW(judge.parameters(), lr=rate, weight_decay=0.02)
+        clock, step = Clock(seconds, self.deadline - OPEN_ENDED), 0
+        while not clock.over():
+            for group in optimizer.param_groups:
+                group["lr"] = clock.rate(rate, step)
+            pictures, truth = self.judge_batch(trips)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+                loss = loss_of(judge, pictures, truth)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if step % 200 == 0:
+                say("judge", step, round(loss.item(), 4))
+            step += 1
+        say("judge trained", step, "steps of", self.settings.judge_batch, "loss", round(loss.item(), 4))
+        return judge.eval()
+
+    def judge_batch(self, trips: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Pictures float32 in 0..1 and their truth, in random order."""
+        pictures, truth = self.pool()
+        batch = self.settings.judge_batch
+        from_trips = int(ROUND_TRIP_SHARE * batch) if trips is not None else 0
+        rows = torch.randint(len(pictures), (batch,), device=self.device)
+        rows[:from_trips] %= self.settings.round_trips
+        shown = pictures[rows]
+        if trips is not None:
+            shown[:from_trips] = trips[rows[:from_trips]]
+        order = torch.randperm(batch, device=self.device)
+        return as_float(shown[order]), truth[rows[order]]
+
+    def make_first_judge(self) -> None:
+        save_judge(self.train_judge(KINDS["first"](), self.settings.judge_seconds, 2e-3), self.folder / "judges/first.safetensors")
+
+    def make_autoencoder(self) -> None:
+        s = self.settings
+        judge = self.judge("first").requires_grad_(False).to(memory_format=torch.channels_last)
+        training = AutoencoderTraining(
+            self.pool()[0],
+            judge,
+            batch=s.autoencoder_batch,
+            side=s.autoencoder_crop,
+            rate=s.autoencoder_rate,
+            critic_weight=s.critic_weight,
+        )
+        model = training.run(Clock(s.autoencoder_seconds, self.deadline - OPEN_ENDED), s.critic_from)
+        model.to(memory_format=torch.contiguous_format).half().save_pretrained(self.folder / "vae")
+        write_report(
+            self.folder / "autoencoder.json",
+            autoencoder_report(self.world, self.autoencoder(), min(2048, self.settings.pictures), self.folder / "autoencoder.png"),
+        )
+
+    def make_judges(self) -> None:
+        """The first judge goes on, the second begins, both on round trips too."""
+        s = self.settings
+        trips = round_trips(self.autoencoder(), self.pool()[0][: s.round_trips], 0.1)
+        for kind, judge, seconds, rate in (
+            ("first", self.judge("first"), s.judge_again_seconds, 6e-4),
+            ("second", KINDS["second"](), s.second_judge_seconds, 2e-3),
+        ):
+            save_judge(self.train_judge(judge, seconds, rate, trips), self.folder / f"judges/{kind}.safetensors")
+        judges = {kind: self.judge(kind) for kind in KINDS}
+        write_report(self.folder / "judges.json", judge_on_real(self.world, judges, self.autoencoder(), min(2048, self.settings.pictures)))
+        self._pool = None
+
+    def make_latents(self) -> None:
+        s, world, autoencoder = self.settings, self.world, self.autoencoder()
+        latents, ids, told = [], [], []
+        for start in range(0, s.latents, 1024):
+            labels = [
+                world.draw(everything=False, photos=s.photos, pairs_of_objects=s.pairs_of_objects)
+                for _ in range(min(1024, s.latents - start))
+            ]
+            latents.append(encode(autoencoder, world.render(labels)).half())
+            some_ids, some_told = world.caption(labels)
+            ids.append(some_ids)
+            told.append(some_told)
+        data = {"latents": torch.cat(latents), "ids": torch.cat(ids), "told": torch.cat(told)}
+        say("encoded", s.latents, "latents, deviation", [round(v, 3) for v in data["latents"].float().std((0, 2, 3)).tolist()])
+        save_file({key: value.cpu() for key, value in data.items()}, self.folder / "latents.safetensors")
+
+    def make_denoiser(self) -> bool:
+        s = self.settings
+        data = {key: value.to(self.device) for key, value in load_file(self.folder / "latents.safetensors").items()}
+        torch.manual_seed(s.seed)
+        text = TextPair(self.world.tokenizer.known, (s.text_widths[0], s.text_widths[1])).to(self.device)
+        unet = make_unet(s.size // 8, tuple(s.channels), tuple(s.depths), text.context_width, text.pooled_width).to(self.device)
+        fresh = not self.has("denoiser.safetensors")
+        if fresh:
+            pretrain(text, data["ids"], data["told"], self.world.sprites, Clock(s.text_seconds), s.text_batch)
+        examples = Examples(data["latents"], data["ids"], self.world.tokenizer([""]).to(self.device))
+        training = DenoiserTraining(unet, text, examples, batch=s.denoiser_batch, rate=s.denoiser_rate, dropout=s.empty_prompts)
+        if not fresh:
+            training.load_checkpoint(self.folder / "denoiser.safetensors")
+        done = training.run(s.denoiser_seconds, self.deadline - OPEN_ENDED, s.compiled)
+        training.save_model(self.folder)
+        training.save_checkpoint(self.folder / "denoiser.safetensors")
+        return done
+
+    def evaluate(self) -> None:
+        s, painter = self.settings, Painter(self.folder, self.world)
+        judges = {kind: self.judge(kind) for kind in KINDS}
+        contact_sheet(painter, self.folder / "sheet.png", guidance=s.guidance, seed=3)
+        tried = {
+            str(g): evaluate(painter, {"first": judges["first"]}, {"seen pairs": min(256, s.pictures)}, guidance=g, seed=5)
+            for g in s.guidance_tried
+        }
+        report = evaluate(painter, judges, s.evaluated, guidance=s.guidance, seed=7)
+        write_report(self.folder / "evaluation.json", {"guidance": s.guidance, "steps": 20, **report, "guidance tried": tried})
+
+    def go(self, until: str) -> int:
+        """All pieces in order; `until` names the last one wanted."""
+        s = self.settings
+        pieces = [
+            ("judge", "judges/first.safetensors", self.make_first_judge, s.judge_seconds),
+            ("autoencoder", "vae", self.make_autoencoder, s.autoencoder_seconds),
+            ("judges", "judges/second.safetensors", self.make_judges, s.judge_again_seconds + s.second_judge_seconds),
+            ("latents", "latents.safetensors", self.make_latents, s.latents / LATENTS_A_SECOND),
+        ]
+        for name, product, piece, seconds in pieces:
+            if not self.has(product):
+                if self.out_of_time(seconds + 45):
+                    say(
+                        "no time left for the",
+                        name,
+                        "piece: run the command again, with more --seconds if this was the first thing it said",
+                    )
+                    return STOPPED
+                piece()
+            if until == name:
+                return 0
+        if not self.has("denoiser_done"):
+            if self.out_of_time(45) or not self.make_denoiser():
+                return STOPPED
+            (self.folder / "denoiser_done").touch()
+        if until == "denoiser":
+            return 0
+        if self.out_of_time(45):
+            return STOPPED
+        self.evaluate()
+        return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--seconds", type=float, default=570, help="stop and save before this many seconds are over")
+    parser.add_argument("--config", type=pathlib.Path, default=FOLDER / "config.json")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=JSON", help="other numbers than the configuration's")
+    parser.add_argument("--until", default="evaluation", choices=["judge", "autoencoder", "judges", "latents", "denoiser", "evaluation"])
+    args = parser.parse_args()
+    numbers = json.loads(args.config.read_text(encoding="utf-8"))
+    numbers |= {name: json.loads(value) for name, value in (item.split("=", 1) for item in args.set)}
+    return Making(args.folder, Settings(**numbers), args.seconds).go(args.until)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
