@@ -5,6 +5,7 @@ The same loop, the same settings and the same files as the nodes.
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,7 +84,12 @@ def _parser() -> argparse.ArgumentParser:
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
     embedded = Path(__file__).resolve().parents[1] / "mini"
     parser.add_argument("--model", type=Path, default=embedded, help="a model folder in diffusers' layout (default: the embedded model)")
-    parser.add_argument("--tokenizer", type=Path, help="a folder with CLIP's vocab.json and merges.txt, if the model has none")
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        default=os.environ.get("B4M_TOKENIZER"),
+        help="a folder with CLIP's vocab.json and merges.txt, if the model has none",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16" if torch.cuda.is_available() else "float32")
 
