@@ -20,7 +20,9 @@ FORWARDED = {"train": "Train: content, style or joint.", "generate": "Paint with
 
 def run(arguments: Sequence[str]) -> int:
     """Does what a person asked for and returns the exit status. Whatever stops it becomes one sentence."""
-    signal.signal(signal.SIGTERM, _end_politely)
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP, the signal of a terminal that was closed
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _end_politely)
     try:
         options, rest = _parser().parse_known_args(_with_help(arguments))
         if rest and not options.forwards:

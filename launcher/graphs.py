@@ -78,7 +78,7 @@ MINI = Scale(
     content={"folder": "(demo content)", "trigger": "snq", "class_word": "bird", "caption": "a photo of a {trigger} {class}"},
     style={"folder": "(demo style)", "trigger": "w@z", "caption": "a {name} in {trigger} style"},
     apart={
-        "steps": 200,
+        "steps": 250,
         "learning_rate": 3e-3,
         "partner_learning_rate": 3e-4,
         "rank": 32,
@@ -86,11 +86,11 @@ MINI = Scale(
         "accumulation": 1,
         "sample_every": 50,
     },
-    together={"steps": 100, "learning_rate": 1e-3, "batch": 2, "accumulation": 1, "sample_every": 50},
+    together={"steps": 200, "learning_rate": 1e-3, "batch": 2, "accumulation": 1, "sample_every": 50},
     auxiliary={"sets": 1, "pictures": 8},
     size=192,
     prompt=MINI_PROMPT,
-    prompts=f"{MINI_PROMPT}\na snq bird in the city in w@z style",
+    prompts=f"{MINI_PROMPT}\na snq bird in the snow in w@z style",
 )
 SDXL = Scale(
     loader=Node("CheckpointLoaderSimple", (40, 60), (300, 100), {"ckpt_name": "sd_xl_base_1.0.safetensors"}, title="Model"),
