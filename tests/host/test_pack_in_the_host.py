@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import shipped
 
-from launcher import demo
+from launcher import demo, graphs
 from launcher.client import NodeError
 from launcher.server import Server
 
@@ -31,6 +31,12 @@ def test_a_graph_that_the_host_refuses_names_the_node_and_the_reason(newest_host
     graph["1"]["inputs"]["width"] = -5
     with pytest.raises(NodeError, match="EmptyImage: Value -5 smaller than min"):
         newest_host.client.run(graph)
+
+
+@pytest.mark.parametrize("name", ["b4m_content_in_style.json", "api/b4m_content_in_style.json"])
+def test_the_shipped_workflow_is_what_its_builder_makes_of_this_host(newest_host: Server, name: str) -> None:
+    built = graphs.build(newest_host.client.node_types())
+    assert (graphs.WORKFLOWS / name).read_text(encoding="utf-8") == built[name]
 
 
 @pytest.mark.parametrize("path", shipped.SHIPPED, ids=lambda path: path.stem)
