@@ -75,13 +75,10 @@ class DiffusersFolder:
         """sha256 over all weights, as files."""
         digest = hashlib.sha256()
         for file in sorted(self.folder.glob("*/*.safetensors")):
-            digest.update(str(file.relative_to(self.folder).as_posix()).encode())
+            digest.update(file.relative_to(self.folder).as_posix().encode())
             with open(file, "rb") as opened:
-                digest.update(
-                    hashlib.file_digest(opened, "sha256").digest()
-                    if hasattr(hashlib, "file_digest")
-                    else hashlib.sha256(opened.read()).digest()
-                )
+                for piece in iter(lambda: opened.read(1 << 22), b""):
+                    digest.update(piece)
         return digest.hexdigest()
 
     @property

@@ -158,26 +158,37 @@ def _train_apart(
     return _result(session, adapter)
 
 
+def _apart_schema(node_id: str, name: str, description: str, pictures: str, auxiliary: str) -> io.Schema:
+    """The face of a stage-one training; content and style differ in words alone."""
+    return io.Schema(
+        node_id=node_id,
+        display_name=name,
+        category=CATEGORY,
+        description=description,
+        inputs=[
+            *model_clip_vae(),
+            Pictures.Input("pictures", tooltip=pictures),
+            Auxiliary.Input("auxiliary", optional=True, tooltip=auxiliary),
+            *_training_widgets(steps=1000, rate=1e-4),
+            *_apart_widgets(),
+        ],
+        outputs=_outputs(),
+        hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+        is_output_node=True,
+    )
+
+
 class B4MTrainContent(io.ComfyNode):
     """Stage one, content: D learns the subject, B the auxiliary styles."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="B4MTrainContent",
-            display_name="B4M Train Content",
-            category=CATEGORY,
-            description="Learns a subject from a few pictures, into the content half of an adapter. Cancel keeps it; Run goes on.",
-            inputs=[
-                *model_clip_vae(),
-                Pictures.Input("pictures", tooltip="Pictures of the subject."),
-                Auxiliary.Input("auxiliary", optional=True, tooltip="Other styles, so that the subject does not stick to one."),
-                *_training_widgets(steps=1000, rate=1e-4),
-                *_apart_widgets(),
-            ],
-            outputs=_outputs(),
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
-            is_output_node=True,
+        return _apart_schema(
+            "B4MTrainContent",
+            "B4M Train Content",
+            "Learns a subject from a few pictures, into the content half of an adapter. Cancel keeps it; Run goes on.",
+            "Pictures of the subject.",
+            "Other styles, so that the subject does not stick to one.",
         )
 
     @classmethod
@@ -190,21 +201,12 @@ class B4MTrainStyle(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="B4MTrainStyle",
-            display_name="B4M Train Style",
-            category=CATEGORY,
-            description="Learns a style from a few pictures, into the style half of an adapter. Cancel keeps it; Run goes on.",
-            inputs=[
-                *model_clip_vae(),
-                Pictures.Input("pictures", tooltip="Pictures in the style, each captioned with what it shows."),
-                Auxiliary.Input("auxiliary", optional=True, tooltip="Other contents, so that the style does not stick to one."),
-                *_training_widgets(steps=1000, rate=1e-4),
-                *_apart_widgets(),
-            ],
-            outputs=_outputs(),
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
-            is_output_node=True,
+        return _apart_schema(
+            "B4MTrainStyle",
+            "B4M Train Style",
+            "Learns a style from a few pictures, into the style half of an adapter. Cancel keeps it; Run goes on.",
+            "Pictures in the style, each captioned with what it shows.",
+            "Other contents, so that the style does not stick to one.",
         )
 
     @classmethod

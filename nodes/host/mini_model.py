@@ -18,14 +18,13 @@ import comfy.supported_models
 import comfy.supported_models_base
 import comfy.utils
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ...b4m_core import B4MError
+from ...b4m_core.compact_text import compact_state_dict
 
 FOLDER = Path(__file__).resolve().parents[2] / "mini"
-_VOCABULARY, _NOISE_STD = 49408, 0.1
 
 
 @cache
@@ -130,14 +129,9 @@ def _load_clip() -> Any:
 
 
 def _text_weights(name: str) -> dict[str, Tensor]:
-    """CLIP's weights from the compact file: only the world's own words have stored rows, all other tokens are fixed noise."""
-    with safe_open(FOLDER / name / "compact.safetensors", "pt") as file:
-        stored = {key: file.get_tensor(key).float() for key in file.keys()}
-    ids, rows = stored.pop("known_token_ids").long(), stored.pop("known_token_rows")
-    table = _NOISE_STD * torch.randn(_VOCABULARY, rows.shape[1], generator=torch.Generator().manual_seed(0))
-    table[ids] = rows
-    weights = {key if key.startswith("text_") else f"text_model.{key}": tensor for key, tensor in stored.items()}
-    return {**weights, "text_model.embeddings.token_embedding.weight": table}
+    """CLIP's weights under the host's names."""
+    weights = compact_state_dict(FOLDER / name)
+    return {key if key.startswith("text_") else f"text_model.{key}": tensor for key, tensor in weights.items()}
 
 
 def _load_vae() -> Any:
