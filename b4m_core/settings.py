@@ -7,7 +7,7 @@ from .errors import B4MError
 from .facts import FILE_DTYPES
 from .projection import STARTS
 
-_MOST = 1e6  # far beyond sense, far below what float32 can hold
+_MOST = 1e9  # far beyond sense, far below what float32 can hold
 
 
 @dataclass(frozen=True)

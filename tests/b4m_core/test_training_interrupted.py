@@ -112,6 +112,8 @@ def test_latents_that_are_no_numbers_name_their_picture(tmp_path: Path) -> None:
 
 OTHER_PROCESS = """
 import sys
+import torch
+torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
 import tiny
 from pathlib import Path
@@ -129,7 +131,7 @@ train(tiny.plan(), tiny.TinyBase(), RunStore(Path(sys.argv[2])), watch)
 @pytest.mark.skipif(os.name == "nt", reason="no such signal there")
 def test_a_killed_process_holds_its_run_until_then_and_goes_on_to_the_same_bytes(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
     command = [sys.executable, "-c", OTHER_PROCESS, str(Path(__file__).parent), str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "in step 4\n"
         with pytest.raises(B4MError, match="This very training is already running in another ComfyUI: wait for it"):
