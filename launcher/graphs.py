@@ -141,6 +141,12 @@ def _trainings(scale: Scale) -> dict[str, Node]:
             | scale.together
             | {"sample_prompt": scale.prompt},
         ),
+        "save_content": Node(
+            "B4MSaveAdapter", (760, 1110), (320, 120), {"adapter": Wire("train_content", "adapter"), "filename": "b4m_content"}
+        ),
+        "save_style": Node(
+            "B4MSaveAdapter", (1120, 1110), (320, 120), {"adapter": Wire("train_style", "adapter"), "filename": "b4m_style"}
+        ),
         "save": Node("B4MSaveAdapter", (1860, 60), (300, 150), {"adapter": Wire("train_together", "adapter"), "filename": "b4m_adapter"}),
     }
 
@@ -193,10 +199,10 @@ def _content_in_style(scale: Scale, note: str) -> Graph:
     adapter = Wire("save", "adapter")
     nodes = _trainings(scale) | _painting(scale, adapter, 1860) | _sheet(scale, adapter, 2560)
     groups = (
-        ("1  Pictures", 20, 0, 700, 1080),
-        ("2  Train content, style, then both together", 740, 0, 1080, 1080),
-        ("3  Paint", 1840, 0, 680, 1080),
-        ("4  Compare", 2540, 0, 560, 1080),
+        ("1  Pictures", 20, 0, 700, 1260),
+        ("2  Train content, style, then both together", 740, 0, 1080, 1260),
+        ("3  Paint", 1840, 0, 680, 1260),
+        ("4  Compare", 2540, 0, 560, 1260),
     )
     return Graph(nodes, groups, note)
 
@@ -204,13 +210,17 @@ def _content_in_style(scale: Scale, note: str) -> Graph:
 def _mix_and_match(scale: Scale) -> Graph:
     adapters = {
         "model": scale.loader,
-        "content": Node("B4MLoadAdapter", (40, 220), (300, 80), title="Any content"),
-        "style": Node("B4MLoadAdapter", (40, 350), (300, 80), title="Any style"),
+        "content": Node("B4MLoadAdapter", (40, 220), (300, 80), {"filename": "b4m_content.safetensors"}, "Any content"),
+        "style": Node("B4MLoadAdapter", (40, 350), (300, 80), {"filename": "b4m_style.safetensors"}, "Any style"),
         "merge": Node("B4MMergeAdapters", (40, 480), (300, 70), {"content": Wire("content", "adapter"), "style": Wire("style", "adapter")}),
         "facts": Node("B4MAdapterFacts", (40, 600), (300, 260), {"adapter": Wire("merge", "adapter")}),
     }
     groups = (("1  Choose", 20, 0, 340, 900), ("2  Paint", 380, 0, 680, 900))
-    return Graph(adapters | _painting(scale, Wire("merge", "adapter"), 400), groups, "Merges two trained adapters; no training.")
+    return Graph(
+        adapters | _painting(scale, Wire("merge", "adapter"), 400),
+        groups,
+        "Any trained content with any trained style, without training. Choose the model that they were trained on.",
+    )
 
 
 GRAPHS = {
@@ -220,7 +230,7 @@ GRAPHS = {
     "b4m_content_in_style_sdxl": _content_in_style(
         SDXL, "The same on a real SDXL: choose your checkpoint and your two folders of pictures."
     ),
-    "b4m_mix_and_match": _mix_and_match(SDXL),
+    "b4m_mix_and_match": _mix_and_match(MINI),
 }
 
 
