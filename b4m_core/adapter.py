@@ -91,12 +91,6 @@ class Adapter:
             parent.register_module(attribute, linear)
         self._attached.clear()
 
-    def to(self, device: torch.device | str) -> "Adapter":
-        """Move all halves to ``device``."""
-        for projection in self.layers.values():
-            projection.to(device)
-        return self
-
     def clone(self) -> "Adapter":
         """An independent copy on the CPU, free of autograd and of inference mode."""
         return Adapter({name: projection.clone() for name, projection in self.layers.items()}, self.facts)

@@ -36,9 +36,9 @@ def write_container(
     )
 
 
-def read_text(path: Path, shown: str | None = None) -> str:
+def read_text(path: Path) -> str:
     """The text of a container, its checksum not tested. Raises :class:`B4MError` for a missing, damaged or foreign file."""
-    return _metadata(path, shown or path.name)["b4m"]
+    return _metadata(path, path.name)["b4m"]
 
 
 def read_container(path: Path) -> tuple[str, dict[str, Tensor]]:

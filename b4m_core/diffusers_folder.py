@@ -53,6 +53,7 @@ class DiffusersFolder:
             kind = _KINDS.get(config.get("cross_attention_dim"), "another kind of model")
             raise B4MError(f"{folder.name} is {kind}, and B4M trains SDXL: choose an SDXL model folder.")
         self.folder, self.device, self.dtype = folder, torch.device(device), dtype
+        self._config = config
         self.name = folder.resolve().name
         self._tokenizer, self._steps, self._guidance = tokenizer, steps, guidance
 
@@ -84,7 +85,7 @@ class DiffusersFolder:
     @property
     def native_size(self) -> int:
         """The side in pixels that the network was made for."""
-        return int(json.loads((self.folder / "unet" / "config.json").read_text())["sample_size"]) * 8
+        return int(self._config["sample_size"]) * 8
 
     @torch.no_grad()
     def encode_pictures(self, pixels: Tensor) -> Tensor:

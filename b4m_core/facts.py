@@ -21,6 +21,10 @@ class Concept:
     class_word: str = ""
     prompts: tuple[str, ...] = ()
 
+    def words(self) -> str:
+        """The trigger and the class word together, as a prompt says them."""
+        return " ".join(filter(None, (self.trigger, self.class_word)))
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -54,6 +58,11 @@ class Facts:
         if self.file_dtype not in FILE_DTYPES:
             raise B4MError(f"Unknown file dtype {self.file_dtype!r}: choose one of {', '.join(FILE_DTYPES)}.")
 
+    @property
+    def factor_rank(self) -> int:
+        """The rank of the LoRA in the file: without the constant A C it takes two factors of ``rank`` side by side."""
+        return self.rank if self.start == "published" else 2 * self.rank
+
     def to_json(self) -> str:
         """The facts as canonical JSON: equal facts give equal text."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -86,7 +95,7 @@ class Facts:
         ]
         for side, concept in (("content", self.content), ("style", self.style)):
             if concept is not None:
-                lines.append(f"{side}: {' '.join(filter(None, (concept.trigger, concept.class_word))) or '-'}")
+                lines.append(f"{side}: {concept.words() or '-'}")
                 lines += [f"  prompt: {prompt}" for prompt in concept.prompts[:4]]
         lines.append(f"basis: seed {self.basis_seed}, {self.basis[:12]}, start {self.start}")
         lines += [f"{key.replace('_', ' ')}: {value}" for key, value in sorted(self.settings.items())]

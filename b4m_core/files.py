@@ -76,8 +76,7 @@ def _factor(tensors: dict[str, Tensor], key: str, shown: str) -> Tensor:
 
 
 def _projection(name: str, up: Tensor, down: Tensor, facts: Facts) -> PartlyLearnableProjection:
-    factor_rank = facts.rank if facts.start == "published" else 2 * facts.rank
-    if up.ndim != 2 or down.ndim != 2 or up.shape[1] != factor_rank or down.shape[0] != factor_rank:
+    if up.ndim != 2 or down.ndim != 2 or up.shape[1] != facts.factor_rank or down.shape[0] != facts.factor_rank:
         raise B4MError(f"Layer {name} has factors of shape {tuple(up.shape)} and {tuple(down.shape)}, which do not fit rank {facts.rank}.")
     projection = PartlyLearnableProjection(len(up), down.shape[1], facts.rank, name=name, seed=facts.basis_seed, start=facts.start)
     with torch.no_grad():
@@ -89,8 +88,7 @@ def _projection(name: str, up: Tensor, down: Tensor, facts: Facts) -> PartlyLear
 def _other_tools(facts: Facts, title: str, data_hash: str) -> dict[str, str]:
     """The header keys that ComfyUI's, A1111's and the LoRA managers' model cards show."""
     concepts = [concept for concept in (facts.content, facts.style) if concept is not None]
-    words = [" ".join(filter(None, (concept.trigger, concept.class_word))) for concept in concepts]
-    factor_rank = facts.rank if facts.start == "published" else 2 * facts.rank
+    words = [concept.words() for concept in concepts]
     resolution = str(facts.settings.get("resolution", ""))
     entries = {
         "modelspec.sai_model_spec": "1.0.1",
@@ -107,8 +105,8 @@ def _other_tools(facts: Facts, title: str, data_hash: str) -> dict[str, str]:
         "ss_v2": "False",
         "ss_output_name": title,
         "ss_network_module": "networks.lora",
-        "ss_network_dim": str(factor_rank),
-        "ss_network_alpha": str(float(factor_rank)),
+        "ss_network_dim": str(facts.factor_rank),
+        "ss_network_alpha": str(float(facts.factor_rank)),
         "ss_sd_model_name": facts.base_name,
         "ss_steps": str(facts.steps),
         "ss_seed": str(facts.settings.get("seed", "")),
@@ -124,9 +122,4 @@ def _other_tools(facts: Facts, title: str, data_hash: str) -> dict[str, str]:
 
 
 def _tag_frequency(concepts: list[Concept]) -> dict[str, dict[str, int]]:
-    return {
-        " ".join(filter(None, (concept.trigger, concept.class_word))) or "pictures": {
-            prompt: concept.prompts.count(prompt) for prompt in concept.prompts
-        }
-        for concept in concepts
-    }
+    return {concept.words() or "pictures": {prompt: concept.prompts.count(prompt) for prompt in concept.prompts} for concept in concepts}

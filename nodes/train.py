@@ -20,11 +20,11 @@ _BYTES_OF_ACTIVATIONS = (
 )
 
 
-def _training_widgets(steps: int, rate: float) -> list[Any]:
+def _training_widgets() -> list[Any]:
     """The widgets of every training, in the order in which saved graphs keep them: new ones go last."""
     return [
-        io.Int.Input("steps", default=steps, min=1, max=100_000, tooltip="Training steps."),
-        io.Float.Input("learning_rate", default=rate, min=1e-7, max=1.0, step=1e-6, round=False, tooltip="How fast it learns."),
+        io.Int.Input("steps", default=1000, min=1, max=100_000, tooltip="Training steps."),
+        io.Float.Input("learning_rate", default=1e-4, min=1e-7, max=1.0, step=1e-6, round=False, tooltip="How fast it learns."),
         io.Int.Input(
             "resolution", default=512, min=64, max=2048, step=32, tooltip="Side of the training pictures; lowered to the model's own."
         ),
@@ -169,7 +169,7 @@ def _apart_schema(node_id: str, name: str, description: str, pictures: str, auxi
             *model_clip_vae(),
             Pictures.Input("pictures", tooltip=pictures),
             Auxiliary.Input("auxiliary", optional=True, tooltip=auxiliary),
-            *_training_widgets(steps=1000, rate=1e-4),
+            *_training_widgets(),
             *_apart_widgets(),
         ],
         outputs=_outputs(),
@@ -230,7 +230,7 @@ class B4MTrainTogether(io.ComfyNode):
                 AdapterWire.Input("style", tooltip="From Train Style."),
                 Pictures.Input("content_pictures", tooltip="The pictures of the subject again."),
                 Pictures.Input("style_pictures", tooltip="The pictures of the style again."),
-                *_training_widgets(steps=1000, rate=1e-4),
+                *_training_widgets(),
                 advanced(
                     io.Float.Input("damping", default=1e-4, min=1e-8, max=1e6, step=1e-5, round=False, tooltip="Of the preconditioner.")
                 ),
