@@ -14,7 +14,8 @@ from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
 from .clock import Clock, say
-from .judge import Judge, as_float
+from .judge import as_float
+from .judge_models import ConvolutionalJudge, Judge
 
 LATENT_NOISE = 0.12  # largest standard deviation of the noise, in standard deviations of the latents
 
@@ -82,6 +83,7 @@ def differences(x: Tensor) -> tuple[Tensor, Tensor]:
 
 class AutoencoderTraining:
     def __init__(self, pictures: Tensor, judge: Judge, *, batch: int, side: int, rate: float, critic_weight: float) -> None:
+        assert isinstance(judge, ConvolutionalJudge)  # it alone has features of every size
         self.pictures, self.judge, self.batch, self.side, self.rate, self.critic_weight = pictures, judge, batch, side, rate, critic_weight
         device = pictures.device
         self.model = make_autoencoder().to(device, memory_format=torch.channels_last)

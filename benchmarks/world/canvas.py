@@ -94,8 +94,9 @@ def edges(picture: Tensor, sigma: float = 1.0) -> Tensor:
 
 
 def blocks(picture: Tensor, cell: int = CELL) -> Tensor:
-    """Every cell x cell square filled with its mean."""
-    return F.interpolate(F.avg_pool2d(picture, cell), scale_factor=cell, mode="nearest")
+    """Every cell x cell square filled with its mean; the last ones are cut where the size is no multiple."""
+    size = picture.shape[-1]
+    return F.interpolate(F.avg_pool2d(picture, cell, ceil_mode=True), scale_factor=cell, mode="nearest")[..., :size, :size]
 
 
 def within_cell(picture: Tensor, cell: int = CELL) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from .clock import Clock, say
 from .diffusion import HOST_SIZES, STEPS, add_noise, alphas_cumprod, size_ids
@@ -46,8 +46,18 @@ class Examples:
 
 
 class DenoiserTraining:
-    def __init__(self, unet: UNet2DConditionModel, text: TextPair, examples: Examples, *, batch: int, rate: float, dropout: float) -> None:
-        """unet and text on the device; dropout is the share of empty prompts, for guidance."""
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        text: TextPair,
+        examples: Examples,
+        *,
+        batch: int,
+        rate: float,
+        dropout: float,
+        adapter: nn.Module | None = None,
+    ) -> None:
+        """unet and text on the device; dropout is the share of empty prompts, for guidance. With an adapter only that is trained."""
         device = examples.latents.device
         self.unet, self.text, self.examples, self.batch, self.rate, self.dropout = (
             unet.train(),
@@ -58,7 +68,10 @@ class DenoiserTraining:
             dropout,
         )
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self.weights = FlatWeights({"unet": unet, "text": text}, self.dtype)
+        if adapter is not None:
+            for frozen in (unet, text):
+                frozen.to(self.dtype).requires_grad_(False)
+        self.weights = FlatWeights({"adapter": adapter} if adapter is not None else {"unet": unet, "text": text}, self.dtype)
         self.alphas, self.loss = alphas_cumprod(device), torch.ones((), device=device)
         size = unet.config.sample_size * 8
         self.sizes = torch.cat(
@@ -116,7 +129,7 @@ class DenoiserTraining:
         torch.cuda.synchronize()
         return graph.replay
 
-    def run(self, seconds: float, deadline: float, compiled: bool = True) -> bool:
+    def run(self, seconds: float, deadline: float, compiled: bool = True, warmup: int = 300) -> bool:
         """Go on to `seconds` of training altogether, or until the deadline (time.monotonic). True when all of it is done."""
         replay = self.prepare(compiled)
         clock = Clock(seconds)
@@ -130,7 +143,7 @@ class DenoiserTraining:
                 self.loss.cpu()  # waits for the device, so that the clock tells the truth
                 if clock.over() or stop.over():
                     break
-                self.weights.rate.fill_(clock.rate(self.rate, step, warmup=300))
+                self.weights.rate.fill_(clock.rate(self.rate, step, warmup=warmup))
                 self.weights.share.fill_(0.2 if step < 300 else 0.02 if step < 2000 else 0.002)
             replay()
             step += 1

@@ -1,83 +1,26 @@
-"""Judges: classifiers of content, style and background, trained on rendered pictures only and stricter on style than the eye is on mush.
+"""Judges: classifiers of content, style and background, trained on rendered pictures only and stricter than the eye is on mush.
 
-Two architectures, both small. The first gives the autoencoder its feature loss and measures the base model; the second is never used in any
-training and is the judge of customization. Either knows all contents and styles, the held-out ones too, and has one more style class,
-UNCLEAR, on which it is trained with blurred pictures: a style that has lost its texture does not count.
+Two architectures (judge_models.py), both small. The first gives the autoencoder its feature loss and measures the base model; the
+second is never used in any training or tuning and is the witness of customization. Either knows all contents and styles, the held-out
+ones too, and has one more style class, UNCLEAR, on which it is trained with blurred pictures: a style that has lost its texture does not
+count. The second is trained with pasted and doubled pictures too (refused.py): a cheat is not right in content AND style AND background.
 """
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import backgrounds, styles
-from .contents import FOLDER, load_contents
+from .contents import FOLDER
+from .judge_models import UNCLEAR, AttendingJudge, Judge, residual_judge
 
-UNCLEAR = len(styles.NAMES)  # class index of "no style to be made out"
-HEADS = (len(load_contents()), len(styles.NAMES) + 1, len(backgrounds.NAMES))
-
-
-def normed_conv(inside: int, outside: int, side: int = 3, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inside, outside, side, stride, side // 2, bias=False), nn.BatchNorm2d(outside))
-
-
-class Residual(nn.Module):
-    def __init__(self, inside: int, outside: int, stride: int) -> None:
-        super().__init__()
-        self.first, self.second = normed_conv(inside, outside, 3, stride), normed_conv(outside, outside)
-        self.skip = nn.Identity() if stride == 1 and inside == outside else normed_conv(inside, outside, 1, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.second(F.relu(self.first(x))) + self.skip(x))
-
-
-class Judge(nn.Module):
-    """Pictures (N, 3, S, S) in 0..1 -> logits of content, style (last class UNCLEAR) and background."""
-
-    def __init__(self, stages: list[nn.Module], width: int) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(stages)
-        self.head = nn.Linear(2 * width, sum(HEADS))
-
-    def features(self, pictures: Tensor, depth: int) -> list[Tensor]:
-        x, found = pictures * 4 - 2, []
-        for stage in self.stages[:depth]:
-            x = stage(x)
-            found.append(x)
-        return found
-
-    def embed(self, pictures: Tensor) -> Tensor:
-        """(N, 2 width): what the heads see; for similarities between pictures."""
-        last = self.features(pictures, len(self.stages))[-1]
-        return torch.cat([last.mean((2, 3)), last.amax((2, 3))], 1)
-
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        content, style, background = self.head(self.embed(pictures)).split(HEADS, 1)
-        return content, style, background
-
-
-def residual_judge() -> Judge:
-    widths = (32, 48, 96, 144, 176)
-    stem = nn.Sequential(normed_conv(3, widths[0], 5, 2), nn.ReLU())
-    pairs = list(zip(widths[:-1], widths[1:], strict=True))
-    return Judge([stem, *(nn.Sequential(Residual(a, b, 2), Residual(b, b, 1)) for a, b in pairs)], widths[-1])
-
-
-def pooling_judge() -> Judge:
-    """No skips: pairs of convolutions between max poolings, as in VGG."""
-    widths = (3, 24, 48, 80, 112, 144, 160)
-
-    def stage(a: int, b: int) -> nn.Module:
-        return nn.Sequential(normed_conv(a, b), nn.ReLU(), normed_conv(b, b), nn.ReLU(), nn.MaxPool2d(2))
-
-    return Judge([stage(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)], widths[-1])
-
-
-KINDS = {"first": residual_judge, "second": pooling_judge}
+KINDS: dict[str, Callable[[], Judge]] = {"first": residual_judge, "second": AttendingJudge}
+HEAD_NAMES = ("content", "style", "background")
 
 
 def save_judge(judge: Judge, path: pathlib.Path) -> None:
@@ -89,9 +32,10 @@ def save_judge(judge: Judge, path: pathlib.Path) -> None:
 
 def load_judge(kind: str, folder: pathlib.Path = FOLDER / "judges") -> Judge:
     """The judge "first" or "second", float32, in evaluation mode."""
-    judge = KINDS[kind]()
     with safe_open(folder / f"{kind}.safetensors", "pt") as file:
-        judge.load_state_dict({key: file.get_tensor(key).float() for key in file.keys()}, strict=False)
+        state = {key: file.get_tensor(key).float() for key in file.keys()}
+    judge = KINDS[kind]()
+    judge.load_state_dict(state, strict=False)
     return judge.eval()
 
 
@@ -116,12 +60,29 @@ class Verdict:
 @torch.no_grad()
 def ask(judge: Judge, pictures: Tensor, batch: int = 512) -> Verdict:
     """Judge pictures (N, 3, S, S), float32 in 0..1 or uint8, wherever they are."""
+    content, style, background = answers(judge, pictures, batch)
+    return Verdict(content.argmax(1).cpu(), style.argmax(1).cpu(), background.argmax(1).cpu(), content.topk(5, 1)[1].cpu())
+
+
+@torch.no_grad()
+def answers(judge: Judge, pictures: Tensor, batch: int = 512) -> tuple[Tensor, ...]:
+    """The three heads' logits, each (N, classes), on the judge's device."""
     device = next(judge.parameters()).device
-    parts = []
-    for some in pictures.split(batch):
-        content, style, background = judge(as_float(some.to(device)))
-        parts.append((content.argmax(1), style.argmax(1), background.argmax(1), content.topk(5, 1)[1]))
-    return Verdict(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+    parts = [judge(as_float(some.to(device))) for some in pictures.split(batch)]
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def similarity(judge: Judge, pictures: Tensor, references: Tensor) -> dict[str, Tensor]:
+    """How like the references each picture is, as each head sees it: {"content": (N,), "style": (N,), "background": (N,)}, each in -1..1.
+
+    A head's features are the judge's pooled features as that head weighs them: its logits less their mean. Given is the mean cosine to the
+    references (M, 3, S, S). Unlike a verdict this needs no label, and it grows before the verdict turns.
+    """
+    found = {}
+    for name, ours, theirs in zip(HEAD_NAMES, answers(judge, pictures), answers(judge, references), strict=True):
+        one, other = (F.normalize(logits - logits.mean(1, keepdim=True), dim=1) for logits in (ours, theirs))
+        found[name] = (one @ other.T).mean(1).cpu()
+    return found
 
 
 def as_float(pictures: Tensor) -> Tensor:
@@ -139,7 +100,7 @@ def spoil(pictures: Tensor) -> Tensor:
 
 
 def loss_of(judge: Judge, pictures: Tensor, truth: Tensor) -> Tensor:
-    """Cross entropy of all heads; the first eighth of the batch is spoilt and must be called UNCLEAR. truth: (N, 3) int64."""
+    """Cross entropy of all heads; the first eighth of the batch is spoilt and must be called UNCLEAR. truth: (N, 3) int64 or IGNORED."""
     spoilt = len(pictures) // 8
     gain, shift = (
         (1 + 0.1 * torch.randn(len(pictures), 1, 1, 1, device=pictures.device)),

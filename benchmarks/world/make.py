@@ -11,24 +11,29 @@ import json
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 
 import torch
 from diffusers import AutoencoderTiny
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .autoencoder import AutoencoderTraining, encode, round_trips
+from .autoencoder import AutoencoderTraining, round_trips
 from .clock import Clock, say
 from .contents import FOLDER
 from .denoiser import DenoiserTraining, Examples, make_unet
 from .evaluate import Painter, autoencoder_report, contact_sheet, evaluate, judge_on_real, write_report
-from .judge import KINDS, Judge, as_float, load_judge, loss_of, save_judge
+from .examples import draw_labels, latents_of
+from .judge import KINDS, Judge, load_judge, save_judge
+from .judge_training import Pool, Renewal, train_judge
 from .pool import World
+from .refused import refused_pool
 from .text import TextPair, pretrain
 
 OPEN_ENDED = 15.0  # seconds kept at the end for saving
 LATENTS_A_SECOND = 4000  # at least, on a GPU
-ROUND_TRIP_SHARE = 0.35  # of a judge's batch
+ROUND_TRIP_SHARE, REFUSED_SHARE = 0.35, 0.1  # of a judge's batch
+SECOND_RATE = 1e-3
 STOPPED = 3
 
 
@@ -50,6 +55,8 @@ class Settings:
     round_trips: int
     judge_again_seconds: float
     second_judge_seconds: float
+    refused: int
+    renewed: int
     latents: int
     photos: float
     pairs_of_objects: float
@@ -66,6 +73,12 @@ class Settings:
     guidance: float
     guidance_tried: list[float]
     evaluated: dict[str, int]
+
+
+def judge_pools(pool: tuple[Tensor, Tensor], autoencoder: AutoencoderTiny, trips: int) -> list[Pool]:
+    """Rendered pictures, and round trips of the first of them."""
+    pictures, truth = pool
+    return [Pool(pictures, truth), Pool(round_trips(autoencoder, pictures[:trips], 0.1), truth[:trips].clone(), ROUND_TRIP_SHARE)]
 
 
 class Making:
@@ -91,47 +104,22 @@ class Making:
             say("rendered", self.settings.pictures, "pictures", self._pool[0][0, 0, 0, 0].item())
         return self._pool
 
+    def forget_pool(self) -> None:
+        self._pool = None
+
     def judge(self, kind: str) -> Judge:
         return load_judge(kind, self.folder / "judges").to(self.device)
 
     def autoencoder(self) -> AutoencoderTiny:
         return AutoencoderTiny.from_pretrained(self.folder / "vae", torch_dtype=torch.float32).to(self.device).eval()
 
-    def train_judge(self, judge: Judge, seconds: float, rate: float, trips: Tensor | None = None) -> Judge:
-        """On rendered pictures and, where there are some, on round trips of the first of them."""
-        judge = judge.to(self.device).to(memory_format=torch.channels_last).train()
-        optimizer = torch.optim.AdamW(judge.parameters(), lr=rate, weight_decay=0.02)
-        clock, step = Clock(seconds, self.deadline - OPEN_ENDED), 0
-        while not clock.over():
-            for group in optimizer.param_groups:
-                group["lr"] = clock.rate(rate, step)
-            pictures, truth = self.judge_batch(trips)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                loss = loss_of(judge, pictures, truth)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if step % 200 == 0:
-                say("judge", step, round(loss.item(), 4))
-            step += 1
-        say("judge trained", step, "steps of", self.settings.judge_batch, "loss", round(loss.item(), 4))
-        return judge.eval()
-
-    def judge_batch(self, trips: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Pictures float32 in 0..1 and their truth, in random order."""
-        pictures, truth = self.pool()
-        batch = self.settings.judge_batch
-        from_trips = int(ROUND_TRIP_SHARE * batch) if trips is not None else 0
-        rows = torch.randint(len(pictures), (batch,), device=self.device)
-        rows[:from_trips] %= self.settings.round_trips
-        shown = pictures[rows]
-        if trips is not None:
-            shown[:from_trips] = trips[rows[:from_trips]]
-        order = torch.randperm(batch, device=self.device)
-        return as_float(shown[order]), truth[rows[order]]
+    def train_judge(self, judge: Judge, pools: Sequence[Pool], seconds: float, rate: float, renewal: Renewal | None = None) -> Judge:
+        deadline = self.deadline - OPEN_ENDED
+        return train_judge(judge, pools, batch=self.settings.judge_batch, seconds=seconds, rate=rate, deadline=deadline, renewal=renewal)
 
     def make_first_judge(self) -> None:
-        save_judge(self.train_judge(KINDS["first"](), self.settings.judge_seconds, 2e-3), self.folder / "judges/first.safetensors")
+        judge = self.train_judge(KINDS["first"](), [Pool(*self.pool())], self.settings.judge_seconds, 2e-3)
+        save_judge(judge, self.folder / "judges/first.safetensors")
 
     def make_autoencoder(self) -> None:
         s = self.settings
@@ -152,33 +140,29 @@ class Making:
         )
 
     def make_judges(self) -> None:
-        """The first judge goes on, the second begins, both on round trips too."""
+        """The first judge goes on, the second begins, both on round trips too; the second also on pictures to refuse, and on new ones."""
         s = self.settings
-        trips = round_trips(self.autoencoder(), self.pool()[0][: s.round_trips], 0.1)
-        for kind, judge, seconds, rate in (
-            ("first", self.judge("first"), s.judge_again_seconds, 6e-4),
-            ("second", KINDS["second"](), s.second_judge_seconds, 2e-3),
-        ):
-            save_judge(self.train_judge(judge, seconds, rate, trips), self.folder / f"judges/{kind}.safetensors")
+        pools = judge_pools(self.pool(), self.autoencoder(), s.round_trips)
+        save_judge(self.train_judge(self.judge("first"), pools, s.judge_again_seconds, 6e-4), self.folder / "judges/first.safetensors")
+        second = self.make_second_judge(pools)
+        save_judge(second, self.folder / "judges/second.safetensors")
         judges = {kind: self.judge(kind) for kind in KINDS}
         write_report(self.folder / "judges.json", judge_on_real(self.world, judges, self.autoencoder(), min(2048, self.settings.pictures)))
-        self._pool = None
+        self.forget_pool()
+
+    def make_second_judge(self, pools: list[Pool]) -> Judge:
+        s = self.settings
+        refused = Pool(*refused_pool(self.world, s.refused), REFUSED_SHARE)
+        renewal = Renewal(self.world, pools[0], s.renewed)
+        return self.train_judge(KINDS["second"](), [*pools, refused], s.second_judge_seconds, SECOND_RATE, renewal)
 
     def make_latents(self) -> None:
-        s, world, autoencoder = self.settings, self.world, self.autoencoder()
-        latents, ids, told = [], [], []
-        for start in range(0, s.latents, 1024):
-            labels = [
-                world.draw(everything=False, photos=s.photos, pairs_of_objects=s.pairs_of_objects)
-                for _ in range(min(1024, s.latents - start))
-            ]
-            latents.append(encode(autoencoder, world.render(labels)).half())
-            some_ids, some_told = world.caption(labels)
-            ids.append(some_ids)
-            told.append(some_told)
-        data = {"latents": torch.cat(latents), "ids": torch.cat(ids), "told": torch.cat(told)}
-        say("encoded", s.latents, "latents, deviation", [round(v, 3) for v in data["latents"].float().std((0, 2, 3)).tolist()])
-        save_file({key: value.cpu() for key, value in data.items()}, self.folder / "latents.safetensors")
+        s, world = self.settings, self.world
+        labels = draw_labels(world, s.latents, s.photos, s.pairs_of_objects)
+        ids, told = world.caption(labels)
+        latents = latents_of(world, self.autoencoder(), labels)
+        say("encoded", s.latents, "latents, deviation", [round(v, 3) for v in latents.float().std((0, 2, 3)).tolist()])
+        save_file({"latents": latents.cpu(), "ids": ids, "told": told}, self.folder / "latents.safetensors")
 
     def make_denoiser(self) -> bool:
         s = self.settings

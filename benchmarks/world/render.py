@@ -88,6 +88,12 @@ def render(sprites: Tensor, labels: Sequence[Labels], size: int) -> Tensor:
 
     Place, tilt, size, light and the background's details come from torch's default generator of that device.
     """
+    return stylize(*scene(sprites, labels, size), [each.style for each in labels])
+
+
+@torch.no_grad()
+def scene(sprites: Tensor, labels: Sequence[Labels], size: int) -> tuple[Tensor, Tensor]:
+    """The same before any style: pictures (N, 3, size, size) and where the objects are, (N, 1, size, size)."""
     device, n = sprites.device, len(labels)
     picture = torch.empty(n, 3, size, size, device=device)
     for index, where in positions([each.background for each in labels]).items():
@@ -99,11 +105,12 @@ def render(sprites: Tensor, labels: Sequence[Labels], size: int) -> Tensor:
         rows = torch.tensor(where, device=device)
         first = sprites[contents[rows, 0]]
         objects[rows] = two_objects(first, sprites[contents[rows, 1]], size) if two else one_object(first, size)
-    picture, alpha = compose(picture, objects), objects[:, 3:]
-    return stylize(picture, alpha, [each.style for each in labels])
+    return compose(picture, objects), objects[:, 3:]
 
 
+@torch.no_grad()
 def stylize(picture: Tensor, alpha: Tensor, style_of: Sequence[int]) -> Tensor:
+    """Every picture in its style, in place."""
     for index, where in positions(style_of).items():
         rows = torch.tensor(where, device=picture.device)
         style = styles.STYLES[styles.NAMES[index]]
