@@ -1,0 +1,53 @@
+"""The contest, in pieces: python -m benchmarks.quality run|tune|examples FOLDER --seconds 540
+
+``run`` fills FOLDER/chosen.json from the development pairs, if it is not there, and then runs the rows of the table on the test pairs,
+again until all are there (``--only`` picks rows). ``tune`` repeats what was tried while the method was made; ``examples`` trains the
+shipped ones.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.world.judge import load_judge
+
+from . import concepts
+from .choose import choose
+from .contest import Running
+from .examples import EXAMPLES, make_examples
+from .methods import Contest
+from .references import Studio
+from .tune import Tuning
+
+EMBEDDED = Path(__file__).resolve().parents[2] / "mini"
+
+
+def main(options: argparse.Namespace) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    options.folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    studio = Studio(EMBEDDED, device)
+    judges = {name: load_judge(name).to(device) for name in ("first", "second")}
+    chosen = options.folder / "chosen.json"
+    if options.work == "tune" or not chosen.exists():
+        tuning = Tuning(Contest(studio, {"first": judges["first"]}, concepts.DEVELOPMENT, (0,)), options.folder, options.seconds)
+        tuning.try_all(options.only) if options.work == "tune" else choose(tuning, chosen)
+    settings = json.loads(chosen.read_text(encoding="utf-8")) if chosen.exists() else {}
+    if options.work == "run":
+        left = options.seconds - (time.monotonic() - started)
+        Running(Contest(studio, judges, concepts.TEST, concepts.TRAINING_SEEDS), options.folder, settings, left).run(options.only)
+    elif options.work == "examples":
+        make_examples(Contest(studio, judges, EXAMPLES, (0,)), options.folder, settings["rank 4"])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", choices=("tune", "run", "examples"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seconds", type=float, default=540.0)
+    parser.add_argument("--only", action="append", default=[], help="a trial or row by name; may repeat")
+    main(parser.parse_args())

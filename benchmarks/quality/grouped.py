@@ -1,0 +1,124 @@
+"""Many adapters in one forward pass: a batch of G groups of R rows, where group g wears adapter g.
+
+This is what makes a contest affordable: thirty small trainings, or all pictures of twenty-four pairs, are one batch. A row's update is
+that of an ordinary LoRA, so every method of the contest is expressed in factors, and no method has an engine of its own.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from b4m_core.adapter import attention_projections
+
+
+@dataclass
+class Factors:
+    """The update of every layer for every group.
+
+    One entry for each layer shape: ``up`` (L, G, m, k) and ``down`` (L, G, k, n), the update being up @ down. ``gates`` (steps, L, G, k),
+    if there, scale the rank components by sampling step.
+    """
+
+    up: list[Tensor]
+    down: list[Tensor]
+    gates: list[Tensor] | None = None
+
+    def to(self, dtype: torch.dtype) -> "Factors":
+        return Factors([each.to(dtype) for each in self.up], [each.to(dtype) for each in self.down], self.gates)
+
+    def take(self, groups: Sequence[int]) -> "Factors":
+        """The adapters of ``groups``, which may repeat."""
+        rows = torch.as_tensor(list(groups), device=self.up[0].device)
+        gates = None if self.gates is None else [each[:, :, rows] for each in self.gates]
+        return Factors([each[:, rows] for each in self.up], [each[:, rows] for each in self.down], gates)
+
+
+@dataclass
+class Segment:
+    """Rows ``first`` to ``last`` of every group and the factors that they wear; two segments may differ in what autograd sees."""
+
+    first: int
+    last: int
+    factors: Factors
+
+
+@dataclass
+class Wardrobe:
+    """What the groups wear now; no segments: the base model. ``step`` () int64 on the device picks the row of the gates."""
+
+    groups: int = 1
+    segments: list[Segment] = field(default_factory=list)
+    step: Tensor | None = None
+
+
+class GroupedLinear(nn.Module):
+    """A Linear of the base model and, beside it, the updates of all groups."""
+
+    def __init__(self, linear: nn.Linear, wardrobe: Wardrobe, shape: int, place: int) -> None:
+        super().__init__()
+        self.linear, self.wardrobe, self.shape, self.place = linear, wardrobe, shape, place
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        if not self.wardrobe.segments:
+            return y
+        groups, tokens = self.wardrobe.groups, x.shape[1]
+        grouped = x.unflatten(0, (groups, -1))
+        parts = [self._update(grouped[:, each.first : each.last], each.factors) for each in self.wardrobe.segments]
+        update = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return y + update.reshape(len(x), tokens, -1)
+
+    def _update(self, x: Tensor, factors: Factors) -> Tensor:
+        """x (G, rows, tokens, n) -> (G, rows, tokens, m)."""
+        hidden = torch.bmm(x.flatten(1, 2), factors.down[self.shape][self.place].mT)
+        if factors.gates is not None:
+            gate = factors.gates[self.shape][:, self.place].index_select(0, self.wardrobe.step.view(1))[0]
+            hidden = hidden * gate[:, None].to(hidden.dtype)
+        return torch.bmm(hidden, factors.up[self.shape][self.place].mT).unflatten(1, x.shape[1:3])
+
+
+class GroupedUNet:
+    """The embedded model's UNet with a wardrobe. ``names[i]`` are the layers of shape ``shapes[i]``, in the order of the stacks."""
+
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        self.unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype).to(device).eval().requires_grad_(False)
+        self.device, self.dtype, self.wardrobe = device, dtype, Wardrobe(step=torch.zeros((), dtype=torch.long, device=device))
+        by_shape: dict[tuple[int, int], list[str]] = defaultdict(list)
+        for name, linear in attention_projections(self.unet):
+            by_shape[linear.out_features, linear.in_features].append(name)
+        self.shapes = sorted(by_shape)
+        self.names = [by_shape[shape] for shape in self.shapes]
+        linears = dict(attention_projections(self.unet))
+        self.weights = [torch.stack([linears[name].weight.detach().float() for name in names]) for names in self.names]
+        for index, names in enumerate(self.names):
+            for place, name in enumerate(names):
+                parent, _, attribute = name.rpartition(".")
+                setattr_module(self.unet.get_submodule(parent), attribute, GroupedLinear(linears[name], self.wardrobe, index, place))
+
+    def wear(self, groups: int, segments: list[Segment]) -> None:
+        self.wardrobe.groups, self.wardrobe.segments = groups, segments
+
+    def __call__(self, noisy: Tensor, timesteps: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
+        """Predicted noise, float32; noisy (rows, 4, h, w), timesteps (rows,), context (rows, 77, c), pooled (rows, p)."""
+        side = 8.0 * noisy.shape[-1]
+        sizes = noisy.new_tensor([side, side, 0, 0, side, side]) if not noisy.is_cuda else self._sizes(side)
+        conditions = {"text_embeds": pooled.to(self.dtype), "time_ids": sizes.expand(len(noisy), 6)}
+        return self.unet(
+            noisy.to(self.dtype), timesteps, encoder_hidden_states=context.to(self.dtype), added_cond_kwargs=conditions
+        ).sample.float()
+
+    def _sizes(self, side: float) -> Tensor:
+        """Made once: a CUDA graph must not build tensors from Python numbers."""
+        if not hasattr(self, "_made_sizes"):
+            self._made_sizes = torch.tensor([side, side, 0, 0, side, side], device=self.device)
+        return self._made_sizes
+
+
+def setattr_module(parent: nn.Module, attribute: str, module: nn.Module) -> None:
+    """Also for an entry of a ModuleList, whose name is a number."""
+    parent.register_module(attribute, module)

@@ -1,0 +1,220 @@
+"""What a method of the contest is, and how it is run: trainings apart, a merge, perhaps a joint training; then pictures, then marks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from benchmarks.world.judge import Judge
+
+from . import concepts
+from .concepts import Split
+from .families import FAMILIES, SLOW, Adapters, merged, zip_penalty, zipped
+from .grouped import Factors
+from .metrics import Metric
+from .painting import marks, paint, questions
+from .references import PictureTable, Studio, auxiliary_sets, content_set, style_set
+from .training import Part, Trainings, train
+
+PARTNER_RATE = 0.1  # of the own rate, as in the paper
+
+Partners = Literal["none", "others", "keep", "leak", "keep both"]
+Names = tuple[str, ...]
+OWN_AND_BESIDE: dict[str, Callable[[Names, Names], tuple[frozenset[str], frozenset[str]]]] = {
+    "none": lambda mine, other: (frozenset(mine), frozenset()),
+    "others": lambda mine, other: (frozenset(mine), frozenset(other)),
+    "keep": lambda mine, other: (frozenset(mine), frozenset(mine)),
+    "keep both": lambda mine, other: (frozenset(mine), frozenset(mine)),
+    "leak": lambda mine, other: (frozenset(mine + other), frozenset(mine + other)),
+}
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Stage one: a family at a rank, trained on each concept alone.
+
+    ``partners`` says what auxiliary rows do: nothing; move the other concept's tensors ("others", the paper's way); hold the own
+    tensors to the base model's prediction on them ("keep"), on auxiliary sets of both kinds ("keep both"); or, like the published code,
+    every row moves everything ("leak").
+    """
+
+    family: str = "lora"
+    rank: int = 16
+    content_rate: float = 1e-3
+    style_rate: float = 1e-3
+    steps: int = 250
+    rows: tuple[int, int] = (4, 0)
+    partners: Partners = "none"
+    sets: int = 4
+    decay: bool = False
+    slow: float = 1.0  # share of the rate for the leaning family's bases
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Stage two: all learned tensors, on the content's and the style's pictures together."""
+
+    rate: float
+    steps: int = 150
+    rows: tuple[int, int] = (2, 2)
+    metric: Metric | None = None
+    decay: bool = False
+    kept: int = 0  # rows that are held to the base model's prediction
+    live: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the contest. ``merge`` turns merged adapters into what is painted or trained on; ``strengths`` are content and style."""
+
+    name: str
+    league: Literal["merge", "pair", "floor"]
+    apart: Apart | None
+    merge: Callable[[Adapters], Adapters | Factors] | None = None
+    strengths: tuple[float, float] = (1.0, 1.0)
+    joint: Joint | None = None
+    joins: Callable[["Contest", "Method"], Adapters] | None = None
+
+
+class Contest:
+    """One half of the contest on a device: its pictures, its finished stage-one trainings, and what has been asked of the judges."""
+
+    def __init__(self, studio: Studio, judges: dict[str, Judge], split: Split, seeds: Sequence[int]) -> None:
+        self.studio, self.judges, self.split, self.seeds = studio, judges, split, list(seeds)
+        self.contents = studio.table([content_set(studio, name) for name in split.contents])
+        self.styles = studio.table([style_set(studio, name) for name in split.styles])
+        most = len(concepts.AUXILIARY_STYLES)
+        self.auxiliary = {kind: studio.table(auxiliary_sets(studio, kind, most)) for kind in ("styles", "contents")}
+        self.done: dict[tuple[Apart, str], Adapters] = {}
+        self.pairs = [(seed, content, style) for seed in range(len(self.seeds)) for content, style in split.pairs]
+        self.asked = [questions(studio, split.contents[content], split.styles[style]) for _, content, style in self.pairs]
+
+    def prepare(self, several: Sequence[Apart]) -> None:
+        """Train what is not yet there of ``several`` settings that differ in their rates alone, as one batch."""
+        for role in ("content", "style"):
+            missing = [apart for apart in dict.fromkeys(several) if (apart, role) not in self.done]
+            if missing:
+                self._train_apart(missing, role)
+
+    def _train_apart(self, several: list[Apart], role: str) -> None:
+        first = several[0]
+        family = FAMILIES[first.family]
+        mine, other = (family.content, family.style) if role == "content" else (family.style, family.content)
+        table = self.contents if role == "content" else self.styles
+        runs = [(apart, seed, concept) for apart in several for seed in self.seeds for concept in range(len(table.counts))]
+        adapters = Adapters.fresh(family, self.studio.learner, first.rank, len(runs), seed=0)
+        beside = self._partners(first, role)
+        own_live, beside_live = OWN_AND_BESIDE[first.partners](mine, other)
+        what = Trainings(
+            parts=[
+                Part(table, [[concept] for _, _, concept in runs], first.rows[0], own_live),
+                Part(
+                    beside,
+                    [list(range(len(beside.counts)))] * len(runs),
+                    first.rows[1],
+                    beside_live,
+                    "base" if first.partners.startswith("keep") else "noise",
+                ),
+            ],
+            seeds=[seed for _, seed, _ in runs],
+            rates=[apart.content_rate if role == "content" else apart.style_rate for apart, _, _ in runs],
+            steps=first.steps,
+            shares=dict.fromkeys(SLOW, first.slow) if first.family == "leaning" else dict.fromkeys(other, PARTNER_RATE),
+            decay=first.decay,
+        )
+        train(self.studio, what, adapters)
+        each = len(runs) // len(several)
+        for place, apart in enumerate(several):
+            self.done[apart, role] = adapters.take(list(range(place * each, (place + 1) * each)))
+
+    def _partners(self, apart: Apart, role: str) -> PictureTable:
+        names = ("styles", "contents") if apart.partners == "keep both" else ("styles" if role == "content" else "contents",)
+        return PictureTable.join([self.auxiliary[name].first(apart.sets) for name in names])
+
+    def merge(self, apart: Apart) -> Adapters:
+        """Adapter p is that of ``pairs[p]``."""
+        self.prepare([apart])
+        contents, looks = len(self.split.contents), len(self.split.styles)
+        return merged(
+            self.done[apart, "content"],
+            [seed * contents + content for seed, content, _ in self.pairs],
+            self.done[apart, "style"],
+            [seed * looks + style for seed, _, style in self.pairs],
+        )
+
+    def together(self, adapters: Adapters, several: Sequence[Joint]) -> list[Adapters]:
+        """``adapters`` after each of several joint trainings that differ in their rates alone, as one batch."""
+        first, count = several[0], len(self.pairs)
+        copies = adapters.take([pair for _ in several for pair in range(count)])
+        live = frozenset(copies.learned[0]) if first.live is None else first.live
+        pairs = self.pairs * len(several)
+        beside = PictureTable.join([self.auxiliary[name].first(4) for name in ("styles", "contents")])
+        what = Trainings(
+            parts=[
+                Part(self.contents, [[content] for _, content, _ in pairs], first.rows[0], live),
+                Part(self.styles, [[style] for _, _, style in pairs], first.rows[1], live),
+                Part(beside, [list(range(len(beside.counts)))] * len(pairs), first.kept, live, "base"),
+            ],
+            seeds=[100 + self.seeds[seed] for seed, _, _ in pairs],
+            rates=[joint.rate for joint in several for _ in range(count)],
+            steps=first.steps,
+            metric=first.metric,
+            decay=first.decay,
+        )
+        train(self.studio, what, copies)
+        return [copies.take(list(range(place * count, (place + 1) * count))) for place in range(len(several))]
+
+    def zip(self, adapters: Adapters, rate: float, steps: int = 100) -> Adapters:
+        """ZipLoRA's mergers on two finished LoRAs, learned to answer as each of them alone does on its own pictures."""
+        masks, dtype = zipped(adapters), self.studio.learner.dtype
+        live = frozenset(masks.learned[0])
+        alone = [adapters.scaled(*strengths).factors(frozenset(), dtype) for strengths in ((1.0, 0.0), (0.0, 1.0))]
+        what = Trainings(
+            parts=[
+                Part(self.contents, [[content] for _, content, _ in self.pairs], 2, live, alone[0]),
+                Part(self.styles, [[style] for _, _, style in self.pairs], 2, live, alone[1]),
+            ],
+            seeds=[100 + self.seeds[seed] for seed, _, _ in self.pairs],
+            rates=[rate] * len(self.pairs),
+            steps=steps,
+            penalty=zip_penalty,
+        )
+        train(self.studio, what, masks)
+        return masks
+
+    def one_for_both(self, rank: int, rates: Sequence[float], steps: int) -> list[Adapters]:
+        """One LoRA for each pair, trained on both sets from the start, at several rates: the usual joint training."""
+        fresh = Adapters.fresh(FAMILIES["lora"], self.studio.learner, rank, len(self.pairs), seed=0)
+        return self.together(fresh, [Joint(rate, steps=steps, live=frozenset(("content_down", "content_up"))) for rate in rates])
+
+    def worn(self, method: Method) -> Adapters | Factors:
+        """What the pairs wear under ``method``."""
+        assert method.apart is not None
+        start = method.joins(self, method) if method.joins else self.merge(method.apart)
+        if method.joint is not None:
+            start = self.together(start, [method.joint])[0]
+        changed = method.merge(start) if method.merge else start
+        return changed.scaled(*method.strengths) if isinstance(changed, Adapters) else changed
+
+    def pictures(self, worn: Adapters | Factors | None) -> Tensor:
+        """uint8 (pairs, pictures, 3, S, S)."""
+        factors = worn.factors(frozenset(), self.studio.painter.dtype) if isinstance(worn, Adapters) else worn
+        return paint(self.studio, factors, self.asked)
+
+    def judged(self, pictures: Tensor) -> dict[str, Tensor]:
+        """By every judge, bool (pairs, pictures, 3)."""
+        return {name: marks(judge, pictures, self.asked) for name, judge in self.judges.items()}
+
+
+def released_damage(adapters: Adapters) -> Adapters:
+    """What the published stage two does to what it loaded: D, and the frozen rows, of every square projection drawn anew."""
+    generator = torch.Generator().manual_seed(0)
+    learned, frozen = [dict(stack) for stack in adapters.learned], [dict(stack) for stack in adapters.frozen]
+    for stack, rest in zip(learned, frozen, strict=True):
+        rank = stack["B"].shape[-1]
+        if rest["A"].shape[-2] == rest["C"].shape[-1]:
+            stack["D"] = (torch.randn(stack["D"].shape, generator=generator) / rank).to(stack["D"])
+            rest["A"] = torch.linalg.qr(torch.randn(rest["A"].shape, generator=generator))[0].to(rest["A"]) * 0.5**0.5
+    return Adapters(adapters.family, learned, frozen)

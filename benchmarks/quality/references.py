@@ -1,0 +1,179 @@
+"""The pictures of every concept as the network sees them, drawn from the world, and the auxiliary ones, painted by the base model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny
+from torch import Tensor
+
+from benchmarks.world import backgrounds, styles
+from benchmarks.world.autoencoder import decode, encode
+from benchmarks.world.captions import with_article
+from benchmarks.world.diffusion import alphas_cumprod
+from benchmarks.world.pool import World
+from benchmarks.world.render import Labels
+from benchmarks.world.text import TextPair, load_text
+
+from . import concepts
+from .grouped import GroupedUNet
+
+SIZE = 192
+GUIDANCE, STEPS = 4.0, 20
+
+
+@dataclass
+class PictureTable:
+    """Sets of pictures on the device, padded to one length.
+
+    latents (S, P, 4, h, w), context (S, P, 77, c), pooled (S, P, p), counts (S,)."""
+
+    latents: Tensor
+    context: Tensor
+    pooled: Tensor
+    counts: Tensor
+
+    def first(self, sets: int) -> "PictureTable":
+        """Its first ``sets`` sets."""
+        return PictureTable(self.latents[:sets], self.context[:sets], self.pooled[:sets], self.counts[:sets])
+
+    @staticmethod
+    def join(tables: Sequence["PictureTable"]) -> "PictureTable":
+        most = max(int(table.latents.shape[1]) for table in tables)
+
+        def padded(x: Tensor) -> Tensor:
+            return torch.cat([x, x[:, :1].expand(-1, most - x.shape[1], *x.shape[2:])], 1)
+
+        columns = [torch.cat([padded(getattr(table, name)) for table in tables]) for name in ("latents", "context", "pooled")]
+        return PictureTable(*columns, torch.cat([table.counts for table in tables]))
+
+
+class Studio:
+    """The embedded model on a device: text, autoencoder, the UNet twice (training precision, painting precision), and the world."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        on_gpu = device.type == "cuda"
+        self.device = device
+        self.world = World(device, SIZE, concepts.REFERENCE_SEED)
+        self.text: TextPair = load_text(folder).to(device).eval().requires_grad_(False)
+        self.autoencoder = AutoencoderTiny.from_pretrained(folder / "vae", torch_dtype=torch.float32).to(device).eval()
+        self.learner = GroupedUNet(folder, device, torch.bfloat16 if on_gpu else torch.float32)
+        self.painter = GroupedUNet(folder, device, torch.float16) if on_gpu else self.learner
+        self.alphas = alphas_cumprod(device)
+        self.side = SIZE // 8
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Context (N, 77, c) and pooled (N, p), float32."""
+        ids = self.world.tokenizer(list(prompts)).long().to(self.device)
+        return self.text(ids)  # type: ignore[no-any-return]
+
+    def table(self, sets: Sequence[tuple[Tensor, Sequence[str]]]) -> PictureTable:
+        """Sets of (pictures (P, 3, S, S) in 0..1, their captions), all of one length."""
+        columns = [(encode(self.autoencoder, pictures), *self.encode_text(captions)) for pictures, captions in sets]
+        latents, context, pooled = (torch.stack(column) for column in zip(*columns, strict=True))
+        counts = torch.tensor([len(captions) for _, captions in sets], device=self.device)
+        return PictureTable(latents.float(), context, pooled, counts)
+
+    def render(self, labels: Sequence[Labels], seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return self.world.render(labels)
+
+    @torch.no_grad()
+    def sample(self, context: Tensor, pooled: Tensor, noise: Tensor, start: Tensor | None = None, skip: int = 0) -> Tensor:
+        """Pictures float32 (N, 3, S, S) by Euler steps, like the host's "normal" schedule; what the painter wears is used for both passes.
+        With ``start`` latents, the first ``skip`` steps are left out and the start is noised to where they would have led.
+
+        Groups are contiguous: row i belongs to group i // (N / groups); with and without text stand one after the other in each group.
+        """
+        net, n = self.painter, len(noise)
+        groups = net.wardrobe.groups
+        empty = self.encode_text([""])
+        both = [
+            torch.cat([x.unflatten(0, (groups, -1)), e.expand(n, *e.shape[1:]).unflatten(0, (groups, -1))], 1).flatten(0, 1)
+            for x, e in ((context, empty[0]), (pooled, empty[1]))
+        ]
+        times = torch.linspace(len(self.alphas) - 1, 0, STEPS, device=self.device).round().long()
+        sigmas = torch.cat([((1 - self.alphas[times]) / self.alphas[times]).sqrt(), self.alphas.new_zeros(1)])
+        predict = Replayed(lambda scaled, time: net(scaled, time.expand(2 * n), *both), self.device)
+        x = noise * sigmas[skip] + (0 if start is None else start)
+        for k in range(skip, STEPS):
+            net.wardrobe.step.fill_(k)
+            scaled = (x / (sigmas[k] ** 2 + 1).sqrt()).unflatten(0, (groups, -1)).repeat(1, 2, 1, 1, 1).flatten(0, 1)
+            predicted = predict(scaled, times[k]).unflatten(0, (groups, 2, -1))
+            with_text, without = predicted[:, 0].flatten(0, 1), predicted[:, 1].flatten(0, 1)
+            x = x + (sigmas[k + 1] - sigmas[k]) * (without + GUIDANCE * (with_text - without))
+        return decode(self.autoencoder, x)
+
+
+class Replayed:
+    """A function of tensors of unchanging shape; on a GPU one CUDA graph from the second call on: its small kernels wait for Python."""
+
+    def __init__(self, function: Callable[..., Tensor], device: torch.device) -> None:
+        self.function, self.on_gpu = function, device.type == "cuda"
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.inputs: tuple[Tensor, ...] = ()
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        if not self.on_gpu:
+            return self.function(*inputs)
+        if not self.inputs:
+            self.inputs = tuple(each.clone() for each in inputs)
+            return self.function(*inputs)
+        for mine, given in zip(self.inputs, inputs, strict=True):
+            mine.copy_(given)
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.output = self.function(*self.inputs)
+        self.graph.replay()
+        return self.output
+
+
+def start_noise(seeds: Sequence[int], side: int, device: torch.device) -> Tensor:
+    """(seeds, 4, side, side), the same on every device."""
+    return torch.stack([torch.randn(4, side, side, generator=torch.Generator().manual_seed(seed)) for seed in seeds]).to(device)
+
+
+def content_labels(studio: Studio, content: str) -> list[Labels]:
+    where = studio.world.index(content)
+    return [Labels(where, styles.PHOTO, backgrounds.NAMES.index(place)) for place in concepts.CONTENT_PLACES]
+
+
+def style_labels(studio: Studio, style: str) -> list[Labels]:
+    look = styles.NAMES.index(style)
+    return [Labels(studio.world.index(thing), look, backgrounds.NAMES.index(place)) for thing, place in concepts.STYLE_PICTURES]
+
+
+def content_set(studio: Studio, content: str) -> tuple[Tensor, list[str]]:
+    """The four photographs of a content, and what they are called."""
+    captions = [f"a photo of {concepts.subject(content)} {phrase(place)}" for place in concepts.CONTENT_PLACES]
+    return studio.render(content_labels(studio, content), concepts.REFERENCE_SEED), captions
+
+
+def style_set(studio: Studio, style: str) -> tuple[Tensor, list[str]]:
+    """The four pictures of a style, and what they are called."""
+    captions = [f"{with_article(thing)} {phrase(place)} in {concepts.STYLE_TRIGGER} style" for thing, place in concepts.STYLE_PICTURES]
+    return studio.render(style_labels(studio, style), concepts.REFERENCE_SEED), captions
+
+
+def auxiliary_sets(studio: Studio, kind: str, sets: int) -> list[tuple[Tensor, list[str]]]:
+    """Sets that the base model paints: one style over many contents ("styles"), or photos of one content ("contents")."""
+    captions = [_auxiliary_captions(kind, k) for k in range(sets)]
+    studio.painter.wear(1, [])
+    seeds = [1000 * k + i for k in range(sets) for i in range(concepts.AUXILIARY_PICTURES)]
+    painted = studio.sample(*studio.encode_text(sum(captions, [])), start_noise(seeds, studio.side, studio.device))
+    return list(zip(painted.split(concepts.AUXILIARY_PICTURES), captions, strict=True))
+
+
+def _auxiliary_captions(kind: str, k: int) -> list[str]:
+    places = [phrase(place) for place in concepts.AUXILIARY_PLACES[: concepts.AUXILIARY_PICTURES]]
+    if kind == "styles":
+        things = [with_article(concepts.AUXILIARY_CONTENTS[(k + i) % 8]) for i in range(len(places))]
+        return [f"{thing} {place} in {concepts.AUXILIARY_STYLES[k]} style" for thing, place in zip(things, places, strict=True)]
+    return [f"a photo of {with_article(concepts.AUXILIARY_CONTENTS[k])} {place}" for place in places]
+
+
+def phrase(place: str) -> str:
+    return backgrounds.PHRASES[place][0]

@@ -1,0 +1,178 @@
+"""Many small trainings as one: G adapters, each with its own pictures, rate and seed, in one batch and, on a GPU, one CUDA graph."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from benchmarks.world.diffusion import add_noise
+
+from .families import Adapters
+from .grouped import Factors, Segment
+from .metrics import Metric
+from .optimiser import ManyAdamW, clip_each
+from .references import PictureTable, Studio
+
+Teacher = Literal["noise", "base"] | Factors
+
+
+@dataclass
+class Part:
+    """Rows of every step that are treated alike: ``rows`` pictures of run g's ``sets[g]``, whose loss moves the tensors named in ``live``.
+
+    ``teacher`` is what they are taught: the noise, the base model's own prediction, or that of fixed factors.
+    """
+
+    table: PictureTable
+    sets: list[list[int]]
+    rows: int
+    live: frozenset[str]
+    teacher: Teacher = "noise"
+
+
+@dataclass
+class Trainings:
+    """What is to be trained: run g at ``rates[g]`` with the random stream of ``seeds[g]``.
+
+    The rows of later parts share noise and timestep with those of the first. ``shares`` are factors on the rates of single tensors,
+    ``metric`` changes the gradients before AdamW, ``penalty`` is added to the loss, and ``decay`` lets the rates fall to zero over the
+    second half.
+    """
+
+    parts: list[Part]
+    seeds: list[int]
+    rates: list[float]
+    steps: int
+    shares: dict[str, float] = field(default_factory=dict)
+    metric: Metric | None = None
+    penalty: Callable[[Adapters], Tensor] | None = None
+    decay: bool = False
+
+
+class Batch:
+    """The rows of one step in fixed places, filled anew before every step; tensors are (G, rows, ...), part after part."""
+
+    def __init__(self, studio: Studio, what: Trainings) -> None:
+        self.studio, self.what = studio, what
+        self.parts = [part for part in what.parts if part.rows]
+        ends = torch.tensor([part.rows for part in self.parts]).cumsum(0).tolist()
+        self.slices = [slice(end - part.rows, end) for part, end in zip(self.parts, ends, strict=True)]
+        groups, first, device = len(what.seeds), self.parts[0].table, studio.device
+        self.latents = torch.empty(groups, ends[-1], *first.latents.shape[2:], device=device)
+        self.noise = torch.empty_like(self.latents)
+        self.context = torch.empty(groups, ends[-1], *first.context.shape[2:], device=device)
+        self.pooled = torch.empty(groups, ends[-1], first.pooled.shape[-1], device=device)
+        self.times = torch.empty(groups, ends[-1], dtype=torch.long, device=device)
+        self.beside = torch.cat([torch.arange(part.rows) % self.parts[0].rows for part in self.parts])
+        self.sets = [torch.tensor(part.sets) for part in self.parts]
+        self.counts = [part.table.counts.cpu() for part in self.parts]
+        distinct = sorted(set(what.seeds))
+        self.lane = torch.tensor([distinct.index(seed) for seed in what.seeds])
+        self.generators = [torch.Generator().manual_seed(1000 + seed) for seed in distinct]
+
+    def fill(self) -> None:
+        """Draw the next step: one stream for each training seed, the same for every method."""
+        rows = self.parts[0].rows
+        noise = torch.stack([torch.randn(rows, *self.noise.shape[2:], generator=each) for each in self.generators])
+        times = torch.stack([torch.randint(len(self.studio.alphas), (rows,), generator=each) for each in self.generators])
+        self.noise.copy_(noise[self.lane][:, self.beside])
+        self.times.copy_(times[self.lane][:, self.beside])
+        for part, places, sets, counts in zip(self.parts, self.slices, self.sets, self.counts, strict=True):
+            uniform = torch.stack([torch.rand(2, part.rows, generator=each) for each in self.generators])[self.lane]
+            chosen = sets.gather(1, (uniform[:, 0] * sets.shape[1]).long())
+            where = (chosen.to(self.studio.device), (uniform[:, 1] * counts[chosen]).long().to(self.studio.device))
+            self.latents[:, places] = part.table.latents[where]
+            self.context[:, places] = part.table.context[where]
+            self.pooled[:, places] = part.table.pooled[where]
+
+
+class Step:
+    """Forward and backward of all runs; ``losses`` (G, parts) are those of the last step."""
+
+    def __init__(self, studio: Studio, what: Trainings, adapters: Adapters, batch: Batch) -> None:
+        self.studio, self.what, self.adapters, self.batch = studio, what, adapters, batch
+        self.groups = len(what.seeds)
+        self.losses = torch.zeros(self.groups, len(batch.parts), device=studio.device)
+        names = frozenset().union(*(part.live for part in batch.parts))
+        self.live = {name: [stack[name] for stack in adapters.learned] for name in adapters.learned[0] if name in names}
+        for tensor in (tensor for tensors in self.live.values() for tensor in tensors):
+            tensor.requires_grad_(True)
+            tensor.grad = torch.zeros_like(tensor)
+
+    def __call__(self) -> None:
+        batch, net = self.batch, self.studio.learner
+        for tensor in (tensor for tensors in self.live.values() for tensor in tensors):
+            tensor.grad.zero_()
+        noisy = add_noise(batch.latents.flatten(0, 1), batch.noise.flatten(0, 1), batch.times.flatten(), self.studio.alphas)
+        inputs = (noisy, batch.times.flatten(), batch.context.flatten(0, 1), batch.pooled.flatten(0, 1))
+        target = torch.cat([self._target(part, inputs, places) for part, places in zip(batch.parts, batch.slices, strict=True)], 1)
+        segments = [
+            Segment(places.start, places.stop, self.adapters.factors(part.live, net.dtype))
+            for part, places in zip(batch.parts, batch.slices, strict=True)
+        ]
+        net.wear(self.groups, segments)
+        error = (net(*inputs).unflatten(0, (self.groups, -1)) - target).square().mean((2, 3, 4))
+        losses = torch.stack([error[:, places].mean(1) for places in batch.slices], 1)
+        total = losses.sum() if self.what.penalty is None else losses.sum() + self.what.penalty(self.adapters)
+        total.backward()
+        self.losses.copy_(losses.detach())
+
+    @torch.no_grad()
+    def _target(self, part: Part, inputs: Sequence[Tensor], places: slice) -> Tensor:
+        """What the rows of ``part`` are taught, (G, rows, 4, h, w)."""
+        if part.teacher == "noise":
+            return self.batch.noise[:, places]
+        worn = [] if part.teacher == "base" else [Segment(0, part.rows, part.teacher)]
+        self.studio.learner.wear(self.groups, worn)
+        rows = (x.unflatten(0, (self.groups, -1))[:, places].flatten(0, 1) for x in inputs)
+        return self.studio.learner(*rows).unflatten(0, (self.groups, -1))
+
+
+def _captured(step: Step) -> Callable[[], None]:
+    """The step as one CUDA graph where there is a GPU."""
+    if step.studio.device.type != "cuda":
+        return step
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def train(studio: Studio, what: Trainings, adapters: Adapters) -> list[list[float]]:
+    """Train ``adapters`` in place; returns the mean losses of the parts at every twentieth step."""
+    batch = Batch(studio, what)
+    step = Step(studio, what, adapters, batch)
+    rate = torch.tensor(what.rates, device=studio.device)
+    named = [(name, tensor) for name, tensors in step.live.items() for tensor in tensors]
+    optimiser = ManyAdamW([tensor for _, tensor in named], [rate * what.shares.get(name, 1.0) for name, _ in named])
+    batch.fill()
+    replay = _captured(step)
+    curve = []
+    for number in range(what.steps):
+        batch.fill()
+        replay()
+        if what.metric is not None:
+            _apply(what.metric, adapters)
+        for tensors in step.live.values():
+            clip_each([tensor.grad for tensor in tensors])
+        optimiser.step(min(1.0, 2 * (1 - number / what.steps)) if what.decay else 1.0)
+        if number % 20 == 0:
+            curve.append(step.losses.mean(0).tolist())
+    for _, tensor in named:
+        tensor.requires_grad_(False)
+        tensor.grad = None
+    studio.learner.wear(1, [])
+    return curve
+
+
+def _apply(metric: Metric, adapters: Adapters) -> None:
+    for learned, frozen in zip(adapters.learned, adapters.frozen, strict=True):
+        metric({**learned, **frozen}, {name: tensor.grad for name, tensor in learned.items() if tensor.grad is not None})
