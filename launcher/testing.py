@@ -61,7 +61,7 @@ def _passes(title: str, call: Sequence[str]) -> bool:
 def _pytest(python: Path, *, fast: bool) -> list[str]:
     """One run of pytest over all, so that there is one closing line and it counts everything."""
     left_out = [f"--ignore={folder}" for folder in REAL_THINGS] if fast else []
-    return [str(python), "-m", "pytest", "tests", *left_out]
+    return [str(python), "-m", "pytest", "tests", "benchmarks", *left_out]
 
 
 def _environment(host: Host) -> dict[str, str]:
