@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.world.judge import load_judge
+from benchmarks.world.judge import Judge, load_judge
 
 from . import concepts
 from .choose import choose
@@ -22,6 +22,7 @@ from .methods import Contest
 from .references import Studio
 from .tune import Tuning
 
+QUICK = ("base model", "true pictures", "sum of LoRAs, half the rows", "ours: B4M, free, kept", "ours + joint, Riemannian, kept")
 EMBEDDED = Path(__file__).resolve().parents[2] / "mini"
 
 
@@ -32,6 +33,9 @@ def main(options: argparse.Namespace) -> None:
     started = time.monotonic()
     studio = Studio(EMBEDDED, device)
     judges = {name: load_judge(name).to(device) for name in ("first", "second")}
+    if options.quick:
+        quick(studio, judges, options.folder, options.seconds)
+        return
     chosen = options.folder / "chosen.json"
     if options.work == "tune" or not chosen.exists():
         tuning = Tuning(Contest(studio, {"first": judges["first"]}, concepts.DEVELOPMENT, (0,)), options.folder, options.seconds)
@@ -44,10 +48,21 @@ def main(options: argparse.Namespace) -> None:
         make_examples(Contest(studio, judges, EXAMPLES, (0,)), options.folder, settings["rank 4"])
 
 
+def quick(studio: Studio, judges: dict[str, Judge], folder: Path, seconds: float) -> None:
+    """The same protocol at a size for two cores: one pair, one seed, four pictures a row, few steps. It proves that it runs, no more."""
+    concepts.PROMPTS, concepts.NOISES = concepts.PROMPTS[:2], concepts.NOISES[:2]
+    concepts.AUXILIARY_PICTURES, concepts.AUXILIARY_STYLES = 2, concepts.AUXILIARY_STYLES[:4]
+    split = concepts.Split(concepts.TEST_CONTENTS[-1:], concepts.TEST_STYLES[:1])
+    settings = json.loads((Path(__file__).parent / "results" / "chosen.json").read_text(encoding="utf-8"))
+    contest = Contest(studio, judges, split, (0,), most_steps=30)
+    Running(contest, folder, settings, seconds).run(QUICK)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", choices=("tune", "run", "examples"))
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--quick", action="store_true", help="one pair, few steps: minutes on two cores")
     parser.add_argument("--seconds", type=float, default=540.0)
     parser.add_argument("--only", action="append", default=[], help="a trial or row by name; may repeat")
     main(parser.parse_args())

@@ -81,8 +81,8 @@ class Method:
 class Contest:
     """One half of the contest on a device: its pictures, its finished stage-one trainings, and what has been asked of the judges."""
 
-    def __init__(self, studio: Studio, judges: dict[str, Judge], split: Split, seeds: Sequence[int]) -> None:
-        self.studio, self.judges, self.split, self.seeds = studio, judges, split, list(seeds)
+    def __init__(self, studio: Studio, judges: dict[str, Judge], split: Split, seeds: Sequence[int], most_steps: int | None = None) -> None:
+        self.studio, self.judges, self.split, self.seeds, self.most_steps = studio, judges, split, list(seeds), most_steps
         self.contents = studio.table([content_set(studio, name) for name in split.contents])
         self.styles = studio.table([style_set(studio, name) for name in split.styles])
         most = len(concepts.AUXILIARY_STYLES)
@@ -120,7 +120,7 @@ class Contest:
             ],
             seeds=[seed for _, seed, _ in runs],
             rates=[apart.content_rate if role == "content" else apart.style_rate for apart, _, _ in runs],
-            steps=first.steps,
+            steps=self._steps(first.steps),
             shares=dict.fromkeys(SLOW, first.slow) if first.family == "leaning" else dict.fromkeys(other, PARTNER_RATE),
             decay=first.decay,
         )
@@ -128,6 +128,10 @@ class Contest:
         each = len(runs) // len(several)
         for place, apart in enumerate(several):
             self.done[apart, role] = adapters.take(list(range(place * each, (place + 1) * each)))
+
+    def _steps(self, wanted: int) -> int:
+        """``wanted``, or what a quick run allows."""
+        return wanted if self.most_steps is None else min(wanted, self.most_steps)
 
     def _partners(self, apart: Apart, role: str) -> PictureTable:
         names = ("styles", "contents") if apart.partners == "keep both" else ("styles" if role == "content" else "contents",)
@@ -159,11 +163,13 @@ class Contest:
             ],
             seeds=[100 + self.seeds[seed] for seed, _, _ in pairs],
             rates=[joint.rate for joint in several for _ in range(count)],
-            steps=first.steps,
+            steps=self._steps(first.steps),
             metric=first.metric,
             decay=first.decay,
         )
         train(self.studio, what, copies)
+        for step, cosine, condition in what.notes:
+            print(f"  preconditioning at step {step}: cosine to the raw gradient {cosine:.3f}, condition {condition:.0f}", flush=True)
         return [copies.take(list(range(place * count, (place + 1) * count))) for place in range(len(several))]
 
     def zip(self, adapters: Adapters, rate: float, steps: int = 100) -> Adapters:
@@ -178,7 +184,7 @@ class Contest:
             ],
             seeds=[100 + self.seeds[seed] for seed, _, _ in self.pairs],
             rates=[rate] * len(self.pairs),
-            steps=steps,
+            steps=self._steps(steps),
             penalty=zip_penalty,
         )
         train(self.studio, what, masks)

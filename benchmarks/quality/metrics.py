@@ -34,11 +34,12 @@ def of_two_pairs(tensors: Mapping[str, Tensor], gradients: dict[str, Tensor]) ->
     gradients["style_down"].copy_(down_gradient[..., rank:, :])
 
 
-def cosine_and_condition(metric: Metric, tensors: Mapping[str, Tensor], gradients: dict[str, Tensor], up: Tensor) -> tuple[float, float]:
-    """The mean cosine between raw and preconditioned gradients over all layers and adapters, and the mean condition of U'U."""
-    raw = {name: gradient.clone() for name, gradient in gradients.items()}
+@torch.no_grad()
+def cosine_and_condition(metric: Metric, tensors: Mapping[str, Tensor], gradients: dict[str, Tensor]) -> tuple[float, float]:
+    """The mean cosine between raw and preconditioned gradients, and the median condition of the learned ups' Gram (of eight layers)."""
     changed = {name: gradient.clone() for name, gradient in gradients.items()}
     metric(tensors, changed)
-    cosines = [torch.cosine_similarity(raw[name].flatten(2), changed[name].flatten(2), dim=-1).mean() for name in raw]
-    values = torch.linalg.eigvalsh(up.mT @ up)
-    return float(torch.stack(cosines).mean()), float((values[..., -1] / values[..., 0].clamp(min=1e-12)).mean())
+    cosines = [torch.cosine_similarity(gradients[name].flatten(2), changed[name].flatten(2), dim=-1).mean() for name in changed]
+    ups = [tensors[name][:8, :4].cpu() for name in changed if name.endswith("up") or name == "B"]
+    values = torch.linalg.svdvals(torch.cat(ups, -1).float())
+    return float(torch.stack(cosines).mean()), float((values[..., 0] / values[..., -1].clamp(min=1e-12)).square().median())

@@ -1,6 +1,6 @@
 """Many small trainings as one: G adapters, each with its own pictures, rate and seed, in one batch and, on a GPU, one CUDA graph."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,7 +11,7 @@ from benchmarks.world.diffusion import add_noise
 
 from .families import Adapters
 from .grouped import Factors, Segment
-from .metrics import Metric
+from .metrics import Metric, cosine_and_condition
 from .optimiser import ManyAdamW, clip_each
 from .references import PictureTable, Studio
 
@@ -49,6 +49,7 @@ class Trainings:
     metric: Metric | None = None
     penalty: Callable[[Adapters], Tensor] | None = None
     decay: bool = False
+    notes: list[tuple[int, float, float]] = field(default_factory=list)  # step, cosine and condition of the metric
 
 
 class Batch:
@@ -160,6 +161,8 @@ def train(studio: Studio, what: Trainings, adapters: Adapters) -> list[list[floa
         batch.fill()
         replay()
         if what.metric is not None:
+            if number in (0, what.steps // 2, what.steps - 1):
+                what.notes.append((number, *_look(what.metric, adapters)))
             _apply(what.metric, adapters)
         for tensors in step.live.values():
             clip_each([tensor.grad for tensor in tensors])
@@ -173,6 +176,19 @@ def train(studio: Studio, what: Trainings, adapters: Adapters) -> list[list[floa
     return curve
 
 
+def _gradients(stack: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.grad for name, tensor in stack.items() if tensor.grad is not None}
+
+
 def _apply(metric: Metric, adapters: Adapters) -> None:
     for learned, frozen in zip(adapters.learned, adapters.frozen, strict=True):
-        metric({**learned, **frozen}, {name: tensor.grad for name, tensor in learned.items() if tensor.grad is not None})
+        metric({**learned, **frozen}, _gradients(learned))
+
+
+def _look(metric: Metric, adapters: Adapters) -> tuple[float, float]:
+    """The mean over shapes of what the metric does to the gradients, and of the condition it sees."""
+    seen = [
+        cosine_and_condition(metric, {**learned, **frozen}, _gradients(learned))
+        for learned, frozen in zip(adapters.learned, adapters.frozen, strict=True)
+    ]
+    return sum(cosine for cosine, _ in seen) / len(seen), sum(condition for _, condition in seen) / len(seen)
