@@ -1,8 +1,9 @@
 """An adapter: one partly learnable projection for every attention projection of a UNet, and its facts."""
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,15 @@ from .row_split import ALL_ROWS, Rows
 ADAPTED = ("to_q", "to_k", "to_v", "to_out.0")
 
 
+def is_adapted(path: str) -> bool:
+    """Whether the layer at ``path`` is a q, k, v or output projection of an attention."""
+    return path.endswith(ADAPTED) and ".attn" in path
+
+
 def attention_projections(unet: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     """(module path, Linear) of every q, k, v and output projection of every attention: 560 of them in SDXL."""
     for name, module in unet.named_modules():
-        if isinstance(module, nn.Linear) and name.endswith(ADAPTED) and ".attn" in name:
+        if isinstance(module, nn.Linear) and is_adapted(name):
             yield name, module
 
 
@@ -32,7 +38,9 @@ class _AdaptedLinear(nn.Module):
         self._adapter = [adapter]  # in a list, so that the adapter is not taken for a submodule's state
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x) + self.projection(x, self._adapter[0].rows)  # type: ignore[no-any-return]
+        adapter = self._adapter[0]
+        y = self.linear(x)
+        return y if adapter.rests else y + self.projection(x, adapter.rows)  # type: ignore[no-any-return]
 
 
 class Adapter:
@@ -49,15 +57,14 @@ class Adapter:
         self.layers = dict(sorted(layers.items()))
         self.facts = dataclasses.replace(facts, basis=facts.basis or basis_fingerprint(self.layers))
         self.rows: Rows = ALL_ROWS
+        self.rests = False
         self._attached: list[tuple[nn.Module, str, nn.Linear]] = []
 
     @classmethod
     def for_unet(cls, unet: nn.Module, facts: Facts) -> "Adapter":
-        """A fresh adapter for all attention projections of ``unet`` (meta device too); rank, basis seed and start from ``facts``."""
+        """A fresh adapter for all attention projections of ``unet`` (meta device too); rank, basis seed, split and start from ``facts``."""
         layers = {
-            name: PartlyLearnableProjection(
-                linear.out_features, linear.in_features, facts.rank, name=name, seed=facts.basis_seed, start=facts.start
-            )
+            name: facts.kind(linear.out_features, linear.in_features, facts.rank, name=name, seed=facts.basis_seed, start=facts.start)
             for name, linear in attention_projections(unet)
         }
         return cls(layers, facts)
@@ -91,6 +98,15 @@ class Adapter:
             parent.register_module(attribute, linear)
         self._attached.clear()
 
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """The UNet answers as if nothing were attached to it."""
+        self.rests = True
+        try:
+            yield
+        finally:
+            self.rests = False
+
     def clone(self) -> "Adapter":
         """An independent copy on the CPU, free of autograd and of inference mode."""
         return Adapter({name: projection.clone() for name, projection in self.layers.items()}, self.facts)
@@ -100,21 +116,40 @@ class Adapter:
         return Adapter(self.layers, dataclasses.replace(self.facts, **changes))  # type: ignore[arg-type]
 
     def rounded(self) -> "Adapter":
-        """A copy whose learned halves are what the file will say, so that what is in memory and what is on disk never differ."""
+        """A copy whose learned parts are what the file will say, so that what is in memory and what is on disk never differ."""
         dtype = getattr(torch, self.facts.file_dtype)
         copy = self.clone()
         with torch.no_grad():
-            for projection in copy.layers.values():
-                projection.B.copy_(projection.B.to(dtype))
-                projection.D.copy_(projection.D.to(dtype))
+            for value in (getattr(projection, part) for part in self.parts() for projection in copy.layers.values()):
+                value.copy_(value.to(dtype))
         return copy
 
+    def compacted(self) -> "Adapter":
+        """A copy that holds only what it was taught, for a compact file; a half that was there to help it train becomes 0."""
+        copy = self.clone().with_facts(compact=True)
+        with torch.no_grad():
+            for projection in copy.layers.values():
+                for half in {self.facts.kind.content[0], self.facts.kind.style[0]} - set(self.facts.taught):
+                    getattr(projection, half).zero_()
+        return copy
+
+    def alone(self) -> str:
+        """``content`` or ``style`` where the adapter is an ordinary LoRA of that one: free, and the other's product is 0; else nothing."""
+        other = {"content": "B", "style": "A"}.get(self.facts.role)
+        if other is None or self.facts.kind.frozen():
+            return ""
+        return "" if any(getattr(projection, other).any() for projection in self.layers.values()) else self.facts.role
+
+    def parts(self) -> tuple[str, ...]:
+        """The learned parts that the adapter consists of: all, or its own where it stands :meth:`alone`."""
+        return self.facts.taught if self.alone() else self.facts.kind.learned()
+
     def digest(self) -> str:
-        """sha256 over the basis and the learned halves."""
-        digest = hashlib.sha256(f"{self.facts.basis}|{self.facts.start}|".encode())
+        """sha256 over the basis and the learned parts."""
+        digest, parts = hashlib.sha256(f"{self.facts.basis}|{self.facts.start}|".encode()), self.parts()
         for projection in self.layers.values():
-            for half in (projection.B, projection.D):
-                digest.update(half.detach().cpu().numpy().tobytes())
+            for part in parts:
+                digest.update(getattr(projection, part).detach().cpu().numpy().tobytes())
         return digest.hexdigest()
 
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -122,19 +157,22 @@ class Adapter:
         return {name: projection.shape for name, projection in self.layers.items()}
 
     def learned_numbers(self) -> int:
-        """How many numbers are learned (half of all)."""
-        return sum(projection.B.numel() + projection.D.numel() for projection in self.layers.values())
+        """How many numbers are learned."""
+        return self._numbers(self.facts.kind.learned())
 
     def frozen_numbers(self) -> int:
-        """How many numbers are frozen (the other half)."""
-        return sum(projection.A.numel() + projection.C.numel() for projection in self.layers.values())
+        """How many numbers are frozen."""
+        return self._numbers(self.facts.kind.frozen())
+
+    def _numbers(self, parts: Iterable[str]) -> int:
+        return sum(getattr(projection, part).numel() for part in parts for projection in self.layers.values())
 
 
 def basis_fingerprint(layers: Mapping[str, PartlyLearnableProjection]) -> str:
-    """sha256 over the frozen halves of all layers, by name: two adapters fit together exactly when these are equal."""
+    """sha256 over the basis of all layers, by name: two adapters fit together exactly when these are equal."""
     digest = hashlib.sha256()
     for name, projection in sorted(layers.items()):
         digest.update(f"{name}|{tuple(projection.A.shape)}|{tuple(projection.C.shape)}|".encode())
-        for half in (projection.A, projection.C):
-            digest.update(half.detach().cpu().numpy().tobytes())
+        for part in projection.basis():
+            digest.update(part)
     return digest.hexdigest()

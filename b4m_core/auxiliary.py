@@ -1,6 +1,6 @@
 """Auxiliary pictures, so that a half does not overfit to one partner: painted once by the base model itself, or the artist's own.
 
-A content training needs other styles, a style training other contents (the paper's multi-correspondence projection). The words below are
+A content training needs other styles, a style training other contents (the paper's correspondences). The words below are
 plain enough for every SDXL, the embedded model included.
 """
 
@@ -19,7 +19,7 @@ from .runs import content_key
 STYLES = ("watercolor", "comic", "mosaic", "neon", "oil painting", "line art")
 CONTENTS = ("house", "owl", "car", "robot", "tree", "cat")
 PLACES = ("on the grass", "on the beach", "in the snow", "on a wooden table", "in the forest", "on a road")
-MOST_SETS = 3
+MOST_SETS = 6
 
 
 def prompts_for(kind: str, sets: int, pictures: int) -> list[list[str]]:
@@ -88,7 +88,7 @@ def _is_picture(file: Path) -> bool:
 
 
 def own_auxiliary(folder: Path, pattern: str) -> tuple[PictureSet, ...]:
-    """The artist's own auxiliary pictures: every subfolder with pictures is one set, or else the folder itself; at most three."""
+    """The artist's own auxiliary pictures: every subfolder with pictures is one set, or else the folder itself; at most six."""
     subfolders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and holds_pictures(entry)) if folder.is_dir() else []
     return tuple(
         load_folder(entry, trigger="", class_word=entry.name.replace("_", " "), pattern=pattern, use_masks=False)

@@ -33,6 +33,10 @@ class BaseModel(Protocol):
         """sha256 over all weights that are really used: network, autoencoder, text encoders."""
 
     @property
+    def network_fingerprint(self) -> str:
+        """The network alone, the same for every way to load it (fingerprint.py)."""
+
+    @property
     def name(self) -> str:
         """What people call it."""
 

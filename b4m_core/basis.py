@@ -1,10 +1,11 @@
-"""The orthogonal break: the frozen halves A and C of a layer, the same numbers on every machine, for ever.
+"""The orthogonal break: the frozen parts A and C of a layer, the same numbers on every machine, for ever.
 
-A and C are disjoint rows of one matrix Q (N, r) with orthonormal columns, N = m//2 + n//2 (Xu et al., ACM TOG 44(2), 2025, "orthogonal
-prior"). Content and style are trained apart and fit together only because both draw the same Q, so Q is a pure function of (seed, layer
-name, shape, rank). Random normal numbers and a QR would differ in their last bits between processors and library versions. Ours is a cosine
-matrix (the orthonormal DCT-II) of which r columns are chosen, whose rows are shuffled and whose row signs are flipped: orthonormal by
-construction, as unstructured as the method needs, and made of integers (SHAKE-256, FIPS 202) and of correctly rounded constants alone.
+A and C are disjoint rows of one matrix Q (N, r) with orthonormal columns, N = m//2 + n//2 or, for full reach, m + n (Xu et al., ACM TOG
+44(2), 2025, "orthogonal prior"). Content and style are trained apart and fit together only because both draw the same Q, so Q is a pure
+function of (seed, layer name, shape, rank). Random normal numbers and a QR would differ in their last bits between processors and library
+versions. Ours is a cosine matrix (the orthonormal DCT-II) of which r columns are chosen, whose rows are shuffled and whose row signs are
+flipped: orthonormal by construction, as unstructured as the method needs, and made of integers (SHAKE-256, FIPS 202) and of correctly
+rounded constants alone.
 """
 
 import functools
@@ -57,12 +58,26 @@ def frozen_halves(out_features: int, in_features: int, rank: int, *, name: str, 
     rows_a, rows_c = out_features // 2, in_features // 2
     order = rows_a + rows_c
     if order > MOST_FEATURES:
-        raise B4MError(f"Layer {name} ({out_features} x {in_features}) is far larger than any of SDXL's: this is not an SDXL adapter.")
+        raise B4MError(f"Layer {name} is far larger than any of SDXL's: this is not an SDXL adapter.")
     if not 0 < rank < order:
-        raise B4MError(f"Rank {rank} does not fit layer {name} ({out_features} x {in_features}): choose a rank from 1 to {order - 1}.")
+        raise B4MError(f"Rank {rank} does not fit layer {name}: choose a rank from 1 to {order - 1}.")
     key = f"b4m basis {REVISION}|{seed}|{name}|{out_features}x{in_features}|{rank}"
     rows = np.argsort(_stream(key + "|rows", order), kind="stable")
     columns = 1 + np.argsort(_stream(key + "|columns", order - 1), kind="stable")[:rank]
     signs = np.where(_stream(key + "|signs", order) & 1, np.float32(1), np.float32(-1))
     q = _cosine_table(order)[(2 * rows[:, None] + 1) * columns[None, :] % (4 * order)] * signs[:, None]
     return torch.from_numpy(q[rows_c:].copy()), torch.from_numpy(q[:rows_c].T.copy())
+
+
+def frozen_whole(out_features: int, in_features: int, rank: int, *, name: str, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The frozen parts for full reach, A (out_features, rank) and C (rank, in_features): the halves of a layer twice as large."""
+    return frozen_halves(2 * out_features, 2 * in_features, rank, name=name, seed=seed)
+
+
+def orthogonal_readers(out_features: int, in_features: int, rank: int, *, name: str, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What content and style read at first in the free split, D and C (rank, in_features): disjoint rows of one C of full reach."""
+    most = (out_features + in_features - 1) // 2
+    if not 0 < rank <= most:
+        raise B4MError(f"Rank {rank} does not fit layer {name}: choose a rank from 1 to {most}.")
+    _, readers = frozen_whole(out_features, in_features, 2 * rank, name=name, seed=seed)
+    return readers[:rank].clone(), readers[rank:].clone()

@@ -35,16 +35,26 @@ class Batch(NamedTuple):
 class Batches:
     """Draws the batches of one training.
 
-    Every own row has one row of each partner set beside it, which shares its noise and its timestep (the paper's correspondences). When
-    ``partners_lead``, a partner set leads on every second micro-step: its next picture chooses the bucket.
+    Every own row has one row of each partner set beside it, which shares its noise and its timestep (the paper's correspondences); with
+    ``one_beside``, a single row, of a set chosen at random for every own row. When ``partners_lead``, a partner set leads on every second
+    micro-step: its next picture chooses the bucket.
     """
 
     def __init__(
-        self, own: SampleSet, partners: Sequence[SampleSet], *, batch: int, seed: int, timesteps: int, partners_lead: bool = False
+        self,
+        own: SampleSet,
+        partners: Sequence[SampleSet],
+        *,
+        batch: int,
+        seed: int,
+        timesteps: int,
+        partners_lead: bool = False,
+        one_beside: bool = False,
     ) -> None:
         self._sets = [own, *partners]
         self._leaders = list(range(len(self._sets))) if partners_lead else [0]
         self._batch, self._seed, self._timesteps = batch, seed, timesteps
+        self._one_beside = one_beside and bool(partners)
 
     def draw(self, index: int) -> Batch:
         """The batch of micro-step ``index``, counted from 0 over the whole run."""
@@ -53,8 +63,8 @@ class Batches:
         generator = _generator(self._seed, "rows", index)
         leading = self._in_turn(leader, turn)
         bucket = self._sets[leader].home[leading[0]]
-        rows = [leading if number == leader else self._beside(number, generator) for number in range(len(self._sets))]
-        samples = [self._sets[number].at[bucket, pick] for number, picks in enumerate(rows) for pick in picks]
+        rows = self._groups(leader, leading, generator)
+        samples = [self._sets[number].at[bucket, pick] for group in rows for number, pick in group]
         noise = torch.randn(self._batch, *samples[0].latents.shape, generator=generator)
         timesteps = torch.randint(self._timesteps, (self._batch,), generator=generator)
         groups = len(rows)
@@ -84,9 +94,24 @@ class Batches:
         filled = [members[place % len(members)] for place in range(-(-len(members) // self._batch) * self._batch)]
         return [filled[first : first + self._batch] for first in range(0, len(filled), self._batch)]
 
-    def _beside(self, number: int, generator: torch.Generator) -> list[int]:
-        """``batch`` pictures of a set that is led, at random."""
-        return torch.randint(len(self._sets[number].home), (self._batch,), generator=generator).tolist()
+    def _groups(self, leader: int, leading: list[int], generator: torch.Generator) -> list[list[tuple[int, int]]]:
+        """The rows as (set, picture), ``batch`` in a group: the own ones, then those beside them."""
+        if self._one_beside:
+            return [[(leader, pick) for pick in leading], [self._any(generator) for _ in range(self._batch)]]
+        numbers = range(len(self._sets))
+        return [
+            [(number, pick) for pick in (leading if number == leader else self._beside(number, generator, self._batch))]
+            for number in numbers
+        ]
+
+    def _any(self, generator: torch.Generator) -> tuple[int, int]:
+        """A picture of any partner set, at random."""
+        number = 1 + int(torch.randint(len(self._sets) - 1, (), generator=generator))
+        return number, self._beside(number, generator, 1)[0]
+
+    def _beside(self, number: int, generator: torch.Generator, count: int) -> list[int]:
+        """``count`` pictures of a set that is led, at random."""
+        return torch.randint(len(self._sets[number].home), (count,), generator=generator).tolist()
 
 
 def _generator(seed: int, purpose: str, number: int) -> torch.Generator:

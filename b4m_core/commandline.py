@@ -5,6 +5,7 @@ The same loop, the same settings and the same files as the nodes.
 
 import argparse
 import dataclasses
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -15,8 +16,9 @@ import torch
 import transformers
 from PIL import Image
 
+from .adapter import Adapter
 from .auxiliary import own_auxiliary, paint_auxiliary
-from .compose import merge
+from .compose import base_note, merge
 from .diffusers_folder import DiffusersFolder
 from .errors import B4MError
 from .files import load_adapter, save_adapter
@@ -34,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.set_verbosity_error()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("b4m").setLevel(logging.INFO)
     try:
         options.run(options)
     except B4MError as error:
@@ -59,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         _model_arguments(sub)
         sub.add_argument("--out", type=Path, required=True, help="the LoRA file to write")
         sub.add_argument("--store", type=Path, default=Path(".b4m/store"), help="where runs are kept")
+        sub.add_argument("--compact", action="store_true", help="write only what was taught: small, but for B4M's own loader only")
         sub.add_argument("--retrain", action="store_true", help="start anew even if this training was done before")
         _setting_arguments(sub)
         if role == "joint":
@@ -66,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         else:
             _picture_arguments(sub, "", CONTENT_PATTERN if role == "content" else STYLE_PATTERN)
             sub.add_argument("--auxiliary", type=Path, help="a folder of your own auxiliary pictures, one subfolder a set")
-            sub.add_argument("--auxiliary-sets", type=int, default=3, help="how many auxiliary sets the base model paints")
+            sub.add_argument("--auxiliary-sets", type=int, default=4, help="how many auxiliary sets the base model paints")
             sub.add_argument("--auxiliary-pictures", type=int, default=4, help="how many pictures it paints for each")
     generator = commands.add_parser("generate", help="paint a picture with an adapter")
     generator.set_defaults(run=_generate)
@@ -158,14 +163,17 @@ def _train_one(options: argparse.Namespace) -> None:
 
 def _train_together(options: argparse.Namespace) -> None:
     base = _base(options)
-    start = merge(load_adapter(options.content_adapter), load_adapter(options.style_adapter))
-    plan = Plan("together", _pictures(options, "content_"), (_pictures(options, "style_"),), _settings(options, base), start)
+    content, style = load_adapter(options.content_adapter), load_adapter(options.style_adapter)
+    start = merge(content, style)
+    _say_other_base(base, content, style)
+    settings = dataclasses.replace(_settings(options, base), **start.facts.common())
+    plan = Plan("together", _pictures(options, "content_"), (_pictures(options, "style_"),), settings, start)
     _run(plan, base, options)
 
 
 def _run(plan: Plan, base: DiffusersFolder, options: argparse.Namespace) -> None:
     adapter = train(plan, base, RunStore(options.store), _print_progress, retrain=options.retrain)
-    print(save_adapter(adapter, options.out))
+    print(save_adapter(adapter.compacted() if options.compact else adapter, options.out))
 
 
 def _print_progress(progress: Progress) -> None:
@@ -173,6 +181,12 @@ def _print_progress(progress: Progress) -> None:
         _, own, partner = progress.losses[-1]
         left = "" if progress.seconds_left is None else f", {progress.seconds_left:.0f} s left"
         print(f"step {progress.step} of {progress.total}: loss {own:.4f}, partners {partner:.4f}{left}", file=sys.stderr)
+
+
+def _say_other_base(base: DiffusersFolder, *adapters: Adapter) -> None:
+    for adapter in adapters:
+        for note in base_note(adapter, base.network_fingerprint, base.name):
+            print(f"note: {note}", file=sys.stderr)
 
 
 def _generate(options: argparse.Namespace) -> None:
@@ -184,8 +198,7 @@ def _generate(options: argparse.Namespace) -> None:
         raise B4MError(f"--size is {size}: choose a multiple of 32.")
     if options.adapter is not None:
         adapter = load_adapter(options.adapter)
-        if adapter.facts.base and adapter.facts.base != base.fingerprint:
-            print(f"note: this adapter was trained on {adapter.facts.base_name or 'another model'}, not on {base.name}.", file=sys.stderr)
+        _say_other_base(base, adapter)
         base.with_adapter(adapter, options.content, options.style)
     pixels = base.paint(options.prompt, width=size, height=size, seed=options.seed)
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -4,18 +4,20 @@ import dataclasses
 
 from .adapter import Adapter
 from .errors import B4MError
+from .fingerprint import surely_differ
 
 
 def merge(content: Adapter, style: Adapter) -> Adapter:
-    """U = [A; B of ``style``], V = [C, D of ``content``] (the start of stage two).
+    """The parts that ``content`` learned beside those that ``style`` did: U = [A; B], V = [C, D] (the start of stage two).
 
     Both keep what they learned, bit for bit; neither is changed. Raises :class:`B4MError` when the two were not made to fit: another rank,
-    another basis, another start, another base model, or the two inputs swapped.
+    another basis, split or start, or the two inputs swapped. Another base model is no reason (see :func:`base_note`).
     """
     _require_a_fit(content, style)
     merged = content.clone()
     for name, projection in merged.layers.items():
-        projection.B.data.copy_(style.layers[name].B.detach())
+        for part in projection.style:
+            getattr(projection, part).data.copy_(getattr(style.layers[name], part).detach())
     facts = dataclasses.replace(
         content.facts,
         role="merged",
@@ -23,10 +25,25 @@ def merge(content: Adapter, style: Adapter) -> Adapter:
         steps=content.facts.steps + style.facts.steps,
         settings={},
         losses=(),
+        compact=False,
         file_dtype=content.facts.file_dtype if content.facts.file_dtype == style.facts.file_dtype else "float32",
         parents=(_identity(content), _identity(style)),
     )
     return Adapter(merged.layers, facts)
+
+
+def base_note(adapter: Adapter, base: str, name: str) -> list[str]:
+    """A sentence for people when ``adapter`` was trained on another network than ``base``, called ``name``; else nothing.
+
+    No refusal: SDXL's fine-tunes are near enough to each other that a LoRA of one works on another, and artists use them so.
+    """
+    facts = adapter.facts
+    if not surely_differ(facts.base, base):
+        return []
+    return [
+        f"The {facts.role} adapter was trained on {facts.base_name or 'another model'} ({facts.base[-8:]}), not on {name or 'this model'} "
+        f"({base[-8:]}): it works here as well as those two models are alike."
+    ]
 
 
 def _identity(adapter: Adapter) -> str:
@@ -47,6 +64,10 @@ def _require_a_fit(content: Adapter, style: Adapter) -> None:
         )
     if left.rank != right.rank:
         raise B4MError(f"The content adapter has rank {left.rank} and the style adapter rank {right.rank}: train both with the same rank.")
+    if left.split != right.split:
+        raise B4MError(
+            f"The content adapter has the split {left.split} and the style adapter {right.split}: train both with the same split."
+        )
     if left.basis != right.basis:
         raise B4MError(
             f"The content adapter was trained on basis seed {left.basis_seed} and the style adapter on {right.basis_seed}: "
@@ -55,9 +76,4 @@ def _require_a_fit(content: Adapter, style: Adapter) -> None:
     if left.start != right.start:
         raise B4MError(
             f"The content adapter started as {left.start} and the style adapter as {right.start}: train both with the same start."
-        )
-    if left.base and right.base and left.base != right.base:
-        raise B4MError(
-            f"The content adapter was trained on {left.base_name or 'one model'} ({left.base[:8]}) and the style adapter on "
-            f"{right.base_name or 'another'} ({right.base[:8]}): train both on the same model, with the same LoRAs before it."
         )

@@ -10,14 +10,15 @@ from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from .adapter import Adapter
+from .adapter import Adapter, is_adapted
 from .compact_text import FILE as COMPACT
 from .compact_text import compact_state_dict
 from .errors import B4MError
+from .fingerprint import ROWS, network_fingerprint, sampled_layers
 from .objective import NoiseSchedule
 
 SDXL_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
@@ -81,6 +82,16 @@ class DiffusersFolder:
                 for piece in iter(lambda: opened.read(1 << 22), b""):
                     digest.update(piece)
         return digest.hexdigest()
+
+    @functools.cached_property
+    def network_fingerprint(self) -> str:
+        """See :class:`~b4m_core.base_model.BaseModel`. Read from the files, so that the compute dtype does not matter."""
+        with contextlib.ExitStack() as stack, _readable(self.name, "unet"):
+            files = [stack.enter_context(safe_open(file, "pt")) for file in sorted((self.folder / "unet").glob("*.safetensors"))]
+            keys = {key.removesuffix(".weight"): file for file in files for key in file.keys() if key.endswith(".weight")}
+            layers = {name: file.get_slice(f"{name}.weight") for name, file in keys.items() if is_adapted(name)}
+            shapes = {name: layer.get_shape() for name, layer in layers.items()}
+            return network_fingerprint(shapes, {name: layers[name][:ROWS] for name in sampled_layers(layers)})
 
     @property
     def native_size(self) -> int:

@@ -1,4 +1,8 @@
-"""What an adapter says about itself: the facts in the header of its file."""
+"""What an adapter says about itself: the facts in the header of its file.
+
+Format 2 added what is in :data:`ADDED`. A file that has no need of it is written as format 1, the same bytes as ever, which every version
+of B4M reads.
+"""
 
 import dataclasses
 import json
@@ -7,10 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import B4MError
+from .projection import PartlyLearnableProjection
+from .splits import projection_of
 
-FORMAT = 1
+FORMAT = 2
 ROLES = ("content", "style", "together", "merged")
 FILE_DTYPES = ("float32", "float16", "bfloat16")
+ADDED: dict[str, Any] = {"split": "halves", "compact": False}
+"""The facts that format 1 does not know, as it means them."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +39,9 @@ class Facts:
     """The facts of one adapter. All of them go into the file and come back out of it.
 
     ``role`` is one of :data:`ROLES`; ``basis`` is the fingerprint of the frozen halves, which must agree for a merge; ``base`` is the
-    fingerprint of the weights it was trained on; ``losses`` are (step, own loss, partner loss), thinned out; ``file_dtype`` is the
-    dtype of the tensors in the file.
+    fingerprint of the network it was trained on (fingerprint.py); ``losses`` are (step, own loss, partner loss), thinned out;
+    ``file_dtype`` is the dtype of the tensors in the file; ``split`` is a name in splits.py; ``compact`` tells a file that holds the taught
+    halves alone.
     """
 
     role: str
@@ -50,7 +59,8 @@ class Facts:
     losses: tuple[tuple[float, ...], ...] = ()
     parents: tuple[str, ...] = ()
     file_dtype: str = "float32"
-    format: int = FORMAT
+    split: str = "halves"
+    compact: bool = False
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -59,27 +69,45 @@ class Facts:
             raise B4MError(f"Unknown file dtype {self.file_dtype!r}: choose one of {', '.join(FILE_DTYPES)}.")
 
     @property
-    def factor_rank(self) -> int:
-        """The rank of the LoRA in the file: without the constant A C it takes two factors of ``rank`` side by side."""
-        return self.rank if self.start == "published" else 2 * self.rank
+    def kind(self) -> type[PartlyLearnableProjection]:
+        """The projection of ``split``. Raises :class:`B4MError` for an unknown one."""
+        return projection_of(self.split)
+
+    def factor_rank(self, alone: str = "") -> int:
+        """The rank of the LoRA in the file: without the constant A C it takes two factors of ``rank``, or one for a concept ``alone``."""
+        return self.rank if alone or self.start == "published" else 2 * self.rank
+
+    def common(self) -> dict[str, Any]:
+        """What a content and a style must have in common to fit together, by the names that settings have for it."""
+        return {name: getattr(self, name) for name in ("rank", "basis_seed", "start", "split")}
+
+    @property
+    def taught(self) -> tuple[str, ...]:
+        """The parts that this adapter was made for, a content's or a style's; what else it holds was a help while it trained."""
+        return {"content": self.kind.content, "style": self.kind.style}.get(self.role, self.kind.learned())
 
     def to_json(self) -> str:
         """The facts as canonical JSON: equal facts give equal text."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        raw = dataclasses.asdict(self)
+        added = {name: raw.pop(name) for name in ADDED}
+        raw |= {"format": 1} if added == ADDED else {"format": FORMAT, **added}
+        return json.dumps(raw, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Facts":
         """The facts back from :meth:`to_json`. Raises :class:`B4MError` for anything else."""
         try:
             raw = json.loads(text)
-            version = int(raw["format"])
+            version = raw.pop("format")
+            if type(version) is not int or version < 1:
+                raise TypeError(f"format is {version!r}")
             if version > FORMAT:
                 raise B4MError(f"This adapter was written by a newer B4M (format {version}, this one reads up to {FORMAT}): update B4M.")
             for side in ("content", "style"):
                 raw[side] = None if raw[side] is None else Concept(**{**raw[side], "prompts": tuple(map(str, raw[side]["prompts"]))})
             raw["losses"] = tuple(tuple(map(float, row)) for row in raw["losses"])
             raw["parents"] = tuple(map(str, raw["parents"]))
-            facts = cls(**raw)
+            facts = cls(**{**ADDED, **raw})
             _require_types(facts)
             return facts
         except B4MError:
@@ -91,21 +119,23 @@ class Facts:
         """The facts as a few lines for people."""
         lines = [
             f"{self.role} adapter, rank {self.rank}, {self.steps} steps",
-            f"base model: {self.base_name or 'unknown'} ({self.base[:12] or '-'})",
+            f"base model: {self.base_name or 'unknown'} ({self.base[-12:] or '-'})",
         ]
         for side, concept in (("content", self.content), ("style", self.style)):
             if concept is not None:
                 lines.append(f"{side}: {concept.words() or '-'}")
                 lines += [f"  prompt: {prompt}" for prompt in concept.prompts[:4]]
-        lines.append(f"basis: seed {self.basis_seed}, {self.basis[:12]}, start {self.start}")
+        lines.append(f"basis: seed {self.basis_seed}, {self.basis[:12]}, start {self.start}, split {self.split}")
+        if self.compact:
+            lines.append("compact: only what was taught is in the file, the rest is drawn again")
         lines += [f"{key.replace('_', ' ')}: {value}" for key, value in sorted(self.settings.items())]
         if self.losses:
             lines.append(f"loss: {self.losses[0][1]:.4f} at first, {self.losses[-1][1]:.4f} at last")
         return "\n".join(lines)
 
 
-_TYPES: dict[str, type] = {"rank": int, "basis_seed": int, "steps": int, "format": int, "settings": dict}
-_TEXTS = ("role", "basis", "start", "base", "base_name", "prediction", "file_dtype")
+_TYPES: dict[str, type] = {"rank": int, "basis_seed": int, "steps": int, "settings": dict, "compact": bool}
+_TEXTS = ("role", "basis", "start", "base", "base_name", "prediction", "file_dtype", "split")
 
 
 def _require_types(facts: Facts) -> None:
@@ -117,5 +147,5 @@ def _require_types(facts: Facts) -> None:
     for concept in (facts.content, facts.style):
         if concept is not None and not (isinstance(concept.trigger, str) and isinstance(concept.class_word, str)):
             raise TypeError("a trigger or class word is not text")
-    if facts.rank < 1 or facts.format < 1 or facts.steps < 0 or not all(math.isfinite(value) for row in facts.losses for value in row):
+    if facts.rank < 1 or facts.steps < 0 or not all(math.isfinite(value) for row in facts.losses for value in row):
         raise ValueError("a number is out of range")

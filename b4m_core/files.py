@@ -1,5 +1,6 @@
 """Adapters on disk: an ordinary SDXL LoRA that any loader reads, with the B4M facts in its header.
 
+A compact adapter (``facts.compact``) is written as its taught halves alone (taught_halves.py), for B4M's own loader. The LoRA:
 Tensors: kohya's key names, ``lora_up.weight`` (m, k), ``lora_down.weight`` (k, n), ``alpha`` = k, so that every loader's scale is 1.
 Header: ``b4m`` (the facts as JSON), ``b4m.sha256`` (over those facts and the tensor data; safetensors itself has no checksum) and the
 ``modelspec.*``, ``ss_*`` and ``sshs_*`` keys that other tools show. No dates: equal adapters give equal bytes.
@@ -17,6 +18,7 @@ from .errors import B4MError
 from .facts import Concept, Facts
 from .names import kohya_key, module_path
 from .projection import PartlyLearnableProjection
+from .taught_halves import finite_tensor, layers_of, taught_halves
 
 UP, DOWN, ALPHA = ".lora_up.weight", ".lora_down.weight", ".alpha"
 
@@ -25,26 +27,29 @@ def lora_state_dict(adapter: Adapter, content: float = 1.0, style: float = 1.0) 
     """The adapter as the tensors of a kohya LoRA, CPU, in the adapter's file dtype, with the two strengths worked in."""
     dtype = getattr(torch, adapter.facts.file_dtype)
     tensors: dict[str, Tensor] = {}
+    rank, alone = adapter.facts.rank, adapter.alone()
+    shown = {"content": slice(rank), "style": slice(rank, None)}.get(alone, slice(None))
     with torch.inference_mode(False), torch.no_grad():
         for name, projection in adapter.layers.items():
             up, down = projection.lora_factors(content, style)
             key = kohya_key(name)
-            tensors[key + UP] = up.detach().cpu().to(dtype).contiguous()
-            tensors[key + DOWN] = down.detach().cpu().to(dtype).contiguous()
-            tensors[key + ALPHA] = torch.tensor(float(up.shape[1]))  # float32: bfloat16 would round a large rank
+            tensors[key + UP] = up[:, shown].detach().cpu().to(dtype).contiguous()
+            tensors[key + DOWN] = down[shown].detach().cpu().to(dtype).contiguous()
+            tensors[key + ALPHA] = torch.tensor(float(tensors[key + UP].shape[1]))  # float32: bfloat16 would round a large rank
     return tensors
 
 
 def save_adapter(adapter: Adapter, path: str | Path) -> Path:
     """Write ``adapter`` to ``path`` and read it back before it counts. Raises :class:`B4MError`; an older file then stays as it was."""
     path = Path(path)
-    tensors = lora_state_dict(adapter)
+    tensors = taught_halves(adapter) if adapter.facts.compact else lora_state_dict(adapter)
     bad = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
     if bad is not None:
         raise B4MError(
             f"{path.name} was not saved: its layer {bad} holds values that are not numbers; train again with a lower learning rate."
         )
-    write_container(path, tensors, adapter.facts.to_json(), lambda data_sha256: _other_tools(adapter.facts, path.stem, data_sha256))
+    rank = adapter.facts.factor_rank(adapter.alone())
+    write_container(path, tensors, adapter.facts.to_json(), lambda data_sha256: _other_tools(adapter.facts, rank, path.stem, data_sha256))
     return path
 
 
@@ -53,11 +58,8 @@ def load_adapter(path: str | Path) -> Adapter:
     path = Path(path)
     text, tensors = read_container(path)
     facts = Facts.from_json(text)
-    layers: dict[str, PartlyLearnableProjection] = {}
     with torch.inference_mode(False):
-        for key in (key.removesuffix(UP) for key in tensors if key.endswith(UP)):
-            name = module_path(key)
-            layers[name] = _projection(name, _factor(tensors, key + UP, path.name), _factor(tensors, key + DOWN, path.name), facts)
+        layers = layers_of(tensors, facts, path.name) if facts.compact else _layers_of_lora(tensors, facts, path.name)
     if basis_fingerprint(layers) != facts.basis:
         raise B4MError(f"{path.name} was made on another basis than this version of B4M draws: train it again.")
     return Adapter(layers, facts)
@@ -68,35 +70,44 @@ def read_facts(path: str | Path) -> Facts:
     return Facts.from_json(read_text(Path(path)))
 
 
-def _factor(tensors: dict[str, Tensor], key: str, shown: str) -> Tensor:
-    factor = tensors.get(key)
-    if factor is None or not factor.is_floating_point() or not torch.isfinite(factor).all():
-        raise B4MError(f"{shown} is damaged: its {key} is missing or holds values that are not numbers; download or train it again.")
-    return factor
+def _layers_of_lora(tensors: dict[str, Tensor], facts: Facts, shown: str) -> dict[str, PartlyLearnableProjection]:
+    layers = {}
+    for key in (key.removesuffix(UP) for key in tensors if key.endswith(UP)):
+        name = module_path(key)
+        layers[name] = _projection(name, finite_tensor(tensors, key + UP, shown), finite_tensor(tensors, key + DOWN, shown), facts)
+    return layers
 
 
 def _projection(name: str, up: Tensor, down: Tensor, facts: Facts) -> PartlyLearnableProjection:
-    if up.ndim != 2 or down.ndim != 2 or up.shape[1] != facts.factor_rank or down.shape[0] != facts.factor_rank:
+    alone = _alone(up, facts)
+    rank = facts.factor_rank(alone)
+    if up.ndim != 2 or down.ndim != 2 or up.shape[1] != rank or down.shape[0] != rank:
         raise B4MError(f"Layer {name} has factors of shape {tuple(up.shape)} and {tuple(down.shape)}, which do not fit rank {facts.rank}.")
-    projection = PartlyLearnableProjection(len(up), down.shape[1], facts.rank, name=name, seed=facts.basis_seed, start=facts.start)
-    with torch.no_grad():
-        projection.B.copy_(up[len(projection.A) :, -facts.rank :])
-        projection.D.copy_(down[: facts.rank, projection.C.shape[1] :])
+    projection = facts.kind(len(up), down.shape[1], facts.rank, name=name, seed=facts.basis_seed, start=facts.start)
+    projection.take(up, down, alone)
     return projection
 
 
-def _other_tools(facts: Facts, title: str, data_hash: str) -> dict[str, str]:
+def _alone(up: Tensor, facts: Facts) -> str:
+    """Whether the factors are those of one concept alone (Adapter.alone), told by their rank: its name, else nothing."""
+    one = facts.role in ("content", "style") and not facts.kind.frozen() and up.ndim == 2 and up.shape[1] == facts.rank
+    return facts.role if one else ""
+
+
+def _other_tools(facts: Facts, rank: int, title: str, data_hash: str) -> dict[str, str]:
     """The header keys that ComfyUI's, A1111's and the LoRA managers' model cards show."""
     concepts = [concept for concept in (facts.content, facts.style) if concept is not None]
     words = [concept.words() for concept in concepts]
     resolution = str(facts.settings.get("resolution", ""))
+    kind = "b4m-compact" if facts.compact else "lora"
+    hint = "It holds only what was taught: load it with B4M." if facts.compact else "In ComfyUI, B4M's own loader has two sliders."
     entries = {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
+        "modelspec.architecture": f"stable-diffusion-xl-v1-base/{kind}",
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
         "modelspec.title": title,
         "modelspec.description": f"B4M {facts.role} adapter, trained on {facts.base_name or 'SDXL'}",
-        "modelspec.usage_hint": "Use the trigger words; in ComfyUI, B4M's own loader has a content and a style slider.",
+        "modelspec.usage_hint": f"Use the trigger words. {hint}",
         "modelspec.trigger_phrase": ", ".join(filter(None, words)),
         "modelspec.tags": f"b4m, {facts.role}",
         "modelspec.prediction_type": "v" if facts.prediction == "v_prediction" else "epsilon",
@@ -104,9 +115,9 @@ def _other_tools(facts: Facts, title: str, data_hash: str) -> dict[str, str]:
         "ss_base_model_version": "sdxl_base_v1-0",
         "ss_v2": "False",
         "ss_output_name": title,
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": str(facts.factor_rank),
-        "ss_network_alpha": str(float(facts.factor_rank)),
+        "ss_network_module": kind if facts.compact else "networks.lora",
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": str(float(rank)),
         "ss_sd_model_name": facts.base_name,
         "ss_steps": str(facts.steps),
         "ss_seed": str(facts.settings.get("seed", "")),

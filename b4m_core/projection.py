@@ -7,10 +7,12 @@ For a weight W (m, n), with up U = [A; B] and down V = [C, D] of rank r (Xu et a
     the other outputs      B C                B D        <- B C is B alone: style; both meet in B D
 
 A and C are frozen (basis.py), B and D are learned. ``published`` keeps the constant A C, as the published code does; ``zero_start`` leaves
-it out and starts the learned halves at 0, so that the base model is undisturbed until it has learned something.
+it out and starts the learned halves at 0, so that the base model is undisturbed until it has learned something. The other splits, in which
+both reach over every row and column and nothing meets, are in full_reach.py and free_reach.py.
 """
 
 import hashlib
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from .basis import frozen_halves
 from .errors import B4MError
 from .row_split import ALL_ROWS, Rows, RowSplitBranch
 
+PARTS = ("A", "B", "C", "D")
 STARTS = ("zero_start", "published")
 
 
@@ -31,24 +34,49 @@ class PartlyLearnableProjection(nn.Module):
     with standard deviation 1/r, A C kept). Raises :class:`B4MError` for a rank that does not fit.
     """
 
+    two_products: ClassVar[bool] = False  # B and D are parts of one product U V
+    content: ClassVar[tuple[str, ...]] = ("D",)  # what a content learns, and what a style does
+    style: ClassVar[tuple[str, ...]] = ("B",)
     A: Tensor
+    B: nn.Parameter
     C: Tensor
+    D: nn.Parameter
 
     def __init__(self, out_features: int, in_features: int, rank: int, *, name: str, seed: int = 0, start: str = "zero_start") -> None:
         super().__init__()
         if start not in STARTS:
             raise B4MError(f"Unknown start {start!r} for layer {name}: choose one of {', '.join(STARTS)}.")
         a, c = frozen_halves(out_features, in_features, rank, name=name, seed=seed)
-        self.register_buffer("A", a, persistent=False)
-        self.register_buffer("C", c, persistent=False)
-        self.B = nn.Parameter(torch.zeros(out_features - len(a), rank))
-        self.D = nn.Parameter(torch.zeros(rank, in_features - c.shape[1]))
-        self.name, self.rank, self.keeps_corner = name, rank, start == "published"
+        self._begin(name, seed, a, torch.zeros(out_features - len(a), rank), c, torch.zeros(rank, in_features - c.shape[1]))
+        self.keeps_corner = start == "published"
         if self.keeps_corner:
             digest = hashlib.sha256(f"b4m start|{seed}|{name}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
             with torch.no_grad():
                 self.D.normal_(std=1 / rank, generator=generator)
+
+    def _begin(self, name: str, seed: int, *parts: Tensor) -> None:
+        """Hold A, B, C and D: parameters where they are learned, else buffers."""
+        self.name, self.seed, self.rank, self.keeps_corner = name, seed, parts[0].shape[1], False
+        for part, value in zip(PARTS, parts, strict=True):
+            if part in self.learned():
+                self.register_parameter(part, nn.Parameter(value))
+            else:
+                self.register_buffer(part, value, persistent=False)
+
+    @classmethod
+    def learned(cls) -> tuple[str, ...]:
+        """The parts that are learned, content's or style's."""
+        return tuple(part for part in PARTS if part in cls.content + cls.style)
+
+    @classmethod
+    def frozen(cls) -> tuple[str, ...]:
+        """The other parts."""
+        return tuple(part for part in PARTS if part not in cls.learned())
+
+    def basis(self) -> tuple[bytes, ...]:
+        """What all adapters that fit together share: the frozen parts."""
+        return tuple(part.detach().cpu().numpy().tobytes() for part in (self.A, self.C))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -57,14 +85,11 @@ class PartlyLearnableProjection(nn.Module):
 
     def clone(self) -> "PartlyLearnableProjection":
         """An independent copy on the CPU, free of autograd and of inference mode."""
-        copy = PartlyLearnableProjection.__new__(PartlyLearnableProjection)
+        copy = type(self).__new__(type(self))
         nn.Module.__init__(copy)
         with torch.inference_mode(False), torch.no_grad():
-            for frozen in ("A", "C"):
-                copy.register_buffer(frozen, getattr(self, frozen).detach().cpu().clone(), persistent=False)
-            for learned in ("B", "D"):
-                copy.register_parameter(learned, nn.Parameter(getattr(self, learned).detach().cpu().clone()))
-        copy.name, copy.rank, copy.keeps_corner = self.name, self.rank, self.keeps_corner
+            copy._begin(self.name, self.seed, *(getattr(self, part).detach().cpu().clone() for part in PARTS))
+        copy.keeps_corner = self.keeps_corner
         return copy
 
     def up(self) -> Tensor:
@@ -89,6 +114,12 @@ class PartlyLearnableProjection(nn.Module):
         lower = torch.cat([torch.zeros_like(learned_up), learned_up], dim=1)
         down = torch.cat([torch.cat([corner * self.C, learned_down], dim=1), torch.cat([self.C, learned_down], dim=1)])
         return torch.cat([upper, lower]), down
+
+    @torch.no_grad()
+    def take(self, up: Tensor, down: Tensor, alone: str = "") -> None:
+        """Learn what a LoRA of :meth:`lora_factors` at full strength says; ``alone`` = content or style where it holds that one only."""
+        self.B.copy_(up[-len(self.B) :, -self.rank :])  # in either frozen split B ends in the last row and column of up, D in down's last
+        self.D.copy_(down[: self.rank, -self.D.shape[1] :])
 
     def delta_weight(self, content: float = 1.0, style: float = 1.0) -> Tensor:
         """What is added to W, (m, n), with the content and the style strength."""

@@ -7,12 +7,14 @@ For a low-rank product U V the preconditioned gradients are (Zhang and Pilanci, 
 which makes the step of U V independent of how the product is split between U and V. AdamW's moments are then taken of these.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.adamw import adamw
 
 _LEAST_GRAM = 1e-12
 
@@ -20,11 +22,15 @@ _LEAST_GRAM = 1e-12
 def gram_inverse(gram: Tensor, damping: float) -> Tensor:
     """(gram + d I)^-1 for gram (..., r, r), d = ``damping`` times the mean of its diagonal, by one batched Cholesky.
 
-    Relative damping keeps a zero or rank-deficient factor invertible without knowing its scale.
+    Relative damping keeps a zero or rank-deficient factor invertible without knowing its scale. A graphics card is not waited for.
     """
     scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=_LEAST_GRAM)
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.cholesky_inverse(torch.linalg.cholesky(gram + (damping * scale)[..., None, None] * identity))
+    lower, _ = torch.linalg.cholesky_ex(gram + (damping * scale)[..., None, None] * identity)
+    if not gram.is_cuda:
+        return torch.cholesky_inverse(lower)
+    root = torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False)  # there cholesky_inverse takes one matrix at a time
+    return torch.matmul(root.mT, root)
 
 
 class RiemannianAdamW(Optimizer):
@@ -59,34 +65,65 @@ class RiemannianAdamW(Optimizer):
     @torch.no_grad()
     def preconditioned(self, index: int) -> tuple[Tensor | None, Tensor | None]:
         """The preconditioned gradients of pair ``index``, before Adam's moments."""
-        up, down = self.param_groups[index]["params"]
-        damping = self.param_groups[index]["damping"]
-        up_gram, down_gram = up.mT @ up, down @ down.mT
-        rest = self._frozen_grams[index]
-        if rest is not None:
-            up_gram, down_gram = up_gram + rest[0], down_gram + rest[1]
-        up_gradient = None if up.grad is None else up.grad @ gram_inverse(down_gram, damping)
-        down_gradient = None if down.grad is None else gram_inverse(up_gram, damping) @ down.grad
-        return up_gradient, down_gradient
+        return self._all_preconditioned([index])[0]
+
+    def _all_preconditioned(self, indices: Sequence[int]) -> list[tuple[Tensor | None, Tensor | None]]:
+        """The same for several pairs, with all Grams of one size and one damping inverted at once."""
+        wanted: dict[tuple[int, float], list[tuple[int, int, Tensor]]] = defaultdict(list)
+        for index in indices:
+            group = self.param_groups[index]
+            up, down = group["params"]
+            rest = self._frozen_grams[index]
+            for half, factor in enumerate((up, down)):
+                if factor.grad is not None:
+                    gram = up.mT @ up if half else down @ down.mT
+                    gram = gram if rest is None else gram + rest[1 - half]
+                    wanted[gram.shape[-1], group["damping"]].append((index, half, gram))
+        found: dict[tuple[int, int], Tensor] = {}
+        for (size, damping), grams in wanted.items():
+            inverses = gram_inverse(torch.cat([gram.reshape(-1, size, size) for *_, gram in grams]), damping)
+            parts = torch.split(inverses, [gram.numel() // size**2 for *_, gram in grams])
+            for (index, half, gram), inverse in zip(grams, parts, strict=True):
+                gradient = self.param_groups[index]["params"][half].grad
+                inverse = inverse.view(gram.shape)
+                found[index, half] = inverse @ gradient if half else gradient @ inverse
+        return [(found.get((index, 0)), found.get((index, 1))) for index in indices]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step. Both gradients of a pair are preconditioned before either factor moves. Returns what ``closure`` returns."""
+        """One step. All gradients are preconditioned before any factor moves. Returns what ``closure`` returns."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for index, group in enumerate(self.param_groups):
-            for factor, gradient in zip(group["params"], self.preconditioned(index), strict=True):
-                if gradient is not None:
+        gradients = self._all_preconditioned(range(len(self.param_groups)))
+        for group, pair in zip(self.param_groups, gradients, strict=True):
+            moving = [(factor, gradient) for factor, gradient in zip(group["params"], pair, strict=True) if gradient is not None]
+            for factor, _ in moving:
+                if not self.state[factor]:
+                    counter = torch.zeros((), device=factor.device if factor.is_cuda else "cpu")
+                    self.state[factor] = {"step": counter, "exp_avg": torch.zeros_like(factor), "exp_avg_sq": torch.zeros_like(factor)}
+            if moving and moving[0][0].is_cuda:
+                self._fused(moving, group)
+            else:
+                for factor, gradient in moving:
                     self._adamw(factor, gradient, group)
         return loss
+
+    def _fused(self, moving: Sequence[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
+        """The sums of :meth:`_adamw` in one launch, without waiting for the card."""
+        factors = [factor for factor, _ in moving]
+        first, second, counts = ([self.state[factor][name] for factor in factors] for name in ("exp_avg", "exp_avg_sq", "step"))
+        beta1, beta2 = group["betas"]
+        adamw(
+            factors, [torch.empty_like(factor).copy_(gradient) for factor, gradient in moving], first, second, [], counts,
+            fused=True, amsgrad=False, beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
+            maximize=False,
+        )  # fmt: skip
 
     def _adamw(self, factor: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         (beta1, beta2), lr = group["betas"], group["lr"]
         state = self.state[factor]
-        if not state:
-            state.update(step=torch.zeros(()), exp_avg=torch.zeros_like(factor), exp_avg_sq=torch.zeros_like(factor))
         state["step"] += 1
         count = float(state["step"])
         state["exp_avg"].lerp_(gradient, 1 - beta1)

@@ -6,21 +6,29 @@ from typing import Any
 from .errors import B4MError
 from .facts import FILE_DTYPES
 from .projection import STARTS
+from .splits import projection_of
 
+CORRESPONDENCES = ("keep", "partner")
 _MOST = 1e9  # far beyond sense, far below what float32 can hold
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Everything about a training but its pictures and its base model. The defaults are the paper's for SDXL.
+    """Everything about a training but its pictures and its base model.
 
-    ``steps`` optimiser steps of ``accumulation`` micro-steps of ``batch`` own pictures each (with one row per auxiliary set beside every
-    own row); ``learning_rate`` moves the half that is being taught, ``partner_learning_rate`` the other one; ``resolution`` is the side of
-    the square whose area all buckets have, in pixels; ``clip`` bounds the gradient norm of each half; ``damping`` is the Riemannian one.
+    ``steps`` optimiser steps of ``accumulation`` micro-steps of ``batch`` own pictures each; ``learning_rate`` moves what is being taught;
+    ``resolution`` is the side of the square whose area all buckets have, in pixels; ``clip`` bounds the gradient norm of each part;
+    ``damping`` is the Riemannian one; ``split`` is a name in splits.py, and ``start`` = published belongs to ``halves`` alone.
+    ``correspondence`` says what auxiliary pictures are for: ``keep``, one row of them beside every own row holds what is being taught to
+    the base model's own prediction there; ``partner``, the paper's, one row of each set moves the other half, at
+    ``partner_learning_rate``.
+
+    The defaults won on the embedded model; rank and rate for SDXL itself are not measured. The paper's are split = halves, start =
+    published, correspondence = partner, rank = 64.
     """
 
     steps: int = 1000
-    rank: int = 64
+    rank: int = 32
     learning_rate: float = 1e-4
     partner_learning_rate: float = 1e-5
     weight_decay: float = 1e-2
@@ -33,6 +41,8 @@ class TrainingSettings:
     seed: int = 0
     basis_seed: int = 0
     start: str = "zero_start"
+    split: str = "free"
+    correspondence: str = "keep"
     file_dtype: str = "float16"
 
     def __post_init__(self) -> None:
@@ -49,6 +59,11 @@ class TrainingSettings:
             raise B4MError(f"resolution is {self.resolution}: choose a multiple of 32 from 64 up, such as 512, 768 or 1024.")
         if self.start not in STARTS:
             raise B4MError(f"start is {self.start!r}: choose one of {', '.join(STARTS)}.")
+        projection_of(self.split)
+        if self.correspondence not in CORRESPONDENCES:
+            raise B4MError(f"correspondence is {self.correspondence!r}: choose one of {', '.join(CORRESPONDENCES)}.")
+        if self.start == "published" and self.split != "halves":
+            raise B4MError("start = published belongs to split = halves: choose that split, or zero_start.")
         if self.file_dtype not in FILE_DTYPES:
             raise B4MError(f"file_dtype is {self.file_dtype!r}: choose one of {', '.join(FILE_DTYPES)}.")
 

@@ -1,8 +1,9 @@
 """The training loop: one for content, style and both together.
 
 ``train`` says what a training is; ``_Loop.run`` reads as its story. Every micro-step is one batch, one forward and one backward pass
-(row_split.py); every optimiser step is a pure function of its number, the weights and the moments, so that a run that was cancelled or
-killed goes on to the same bytes.
+(row_split.py), done by one of two steps with the same sums (fast/step.py); every optimiser step is a pure function of its number, the
+weights and the moments, so that a run that was cancelled or killed goes on to the same bytes. A graphics card is left to work ahead: it is
+waited for once in an optimiser step.
 """
 
 import contextlib
@@ -19,27 +20,29 @@ from torch import Tensor
 
 from .adapter import Adapter
 from .base_model import BaseModel
-from .batches import Batch, Batches
+from .batches import Batches
 from .errors import B4MError
 from .facts import Concept, Facts
-from .objective import NoiseSchedule, row_losses
+from .fast.kinds import kinds
+from .fast.network import is_written_out
+from .fast.step import FastStep, PlainStep, Step
+from .objective import NoiseSchedule
 from .pictures import PictureSet
 from .runs import Run, RunStore, content_key
 from .samples import encode_sets
 from .settings import TrainingSettings
-from .stacks import stack_layers
+from .stacks import Stack, stack_layers
 from .trainings import training
 
 SAVE_SECONDS = 60.0
 KEPT_LOSSES = 200
-HALVES = ("up", "down")
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is to be trained: the role (a row of trainings.py), the own pictures, the partners' pictures, the settings.
 
-    ``content`` and ``style`` start from a fresh adapter, with up to three auxiliary sets as partners; ``together`` starts from ``start``,
+    ``content`` and ``style`` start from a fresh adapter, with auxiliary sets as partners; ``together`` starts from ``start``,
     the merged adapter, with the content pictures as own and the style pictures as its one partner.
     """
 
@@ -50,7 +53,7 @@ class Plan:
     start: Adapter | None = None
 
     def __post_init__(self) -> None:
-        training(self.role)
+        training(self.role, self.settings.correspondence)
         if self.role == "together" and (self.start is None or len(self.partners) != 1):
             raise B4MError("Training together needs a content adapter, a style adapter and the pictures of both.")
 
@@ -106,7 +109,7 @@ def train(plan: Plan, base: BaseModel, store: RunStore, watch: Watch = lambda pr
             run.clear()
         adapter = run.finished()
         if adapter is None:
-            with torch.inference_mode(False), torch.enable_grad(), _deterministic():
+            with torch.inference_mode(False), torch.enable_grad(), _repeatable(base.device):
                 adapter = _Loop(plan, base, run, watch).run()
         return adapter
 
@@ -116,7 +119,7 @@ class _Loop:
 
     def __init__(self, plan: Plan, base: BaseModel, run: Run, watch: Watch) -> None:
         self.plan, self.settings, self.run_folder, self.watch = plan, plan.settings, run, watch
-        self.row = training(plan.role)
+        self.row = training(plan.role, plan.settings.correspondence)
         self.schedule: NoiseSchedule = base.schedule
         sets = [plan.own.with_flips() if self.settings.flip else plan.own, *plan.partners]
         own, *partners = encode_sets(base, sets, self.settings.resolution, all_lead=self.row.partners_lead, watch=self._encoding)
@@ -127,23 +130,26 @@ class _Loop:
             seed=self.settings.seed,
             timesteps=len(self.schedule),
             partners_lead=self.row.partners_lead,
+            one_beside=self.row.keeps,
         )
-        self.unet = base.unet
-        self.device, self.dtype = base.device, base.dtype
+        self.unet, self.device = base.unet, base.device
         self.adapter = _first_adapter(plan, base)
-        self.stacks = stack_layers(self.adapter, self.device)
-        self.moved = HALVES if partners else tuple(self.row.own)
+        kind = self.adapter.facts.kind
+        self.fast = self.device.type == "cuda" and is_written_out(self.unet)
+        self.stacks = self._stacks()
+        self.moved = self.row.moved(kind, partners=bool(partners))
         for stack in self.stacks:
-            for half in set(HALVES) - set(self.moved):
-                getattr(stack, half).grad = None  # nobody teaches it, so not even weight decay may touch it
+            for part in set(kind.learned()) - set(self.moved):
+                stack.rest(part)
         self.optimiser = self.row.optimiser(self.stacks, self.settings)
         self.step, self.consistent = 0, True
         self.losses: list[tuple[float, float, float]] = []
+        self.prepared: tuple[int, dict[str, Tensor], int] | None = None
         self.durations: deque[float] = deque(maxlen=30)
 
     def run(self) -> Adapter:
         self._resume()
-        self.adapter.attach(self.unet)
+        self.micro_step = self._make_step()
         try:
             saved = time.monotonic()
             while self.step < self.settings.steps:
@@ -160,31 +166,43 @@ class _Loop:
                 self._save()
             raise
         finally:
-            self.adapter.detach()
-            self.unet.disable_gradient_checkpointing()  # type: ignore[operator]
+            self.micro_step.close()
+
+    def _stacks(self) -> list[Stack]:
+        """The learned halves, in the order that the step needs."""
+        if not self.fast:
+            return stack_layers(self.adapter, self.device)
+        self.adapter.targets(self.unet)  # refuses an adapter of another network
+        groups = kinds(self.adapter.shapes()).values()
+        return [Stack([self.adapter.layers[path] for group in kind for path in group], self.device) for kind in groups]
+
+    def _make_step(self) -> Step:
+        if not self.fast:
+            return PlainStep(self.unet, self.adapter, micro_steps=self.settings.accumulation)
+        of_kind = kinds(self.adapter.shapes())
+        return FastStep(self.unet, self.adapter, self.stacks, of_kind, micro_steps=self.settings.accumulation, graph=True)
 
     def _encoding(self, done: int, total: int) -> None:
         self.watch(Progress(0, self.settings.steps, step_done=False, losses=[], encoded=(done, total)))
 
     def _one_step(self) -> None:
         losses = self._gradients_that_fit()
-        self._clip()
         self.consistent = False
         with self._memory_advice():
             self.optimiser.step()
+            self.micro_step.refresh()
         self.consistent = True
         self.step += 1
         self.losses.append((float(self.step), *losses))
 
     def _gradients_that_fit(self) -> tuple[float, float]:
-        """The gradients of one step; when memory runs out, once more with activations recomputed instead of kept."""
-        with contextlib.suppress(torch.cuda.OutOfMemoryError):
-            return self._gradients()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self.unet.enable_gradient_checkpointing()  # type: ignore[operator]
-        with self._memory_advice():
-            return self._gradients()
+        """The gradients of one step; when memory runs out, once more in a way that needs less."""
+        while True:
+            with contextlib.suppress(torch.cuda.OutOfMemoryError):
+                return self._gradients()
+            if not self.micro_step.squeeze():
+                with self._memory_advice():
+                    return self._gradients()
 
     @contextlib.contextmanager
     def _memory_advice(self) -> Iterator[None]:
@@ -197,37 +215,45 @@ class _Loop:
             ) from error
 
     def _gradients(self) -> tuple[float, float]:
-        """Accumulate the gradients of one step; the mean own and partner loss."""
+        """Accumulate and clip the gradients of one step; the mean own and partner loss."""
         for stack in self.stacks:
-            for half in self.moved:
-                getattr(stack, half).grad.zero_()
-        totals = torch.zeros(2, dtype=torch.float64)
+            for part in self.moved:
+                stack.parts[part].grad.zero_()  # type: ignore[union-attr]
+        found = []
         for micro in range(self.settings.accumulation):
-            batch = self.batches.draw(self.step * self.settings.accumulation + micro).to(self.device)
-            own, partner = self._losses(batch)
-            ((own + partner) / self.settings.accumulation).backward()  # type: ignore[no-untyped-call]
-            totals += torch.stack([own.detach(), partner.detach()]).double().cpu() / self.settings.accumulation
-            if not torch.isfinite(totals).all():
-                raise self._not_a_number("loss")
+            number = self.step * self.settings.accumulation + micro
+            inputs, own = self._inputs(number)
+            rows = self.row.rows(own, len(inputs["noisy"]))
+            found.append(self.micro_step(inputs, own, rows, keep=self.row.keeps))
             self.watch(self._progress(step_done=False))
+        norms = self._clip()
+        self._inputs(number + 1)  # while the card is still at work; then it is waited for
+        read = torch.cat([torch.cat(found), norms]).cpu().double()
+        losses, norms = read[: 2 * len(found)].view(-1, 2) / self.settings.accumulation, read[2 * len(found) :]
+        for what, values in (("loss", losses), ("gradient", norms)):
+            if not torch.isfinite(values).all():
+                raise self._not_a_number(what)
+        totals = torch.zeros(2, dtype=torch.float64)
+        for loss in losses:
+            totals += loss
         return float(totals[0]), float(totals[1])
 
-    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The mean loss of the own rows and that of the partner rows, from one pass through the network."""
-        self.adapter.rows = self.row.rows(batch.own, len(batch.latents))
-        noisy = self.schedule.add_noise(batch.latents, batch.noise, batch.timesteps)
-        predicted = predict(self.unet, noisy, batch, self.dtype)
-        losses = row_losses(predicted, self.schedule.target(batch.latents, batch.noise, batch.timesteps), batch.mask)
-        partner = losses[batch.own :]
-        return losses[: batch.own].mean(), partner.mean() if len(partner) else losses.new_zeros(())
+    def _inputs(self, number: int) -> tuple[dict[str, Tensor], int]:
+        """What micro-step ``number`` goes through the network with, on the CPU, and how many of its rows are own ones."""
+        if self.prepared is None or self.prepared[0] != number:
+            batch = self.batches.draw(number)
+            inputs = {
+                "noisy": self.schedule.add_noise(batch.latents, batch.noise, batch.timesteps),
+                "target": self.schedule.target(batch.latents, batch.noise, batch.timesteps),
+                **{name: getattr(batch, name) for name in ("mask", "timesteps", "context", "pooled", "size_ids")},
+            }
+            self.prepared = number, inputs, batch.own
+        return self.prepared[1], self.prepared[2]
 
-    def _clip(self) -> None:
-        """Bound the gradient norm of each half on its own."""
-        for half in self.moved:
-            parameters = [getattr(stack, half) for stack in self.stacks]
-            norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip)
-            if not torch.isfinite(norm):
-                raise self._not_a_number("gradient")
+    def _clip(self) -> Tensor:
+        """Bound the gradient norm of each part on its own; the norms."""
+        parameters = ([stack.parts[part] for stack in self.stacks] for part in self.moved)
+        return torch.stack([torch.nn.utils.clip_grad_norm_(parts, self.settings.clip) for parts in parameters])
 
     def _not_a_number(self, what: str) -> B4MError:
         return B4MError(
@@ -255,34 +281,25 @@ class _Loop:
         if found is None:
             return
         self.step, tensors = found
+        counter = torch.tensor(float(self.step), device=self.device if self.device.type == "cuda" else "cpu")
         self.losses = [(step, own, partner) for step, own, partner in tensors["losses"].tolist()]
         for name, parameter in self._parameters():
             parameter.data.copy_(tensors[name])
             if f"{name}.exp_avg" in tensors:
                 moments = {moment: tensors[f"{name}.{moment}"].to(self.device).clone() for moment in ("exp_avg", "exp_avg_sq")}
-                self.optimiser.state[parameter] = {"step": torch.tensor(float(self.step)), **moments}
+                self.optimiser.state[parameter] = {"step": counter.clone(), **moments}
 
     def _parameters(self) -> Iterator[tuple[str, Tensor]]:
-        for index, stack in enumerate(self.stacks):
-            yield f"{index}.up", stack.up
-            yield f"{index}.down", stack.down
+        for index, group in enumerate(self.optimiser.param_groups):
+            for place, parameter in enumerate(group["params"]):
+                if parameter.requires_grad:
+                    yield f"{index}.{place}", parameter
 
     def _result(self) -> Adapter:
         every = math.ceil(len(self.losses) / KEPT_LOSSES)
         kept = tuple(self.losses[::every]) + tuple(self.losses[-1:] if (len(self.losses) - 1) % every else ())
         rounded = tuple(tuple(float(f"{value:.6g}") for value in row) for row in kept)
         return self.adapter.with_facts(losses=rounded, steps=self.settings.steps).rounded()
-
-
-def predict(unet: torch.nn.Module, noisy: Tensor, batch: Batch, dtype: torch.dtype) -> Tensor:
-    """The network's prediction for ``noisy`` latents (rows, 4, h, w), in float32 or finer."""
-    output = unet(
-        noisy.to(dtype),
-        batch.timesteps,
-        encoder_hidden_states=batch.context.to(dtype),
-        added_cond_kwargs={"text_embeds": batch.pooled.to(dtype), "time_ids": batch.size_ids},
-    )
-    return output.sample.float() if dtype != torch.float64 else output.sample  # type: ignore[no-any-return]
 
 
 def _first_adapter(plan: Plan, base: BaseModel) -> Adapter:
@@ -293,7 +310,8 @@ def _first_adapter(plan: Plan, base: BaseModel) -> Adapter:
         rank=plan.settings.rank,
         basis_seed=plan.settings.basis_seed,
         start=plan.settings.start,
-        base=base.fingerprint,
+        split=plan.settings.split,
+        base=base.network_fingerprint,
         base_name=base.name,
         prediction=base.schedule.prediction,
         content=None if plan.role == "style" else own,
@@ -304,14 +322,7 @@ def _first_adapter(plan: Plan, base: BaseModel) -> Adapter:
     if plan.start is None:
         return Adapter.for_unet(base.unet, facts)
     known = plan.start.facts
-    if known.base and known.base != base.fingerprint:
-        raise B4MError(
-            f"These adapters were trained on {known.base_name or 'another model'} ({known.base[:8]}) and the model here is {base.name} "
-            f"({base.fingerprint[:8]}): train together on the model that they were trained on."
-        )
-    facts = dataclasses.replace(
-        facts, rank=known.rank, basis_seed=known.basis_seed, basis=known.basis, start=known.start, parents=known.parents
-    )
+    facts = dataclasses.replace(facts, basis=known.basis, parents=known.parents, **known.common())
     return Adapter(plan.start.clone().layers, facts)
 
 
@@ -320,13 +331,15 @@ def _concept(pictures: PictureSet) -> Concept:
 
 
 @contextlib.contextmanager
-def _deterministic() -> Iterator[None]:
-    """Deterministic kernels where torch has them; the same bytes on the same device."""
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Deterministic kernels where torch has them: the same bytes on the same device. Not on a graphics card, where the fastest attention
+    adds its gradients up in whatever order they come: there the same numbers to within rounding.
+    """
     algorithms, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     memory: Any = torch.utils.deterministic  # torch's types do not know its switch
     filled = memory.fill_uninitialized_memory
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(device.type != "cuda", warn_only=True)
     torch.backends.cudnn.benchmark = False
     memory.fill_uninitialized_memory = False
     try:

@@ -1,88 +1,108 @@
-"""The three trainings as three rows: they differ in who moves what, in who leads, and in the optimiser; the loop is one (training.py).
+"""The trainings as rows: they differ in who moves what, in who leads, in what partners are taught, and in the optimiser; the loop is one.
 
-A fourth training is one more row here.
+Another training is one more row here; training.py has the loop.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from .errors import B4MError
+from .projection import PartlyLearnableProjection
 from .riemannian import RiemannianAdamW
 from .row_split import Rows
-from .settings import TrainingSettings
+from .settings import CORRESPONDENCES, TrainingSettings
 from .stacks import Stack
 
 BETAS, EPS = (0.9, 0.999), 1e-8
+CONTENT, STYLE = frozenset({"content"}), frozenset({"style"})
+Kind = type[PartlyLearnableProjection]
 
 
 @dataclass(frozen=True)
 class Training:
     """One row.
 
-    ``own`` and ``partner`` say which halves the loss on the own and on the partner pictures moves ("up", "down"); ``partners_lead`` lets
-    the partner set choose the bucket on every second micro-step; ``optimiser`` is made from the stacks and the settings.
+    ``own`` and ``partner`` say whose factors the loss on the own and on the partner pictures moves, content's or style's; ``make`` makes
+    the optimiser from the row, the stacks and the settings. ``keeps``: the partner rows, one beside every own row, are taught the base
+    model's own prediction instead of the noise. ``partners_lead`` lets the partner set choose the bucket on every second micro-step.
     """
 
     own: frozenset[str]
     partner: frozenset[str]
-    partners_lead: bool
-    optimiser: Callable[[Sequence[Stack], TrainingSettings], Optimizer]
+    make: Callable[["Training", Sequence[Stack], TrainingSettings], Optimizer]
+    keeps: bool = False
+    partners_lead: bool = False
+
+    def optimiser(self, stacks: Sequence[Stack], settings: TrainingSettings) -> Optimizer:
+        """What steps the stacks."""
+        return self.make(self, stacks, settings)
 
     def rows(self, own: int, total: int) -> Rows:
-        """Which of ``total`` rows, ``own`` of them own and first, give B and which give D their gradient."""
-        return Rows(up=self._slice("up", own, total), down=self._slice("down", own, total))
+        """Which of ``total`` rows, ``own`` of them own and first, move style and which move content."""
+        return Rows(up=self._slice("style", own, total), down=self._slice("content", own, total))
 
-    def _slice(self, half: str, own: int, total: int) -> slice:
-        first = 0 if half in self.own else own
-        last = total if half in self.partner else own
+    def _slice(self, concept: str, own: int, total: int) -> slice:
+        first = 0 if concept in self.own else own
+        last = total if concept in self.partner else own
         return slice(first, max(first, last))
 
+    def beside(self, sets: int) -> int:
+        """How many rows stand beside every own row, of so many partner sets."""
+        return min(sets, 1) if self.keeps else sets
 
-def _adamw(up_rate: Callable[[TrainingSettings], float], down_rate: Callable[[TrainingSettings], float]) -> Callable[..., Optimizer]:
-    """Plain AdamW with a rate for each half: the orthogonal break of stage one."""
-
-    def make(stacks: Sequence[Stack], settings: TrainingSettings) -> Optimizer:
-        groups = [
-            {"params": [stack.up for stack in stacks], "lr": up_rate(settings)},
-            {"params": [stack.down for stack in stacks], "lr": down_rate(settings)},
-        ]
-        return AdamW(groups, betas=BETAS, eps=EPS, weight_decay=settings.weight_decay)
-
-    return make
+    def moved(self, kind: Kind, *, partners: bool) -> tuple[str, ...]:
+        """The parts of ``kind`` that move, with partners or without."""
+        return _parts_of(kind, self.own | self.partner if partners else self.own)
 
 
-def _riemannian(stacks: Sequence[Stack], settings: TrainingSettings) -> Optimizer:
+def _parts_of(kind: Kind, concepts: frozenset[str]) -> tuple[str, ...]:
+    mine = (*(kind.content if "content" in concepts else ()), *(kind.style if "style" in concepts else ()))
+    return tuple(part for part in kind.learned() if part in mine)
+
+
+def _adamw(row: Training, stacks: Sequence[Stack], settings: TrainingSettings) -> Optimizer:
+    """Plain AdamW with a rate of its own for what only partners move: the orthogonal break of stage one."""
+
+    def parts(concepts: frozenset[str]) -> list[Tensor]:
+        return [stack.parts[part] for part in _parts_of(stacks[0].kind, concepts) for stack in stacks]
+
+    groups = [
+        {"params": parts(row.own), "lr": settings.learning_rate},
+        {"params": parts(row.partner - row.own), "lr": settings.partner_learning_rate},
+    ]
+    fused = stacks[0].up.is_cuda or None
+    return AdamW([group for group in groups if group["params"]], betas=BETAS, eps=EPS, weight_decay=settings.weight_decay, fused=fused)
+
+
+def _riemannian(row: Training, stacks: Sequence[Stack], settings: TrainingSettings) -> Optimizer:
     """The preconditioned optimiser of stage two."""
+    products = [product for stack in stacks for product in stack.products()]
     return RiemannianAdamW(
-        [(stack.up, stack.down) for stack in stacks],
+        [pair for pair, _ in products],
         lr=settings.learning_rate,
         betas=BETAS,
         eps=EPS,
         weight_decay=settings.weight_decay,
         damping=settings.damping,
-        frozen=[stack.frozen for stack in stacks],
+        frozen=[frozen for _, frozen in products],
     )
 
 
-def _own_rate(settings: TrainingSettings) -> float:
-    return settings.learning_rate
-
-
-def _partner_rate(settings: TrainingSettings) -> float:
-    return settings.partner_learning_rate
-
-
+_TOGETHER = Training(CONTENT | STYLE, CONTENT | STYLE, _riemannian, partners_lead=True)
 TRAININGS = {
-    "content": Training(frozenset({"down"}), frozenset({"up"}), False, _adamw(up_rate=_partner_rate, down_rate=_own_rate)),
-    "style": Training(frozenset({"up"}), frozenset({"down"}), False, _adamw(up_rate=_own_rate, down_rate=_partner_rate)),
-    "together": Training(frozenset({"up", "down"}), frozenset({"up", "down"}), True, _riemannian),
+    ("content", "keep"): Training(CONTENT, CONTENT, _adamw, keeps=True),
+    ("content", "partner"): Training(CONTENT, STYLE, _adamw),
+    ("style", "keep"): Training(STYLE, STYLE, _adamw, keeps=True),
+    ("style", "partner"): Training(STYLE, CONTENT, _adamw),
+    **dict.fromkeys((("together", correspondence) for correspondence in CORRESPONDENCES), _TOGETHER),
 }
 
 
-def training(role: str) -> Training:
-    """The row of ``role``. Raises :class:`B4MError` for an unknown one."""
-    if role not in TRAININGS:
-        raise B4MError(f"Unknown training {role!r}: choose one of {', '.join(TRAININGS)}.")
-    return TRAININGS[role]
+def training(role: str, correspondence: str) -> Training:
+    """The row of ``role``, ``correspondence`` being checked by the settings. Raises :class:`B4MError` for an unknown role."""
+    if (role, correspondence) not in TRAININGS:
+        raise B4MError(f"Unknown training {role!r}: choose one of {', '.join(dict.fromkeys(role for role, _ in TRAININGS))}.")
+    return TRAININGS[role, correspondence]

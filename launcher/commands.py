@@ -15,7 +15,12 @@ from .errors import LauncherError, sentence_for
 from .hosts import Host
 
 Action = Callable[[argparse.Namespace, list[str]], int]
-FORWARDED = {"train": "Train: content, style or joint.", "generate": "Paint with trained adapters."}
+FORWARDED = {
+    "train": "Train: content, style or joint.",
+    "generate": "Paint with trained adapters.",
+    "bench": "Measure: `bench speed` or `bench quality`, with --help for more.",
+}
+BENCHMARKS = ("speed", "quality")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -53,7 +58,7 @@ def _end_politely(number: int, frame: FrameType | None) -> None:
 
 
 def _with_help(arguments: Sequence[str]) -> list[str]:
-    """`--help` after train or generate is theirs to answer; without any word there is the general help."""
+    """`--help` after train, generate or bench is theirs to answer; without any word there is the general help."""
     if not arguments:
         return ["--help"]
     if arguments[0] in FORWARDED and len(arguments) > 1:
@@ -122,9 +127,18 @@ def _test(options: argparse.Namespace, _: list[str]) -> int:
 
 def _forward(options: argparse.Namespace, rest: list[str]) -> int:
     """Runs one of the pack's own modules in the environment, with all arguments as they are, in the folder one is in."""
+    module = _module(options.command, [*options.arguments, *rest])  # before a long set-up, not after it
     python = environment.prepare_python()
     host = hosts.bring(hosts.NEWEST, python)  # one environment serves every command, so that none of them undoes another's
-    environment.install(host.requirements())
+    environment.install(host.requirements(), development=options.command == "bench")
     variables = places.child_environment(PYTHONPATH=str(places.PACK), B4M_TOKENIZER=str(host.folder / "comfy" / "sd1_tokenizer"))
-    call = [str(python), "-m", "b4m_core.commandline", options.command, *options.arguments, *rest]
-    return subprocess.call(call, env=variables)
+    return subprocess.call([str(python), "-m", *module], env=variables)
+
+
+def _module(command: str, words: Sequence[str]) -> list[str]:
+    """The module for a command, and its words."""
+    if command != "bench":
+        return ["b4m_core.commandline", command, *words]
+    if not words or words[0] not in BENCHMARKS:
+        raise LauncherError(f"What should be measured? Say `python b4m.py bench {BENCHMARKS[0]}` or `python b4m.py bench {BENCHMARKS[1]}`.")
+    return [f"benchmarks.{words[0]}", *words[1:]]

@@ -9,8 +9,9 @@ from typing import Any
 from comfy_api.v0_0_2 import io, ui
 
 from ..b4m_core import Adapter, B4MError, load_adapter, lora_state_dict, merge, read_facts, save_adapter
+from ..b4m_core.compose import base_note
 from . import host
-from .widgets import CATEGORY, AdapterWire, strength
+from .widgets import CATEGORY, AdapterWire, advanced, strength
 
 NONE_YET = "(no B4M adapter saved yet)"
 
@@ -51,14 +52,22 @@ class B4MSaveAdapter(io.ComfyNode):
                 AdapterWire.Input("adapter"),
                 io.String.Input("filename", default="my_adapter", tooltip="A plain name, without folders."),
                 io.Boolean.Input("replace", default=False, tooltip="Off: another file of this name is kept and the new one gets a number."),
+                advanced(
+                    io.Boolean.Input(
+                        "compact",
+                        default=False,
+                        optional=True,
+                        tooltip="Only what was taught, smaller where split is full or halves; for B4M only, other loaders cannot read it.",
+                    )
+                ),
             ],
             outputs=[AdapterWire.Output(display_name="adapter"), io.String.Output(display_name="filename")],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, adapter: Adapter, filename: str, replace: bool) -> io.NodeOutput:
-        path = _save(adapter, filename, replace)
+    def execute(cls, adapter: Adapter, filename: str, replace: bool, compact: bool = False) -> io.NodeOutput:
+        path = _save(adapter.compacted() if compact else adapter.with_facts(compact=False), filename, replace)
         host.refresh_lora_list()
         return io.NodeOutput(adapter, path.name, ui=ui.PreviewText(f"Saved as {path.name} in the loras folder."))
 
@@ -112,7 +121,7 @@ class B4MLoadAdapter(io.ComfyNode):
 
 
 class B4MApplyAdapter(io.ComfyNode):
-    """An adapter on a model, with a slider for each half."""
+    """An adapter on a model, with a slider for content and one for style."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -144,14 +153,15 @@ class B4MMergeAdapters(io.ComfyNode):
             node_id="B4MMergeAdapters",
             display_name="B4M Merge Adapters",
             category=CATEGORY,
-            description="The content half of one adapter with the style half of another, trained apart on the same model; no training.",
+            description="The content of one adapter with the style of another, trained apart on the same model; no training.",
             inputs=[AdapterWire.Input("content"), AdapterWire.Input("style")],
             outputs=[AdapterWire.Output(display_name="adapter")],
         )
 
     @classmethod
     def execute(cls, content: Adapter, style: Adapter) -> io.NodeOutput:
-        return io.NodeOutput(merge(content, style))
+        notes = base_note(style, content.facts.base, content.facts.base_name)
+        return io.NodeOutput(merge(content, style), ui=ui.PreviewText(notes[0]) if notes else None)
 
 
 class B4MAdapterFacts(io.ComfyNode):

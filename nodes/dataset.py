@@ -123,10 +123,10 @@ class B4MAuxiliaryPictures(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "sets",
-                    default=3,
+                    default=4,
                     min=0,
                     max=MOST_SETS,
-                    tooltip="How many sets the model paints. Each adds a row to every training step.",
+                    tooltip="How many sets the model paints. For correspondence = partner each adds a row to every training step.",
                 ),
                 io.Int.Input("pictures", default=4, min=1, max=32, tooltip="How many pictures it paints for each set."),
                 io.Int.Input("resolution", default=512, min=64, max=2048, step=32, tooltip="Their size; lowered to the model's own."),

@@ -52,11 +52,21 @@ class TrainingDisplay:
         kind = node_type.removesuffix("Clone")  # the host runs a copy of the node's class, named after it
         self._send({"state": "started", "type": kind, "step": 0, "total": total, "note": ""})
 
+    def encoding(self, done: int, total: int) -> None:
+        """Show that picture `done` + 1 of `total` is being encoded; at most four times a second."""
+        if time.monotonic() - self._sent_at >= _LEAST_SECONDS:
+            self._send({"state": "encoding", "encoding": [done + 1, total]})
+            self._sent_at = time.monotonic()
+
     def update(self, step: int, losses: Sequence[float], seconds_left: float | None) -> None:
         """Show `step` of the total and the curve of all losses so far (one a step); at most four times a second."""
         self._unsent = {"state": "training", "step": step, "seconds_left": seconds_left, "losses": losses}
         if time.monotonic() - self._sent_at >= _LEAST_SECONDS or step >= self._total:
             self._flush()
+
+    def show_losses(self, steps: Sequence[int], losses: Sequence[float]) -> None:
+        """Show the curve of a training that was done before, from the losses that its adapter kept."""
+        self._send({"step": self._total, "curve": curve(losses, steps)})
 
     def show_sample(self, picture: Tensor, step: int) -> None:
         """Show a picture (H, W, 3) in 0..1 as the newest sample."""
@@ -76,7 +86,8 @@ class TrainingDisplay:
         """Send the newest update if it was held back."""
         if self._unsent:
             losses = self._unsent.pop("losses")
-            self._send({**self._unsent, "curve": curve(losses, self._unsent["step"])})
+            last = self._unsent["step"]
+            self._send({**self._unsent, "curve": curve(losses, range(last - len(losses) + 1, last + 1))})
             self._unsent, self._sent_at = {}, time.monotonic()
 
     def _send(self, payload: dict[str, Any]) -> None:
@@ -84,18 +95,17 @@ class TrainingDisplay:
             send(self._node_id, payload)
 
 
-def curve(losses: Sequence[float], last_step: int) -> dict[str, list[Any]]:
-    """The losses of steps up to `last_step`, thinned to at most 200 points: steps, raw values and their smoothed course (None for NaN)."""
+def curve(losses: Sequence[float], steps: Sequence[int]) -> dict[str, list[Any]]:
+    """The losses of `steps`, thinned to at most 200 points: steps, raw values and their smoothed course (None for NaN)."""
     smooth, average, weight = [], 0.0, 0.0
     keep = max(1 - 20 / max(len(losses), 1), 0.8)  # forgets within about a twentieth of the run
     for loss in losses:
         if math.isfinite(loss):
             average, weight = keep * average + (1 - keep) * loss, keep * weight + 1 - keep
         smooth.append(average / weight if weight else math.nan)
-    first = last_step - len(losses) + 1
     shown = _spread(len(losses), _CURVE_POINTS)
     return {
-        "steps": [first + index for index in shown],
+        "steps": [int(steps[index]) for index in shown],
         "raw": [_number(losses[index]) for index in shown],
         "smooth": [_number(smooth[index]) for index in shown],
     }

@@ -69,23 +69,16 @@ class B4MContactSheet(io.ComfyNode):
         rows: list[tuple[str, list[tuple[str, np.ndarray]]]] = [
             ("content pictures", [("", picture.pixels) for picture in content_pictures.pictures[: len(COLUMNS)]]),
             ("style pictures", [("", picture.pixels) for picture in style_pictures.pictures[: len(COLUMNS)]]),
+            *((prompt, []) for prompt in lines),
         ]
-        for row, prompt in enumerate(lines):
-            cells = []
-            for column, (name, strengths) in enumerate(COLUMNS.items()):
-                cells.append((name, _paint(base, adapter, strengths, prompt, side, seed)))
-                progress.update(row * len(COLUMNS) + column + 1)
-            rows.append((prompt, cells))
+        for column, (name, strengths) in enumerate(COLUMNS.items()):  # column by column: the host patches the model once for each
+            painter = base if strengths is None else base.with_adapter(lora_state_dict(adapter, *strengths))
+            for row, prompt in enumerate(lines):
+                picture = painter.paint(prompt, width=side, height=side, seed=seed)
+                rows[2 + row][1].append((name, (picture.clamp(0, 1) * 255).round().byte().numpy()))
+                progress.update(column * len(lines) + row + 1)
         sheet = torch.from_numpy(_draw(rows, max(side, _LEAST_CELL)).astype(np.float32) / 255)[None]
         return io.NodeOutput(sheet)
-
-
-def _paint(base: Any, adapter: Adapter, strengths: tuple[float, float] | None, prompt: str, side: int, seed: int) -> np.ndarray:
-    if strengths is None:
-        picture = base.paint(prompt, width=side, height=side, seed=seed)
-    else:
-        picture = base.paint_with(lora_state_dict(adapter, *strengths), prompt, width=side, height=side, seed=seed)
-    return (picture.clamp(0, 1) * 255).round().byte().numpy()
 
 
 def _draw(rows: list[tuple[str, list[tuple[str, np.ndarray]]]], cell: int) -> np.ndarray:

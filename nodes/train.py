@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,11 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..b4m_core import Adapter, B4MError, Plan, Progress, RunStore, TrainingSettings, lora_state_dict, merge, train
+from ..b4m_core.compose import base_note
 from ..b4m_core.pictures import PictureSet
+from ..b4m_core.settings import CORRESPONDENCES
+from ..b4m_core.splits import SPLITS
+from ..b4m_core.trainings import training
 from . import host
 from .live import TrainingDisplay
 from .widgets import CATEGORY, AdapterWire, Auxiliary, Pictures, advanced, model_clip_vae, sampling
@@ -35,7 +40,7 @@ def _training_widgets() -> list[Any]:
         *sampling(),
         advanced(io.Int.Input("batch", default=1, min=1, max=64, tooltip="Own pictures in every pass through the network.")),
         advanced(io.Int.Input("accumulation", default=4, min=1, max=64, tooltip="Passes whose gradients are added up for a step.")),
-        advanced(io.Float.Input("weight_decay", default=1e-2, min=0.0, max=1.0, step=1e-3, tooltip="Pull of the learned halves to zero.")),
+        advanced(io.Float.Input("weight_decay", default=1e-2, min=0.0, max=1.0, step=1e-3, tooltip="Pull of what is learned to zero.")),
         advanced(
             io.Boolean.Input("flip", default=False, tooltip="Train on the mirror images too. Leave it off for faces, text and emblems.")
         ),
@@ -48,14 +53,54 @@ def _apart_widgets() -> list[Any]:
     return [
         advanced(
             io.Float.Input(
-                "partner_learning_rate", default=1e-5, min=0.0, max=1.0, step=1e-6, round=False, tooltip="Rate of the other half."
+                "partner_learning_rate",
+                default=1e-5,
+                min=0.0,
+                max=1.0,
+                step=1e-6,
+                round=False,
+                tooltip="Rate of the other half, where correspondence is partner.",
             )
         ),
-        advanced(io.Int.Input("rank", default=64, min=1, max=512, tooltip="Size of the adapter; the same for the content and the style.")),
+        advanced(
+            io.Int.Input(
+                "rank",
+                default=TrainingSettings.rank,
+                min=1,
+                max=512,
+                tooltip="Size of the adapter; the same for the content and the style.",
+            )
+        ),
         advanced(
             io.Int.Input("basis_seed", default=0, min=0, max=2**31, control_after_generate=False, tooltip="Same for content and style.")
         ),
-        advanced(io.Combo.Input("start", options=["zero_start", "published"], tooltip="zero_start leaves the model undisturbed at first.")),
+        advanced(
+            io.Combo.Input(
+                "start",
+                options=["zero_start", "published"],
+                tooltip="zero_start leaves the model undisturbed at first; published goes with split = halves.",
+            )
+        ),
+        advanced(
+            io.Combo.Input(
+                "split",
+                options=list(SPLITS),
+                default=TrainingSettings.split,
+                optional=True,
+                tooltip="free: content and style learn all of their own. full: each learns against a frozen, shared factor. "
+                "halves: as published, each in half of every layer's rows and columns. Same for content and style.",
+            )
+        ),
+        advanced(
+            io.Combo.Input(
+                "correspondence",
+                options=list(CORRESPONDENCES),
+                default=TrainingSettings.correspondence,
+                optional=True,
+                tooltip="What auxiliary pictures do. keep: on them, what is taught must not change the model. "
+                "partner: they train the other half, as published.",
+            )
+        ),
     ]
 
 
@@ -77,8 +122,8 @@ class _Session:
         self.progress = host.Progress(settings.steps, node_id)
         self.sample: Tensor | None = None
 
-    def run(self, plan: Plan, retrain: bool) -> Adapter:
-        """Train, or load what was trained; every end is told on the node."""
+    def run(self, plan: Plan, retrain: bool, notes: Sequence[str] = ()) -> Adapter:
+        """Train, or load what was trained; `notes` and every end are told on the node."""
         trained = False
 
         def watch(progress: Progress) -> None:
@@ -87,9 +132,8 @@ class _Session:
             self._watch(progress)
 
         self.prompt = self.prompt.strip() or plan.own.pictures[0].caption
-        for pictures in (plan.own, *plan.partners):
-            for note in pictures.notes:
-                self.display.say(note)
+        for note in (*notes, *(note for pictures in (plan.own, *plan.partners) for note in pictures.notes)):
+            self.display.say(note)
         try:
             adapter = train(plan, self.base, RunStore(host.run_store_folder()), watch, retrain=retrain)
         except host.Cancelled:
@@ -102,12 +146,17 @@ class _Session:
             self.base.release()
         if self.every and self.sample is None:
             self._paint(adapter, self.settings.steps)
-        ending = ("done", "Done.") if trained else ("reused", "Nothing has changed since this was trained, so the result was reused.")
-        self.display.finish(*ending)
+        if trained:
+            self.display.finish("done", "Done.")
+        else:
+            self.display.show_losses([int(step) for step, *_ in adapter.facts.losses], [own for _, own, *_ in adapter.facts.losses])
+            self.display.finish("reused", "Nothing has changed since this was trained, so the result was reused.")
         return adapter
 
     def _watch(self, progress: Progress) -> None:
         host.stop_if_cancelled()
+        if progress.encoded is not None:
+            self.display.encoding(*progress.encoded)
         if progress.adapter is None or not progress.step_done:
             return
         self.progress.update(progress.step)
@@ -126,7 +175,7 @@ class _Session:
 
 
 def _session(
-    node: type[io.ComfyNode], kind: str, model: Any, clip: Any, vae: Any, widgets: dict[str, Any], rows: int, **fixed: Any
+    node: type[io.ComfyNode], role: str, model: Any, clip: Any, vae: Any, widgets: dict[str, Any], partners: int, **fixed: Any
 ) -> tuple[_Session, TrainingSettings]:
     sampler = host.Sampling(steps=widgets["sample_steps"], guidance=widgets["sample_cfg"])
     name = host.checkpoint_name(node.hidden.prompt, node.hidden.unique_id)
@@ -135,9 +184,9 @@ def _session(
     settings = TrainingSettings(
         **{key: widgets[key] for key in names} | {"resolution": min(widgets["resolution"], base.native_size)} | fixed
     )
-    weights = model.model_size()
+    weights, rows = model.model_size(), 1 + training(role, settings.correspondence).beside(partners)
     base.room = int(weights * (1 + _BYTES_OF_ACTIVATIONS * rows * settings.batch / 4 * (settings.resolution / 512) ** 2))
-    return _Session(node, kind, base, settings, widgets), settings
+    return _Session(node, f"B4MTrain{role.capitalize()}", base, settings, widgets), settings
 
 
 def _result(session: _Session, adapter: Adapter) -> io.NodeOutput:
@@ -153,7 +202,7 @@ def _train_apart(
     widgets: dict[str, Any],
 ) -> io.NodeOutput:
     partners = auxiliary or ()
-    session, settings = _session(node, f"B4MTrain{role.capitalize()}", *wires, widgets, rows=1 + len(partners))
+    session, settings = _session(node, role, *wires, widgets, partners=len(partners))
     adapter = session.run(Plan(role, pictures, partners, settings), widgets["run"] == RETRAIN)
     return _result(session, adapter)
 
@@ -179,14 +228,14 @@ def _apart_schema(node_id: str, name: str, description: str, pictures: str, auxi
 
 
 class B4MTrainContent(io.ComfyNode):
-    """Stage one, content: D learns the subject, B the auxiliary styles."""
+    """Stage one, content: what is content's learns the subject, beside other styles."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return _apart_schema(
             "B4MTrainContent",
             "B4M Train Content",
-            "Learns a subject from a few pictures, into the content half of an adapter. Cancel keeps it; Run goes on.",
+            "Learns a subject from a few pictures, into the content part of an adapter. Cancel keeps it; Run goes on.",
             "Pictures of the subject.",
             "Other styles, so that the subject does not stick to one.",
         )
@@ -197,14 +246,14 @@ class B4MTrainContent(io.ComfyNode):
 
 
 class B4MTrainStyle(io.ComfyNode):
-    """Stage one, style: B learns the style, D the auxiliary contents."""
+    """Stage one, style: what is style's learns the style, beside other contents."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return _apart_schema(
             "B4MTrainStyle",
             "B4M Train Style",
-            "Learns a style from a few pictures, into the style half of an adapter. Cancel keeps it; Run goes on.",
+            "Learns a style from a few pictures, into the style part of an adapter. Cancel keeps it; Run goes on.",
             "Pictures in the style, each captioned with what it shows.",
             "Other contents, so that the style does not stick to one.",
         )
@@ -215,7 +264,7 @@ class B4MTrainStyle(io.ComfyNode):
 
 
 class B4MTrainTogether(io.ComfyNode):
-    """Stage two: both halves on both sets, with the Riemannian optimiser."""
+    """Stage two: content and style on both sets, with the Riemannian optimiser."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -223,7 +272,7 @@ class B4MTrainTogether(io.ComfyNode):
             node_id="B4MTrainTogether",
             display_name="B4M Train Together",
             category=CATEGORY,
-            description="Merges a content and a style adapter and trains both halves on both sets of pictures, so that they get along.",
+            description="Merges a content and a style adapter and trains both on both sets of pictures, so that they get along.",
             inputs=[
                 *model_clip_vae(),
                 AdapterWire.Input("content", tooltip="From Train Content."),
@@ -253,10 +302,12 @@ class B4MTrainTogether(io.ComfyNode):
         **widgets: Any,
     ) -> io.NodeOutput:
         start = merge(content, style)
-        session, settings = _session(cls, "B4MTrainTogether", model, clip, vae, widgets, rows=2, rank=start.facts.rank)
+        session, settings = _session(cls, "together", model, clip, vae, widgets, partners=1, **start.facts.common())
         if not session.prompt.strip():
             session.prompt = together_prompt(content_pictures, style_pictures)
-        adapter = session.run(Plan("together", content_pictures, (style_pictures,), settings, start), widgets["run"] == RETRAIN)
+        notes = [note for each in (content, style) for note in base_note(each, session.base.network_fingerprint, session.base.name)]
+        plan = Plan("together", content_pictures, (style_pictures,), settings, start)
+        adapter = session.run(plan, widgets["run"] == RETRAIN, notes)
         return _result(session, adapter)
 
 

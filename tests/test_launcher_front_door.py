@@ -105,11 +105,12 @@ def test_an_unknown_option_is_refused_before_anything_is_set_up(capsys: pytest.C
     [
         (["train", "content", "--steps", "5"], ["b4m_core.commandline", "train", "content", "--steps", "5"]),
         (["generate", "--help"], ["b4m_core.commandline", "generate", "--help"]),
+        (["bench", "speed"], ["benchmarks.speed"]),
+        (["bench", "speed", "--seconds", "60", "folder"], ["benchmarks.speed", "--seconds", "60", "folder"]),
+        (["bench", "quality", "--help"], ["benchmarks.quality", "--help"]),
     ],
 )
-def test_training_and_painting_get_all_their_words_unchanged(
-    words: list[str], module: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_and_painting_get_all_their_words_unchanged(words: list[str], module: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
     monkeypatch.setattr(environment, "prepare_python", lambda: Path("python"))
     monkeypatch.setattr(environment, "install", lambda *_, **__: None)
@@ -119,6 +120,15 @@ def test_training_and_painting_get_all_their_words_unchanged(
     monkeypatch.setattr(commands.subprocess, "call", lambda call, **_: calls.append(call) or 7)
     assert commands.run(words) == 7
     assert calls == [["python", "-m", *module]]
+
+
+@pytest.mark.parametrize("words", [["bench"], ["bench", "beauty"]])
+def test_a_benchmark_that_is_not_there_is_one_sentence_before_anything_is_set_up(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "prepare_python", lambda: pytest.fail("set up"))
+    assert commands.run(words) == 1
+    assert capsys.readouterr().err == "b4m: What should be measured? Say `python b4m.py bench speed` or `python b4m.py bench quality`.\n"
 
 
 def test_without_a_terminal_progress_comes_in_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:

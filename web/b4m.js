@@ -69,6 +69,7 @@ function headline(state) {
     if (!state) return "Not trained yet: press Run";
     const steps = `${state.step ?? 0} of ${state.total ?? 0}`;
     if (state.state === "started") return "Preparing the pictures";
+    if (state.state === "encoding") return `Encoding picture ${state.encoding?.[0] ?? 0} of ${state.encoding?.[1] ?? 0}`;
     if (state.state === "training") return `Step ${steps}`;
     if (state.state === "done") return `Trained, ${state.total} steps`;
     if (state.state === "reused") return "Trained before, reused";

@@ -12,7 +12,7 @@ from .folders import (
     safe_lora_path,
     safe_new_lora_path,
 )
-from .identity import checkpoint_name, fingerprint
+from .identity import checkpoint_name, fingerprint, network_fingerprint
 from .lora import apply_lora, keys_not_loaded
 from .mini_model import mini_model
 from .network import training_dtype, training_network
@@ -42,6 +42,7 @@ __all__ = [
     "make_room",
     "mini_model",
     "native_size",
+    "network_fingerprint",
     "noise_schedule",
     "paint",
     "refresh_lora_list",

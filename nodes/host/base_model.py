@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import painting, runtime
 from .family import describe_model, native_size, noise_schedule, require_sdxl
-from .identity import fingerprint
+from .identity import fingerprint, network_fingerprint
 from .lora import apply_lora
 from .network import training_dtype, training_network
 
@@ -41,6 +41,11 @@ class HostBaseModel:
     def fingerprint(self) -> str:
         """sha256 over the weights really used."""
         return fingerprint(self.model, self.clip, self.vae)
+
+    @cached_property
+    def network_fingerprint(self) -> str:
+        """The network alone, the same for every way to load it."""
+        return network_fingerprint(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -74,16 +79,18 @@ class HostBaseModel:
         return painting.encode_text(self.clip, prompts)
 
     def paint(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
-        """(H, W, 3) float32 in 0..1 by the base model without an adapter, sampled as `self.sampling` says."""
-        return self._paint(self.model, prompt, width, height, seed)
-
-    def paint_with(self, adapter_weights: Mapping[str, Tensor], prompt: str, *, width: int, height: int, seed: int) -> Tensor:
-        """The same with an adapter's file content (kohya keys, file dtype): the pixels that the saved file gives later in the graph."""
-        return self._paint(apply_lora(self.model, adapter_weights), prompt, width, height, seed)
-
-    def _paint(self, model: Any, prompt: str, width: int, height: int, seed: int) -> Tensor:
+        """(H, W, 3) float32 in 0..1 by the model as it is here, sampled as `self.sampling` says."""
         try:
-            return painting.paint(model, self.clip, self.vae, prompt, width=width, height=height, seed=seed, sampling=self.sampling)
+            return painting.paint(self.model, self.clip, self.vae, prompt, width=width, height=height, seed=seed, sampling=self.sampling)
         finally:
             if self.room:  # the host has just loaded its own model beside the training network
                 runtime.make_room(self.room)
+
+    def paint_with(self, adapter_weights: Mapping[str, Tensor], prompt: str, *, width: int, height: int, seed: int) -> Tensor:
+        """The same with an adapter's file content (kohya keys, file dtype): the pixels that the saved file gives later in the graph."""
+        return self.with_adapter(adapter_weights).paint(prompt, width=width, height=height, seed=seed)
+
+    def with_adapter(self, adapter_weights: Mapping[str, Tensor]) -> HostBaseModel:
+        """The same model with an adapter patched in, for several pictures: the host patches its weights once for all of them."""
+        patched = apply_lora(self.model, adapter_weights)
+        return HostBaseModel(patched, self.clip, self.vae, name=self.name, room=self.room, sampling=self.sampling)

@@ -1,4 +1,4 @@
-"""Which weights a run was trained on: a fingerprint for the run key, and a name for people."""
+"""Which weights a run was trained on: a fingerprint of all for the run key, one of the network for its adapter, a name for people."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+import comfy.utils
+
+from ...b4m_core.adapter import is_adapted
+from ...b4m_core.fingerprint import network_fingerprint as fingerprint_of
+from ...b4m_core.fingerprint import sampled_layers
 from .family import noise_schedule
-from .weights import weights_digest
+from .weights import real_weights, weights_digest
 
 
 def fingerprint(model: Any, clip: Any, vae: Any) -> str:
@@ -22,6 +27,17 @@ def fingerprint(model: Any, clip: Any, vae: Any) -> str:
     whole.update(schedule.alphas_cumprod.numpy().tobytes())
     whole.update(f"{schedule.prediction} {clip.layer_idx}".encode())
     return whole.hexdigest()
+
+
+def network_fingerprint(model: Any) -> str:
+    """b4m_core's fingerprint of the network, upstream LoRAs patched in: what the same model in diffusers' layout has. Under a second."""
+    names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
+    layers = {name.removesuffix(".weight"): f"diffusion_model.{key}" for name, key in names.items() if name.endswith(".weight")}
+    layers = {name: key for name, key in layers.items() if is_adapted(name)}
+    stored = model.model.state_dict()
+    keys = {layers[name]: name for name in sampled_layers(layers)}
+    weights = {keys[key]: weight for key, weight in real_weights(model, only=keys)}
+    return fingerprint_of({name: stored[key].shape for name, key in layers.items()}, weights)
 
 
 def checkpoint_name(prompt: Mapping[str, Any] | None, node_id: str | None, link: str = "model") -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 import comfy.float
@@ -16,8 +16,10 @@ from torch import Tensor
 _digests: weakref.WeakKeyDictionary[torch.nn.Module, dict[object, str]] = weakref.WeakKeyDictionary()
 
 
-def real_weights(patcher: Any, prefix: str | None = None, device: torch.device | str | None = None) -> Iterator[tuple[str, Tensor]]:
-    """Yield (name, fresh tensor) for every weight of a ModelPatcher, patches applied, without touching the patcher.
+def real_weights(
+    patcher: Any, prefix: str | None = None, device: torch.device | str | None = None, only: Container[str] | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield (name, fresh tensor) for every weight of a ModelPatcher, or those in `only`, patches applied, without touching the patcher.
 
     It does not matter whether the model is unloaded, loaded in part or loaded and already patched: the host keeps the base weights.
     `device=None` leaves each tensor where it is. Tensors keep the model's own dtype, except scaled fp8, which comes as float32.
@@ -25,6 +27,8 @@ def real_weights(patcher: Any, prefix: str | None = None, device: torch.device |
     wrappers = getattr(patcher, "weight_wrapper_patches", {})
     with torch.inference_mode(False), torch.no_grad():  # weights may be inference tensors, which cannot be trained through
         for key, parts in patcher.get_key_patches(prefix).items():
+            if only is not None and key not in only:
+                continue
             weight = _patched(key, parts, device)
             for wrapper in wrappers.get(key, ()):
                 weight = wrapper(weight)

@@ -53,6 +53,19 @@ def test_a_fresh_zero_start_leaves_every_output_as_it_was() -> None:
     assert torch.equal(output(unet), before)
 
 
+def test_while_it_rests_the_network_answers_as_if_nothing_were_attached() -> None:
+    unet = tiny.tiny_unet()
+    adapter = tiny.filled(Adapter.for_unet(unet, Facts(role="merged", rank=2)))
+    plain = output(unet)
+    adapter.attach(unet)
+    attached = output(unet)
+    with pytest.raises(ZeroDivisionError), adapter.resting():
+        assert torch.equal(output(unet), plain)
+        raise ZeroDivisionError
+    assert torch.equal(output(unet), attached) and not torch.equal(attached, plain)
+    adapter.detach()
+
+
 def test_detaching_gives_the_network_back_object_for_object() -> None:
     unet = tiny.tiny_unet()
     before, modules = output(unet), list(unet.named_modules())
@@ -110,9 +123,10 @@ def test_a_clone_is_independent_and_on_the_cpu() -> None:
     assert copy.digest() != adapter.digest() and copy.facts == adapter.facts
 
 
-def test_the_digest_follows_learned_halves_basis_and_start() -> None:
-    digests = {tiny.small_adapter(**changes).digest() for changes in ({}, {"fill": 2}, {"seed": 1}, {"start": "published"}, {"rank": 3})}  # type: ignore[arg-type]
-    assert len(digests) == 5
+def test_the_digest_follows_learned_halves_basis_start_and_split() -> None:
+    changed: list[dict[str, object]] = [{}, {"fill": 2}, {"seed": 1}, {"start": "published"}, {"split": "full"}, {"rank": 3}]
+    digests = {tiny.small_adapter(**changes).digest() for changes in changed}  # type: ignore[arg-type]
+    assert len(digests) == 6
 
 
 def test_the_basis_fingerprint_is_the_same_for_content_and_style() -> None:

@@ -92,7 +92,7 @@ def test_a_cancel_while_painting_keeps_what_was_painted(tmp_path: Path) -> None:
     assert len(base.painted) == 6
 
 
-@pytest.mark.parametrize("sets,pictures,expected", [(0, 4, []), (1, 2, [2]), (3, 0, []), (2, 9, [9, 9]), (7, 1, [1, 1, 1])])
+@pytest.mark.parametrize("sets,pictures,expected", [(0, 4, []), (1, 2, [2]), (3, 0, []), (2, 9, [9, 9]), (9, 1, [1] * 6)])
 def test_fewer_sets_or_none_also_work(sets: int, pictures: int, expected: list[int], tmp_path: Path) -> None:
     found = paint(tiny.TinyBase(), tmp_path, sets=sets, pictures=pictures)
     assert [len(group.pictures) for group in found] == expected
@@ -129,10 +129,10 @@ def test_a_folder_of_own_pictures_without_subfolders_is_one_set(tmp_path: Path) 
     assert [len(group.pictures) for group in own_auxiliary(tmp_path / "mine", "{class}")] == [3]
 
 
-def test_no_more_than_three_own_sets_are_used(tmp_path: Path) -> None:
-    for name in "edcba":
+def test_no_more_than_six_own_sets_are_used(tmp_path: Path) -> None:
+    for name in "hgfedcba":
         write_pictures(tmp_path / name, 1)
-    assert [group.class_word for group in own_auxiliary(tmp_path, "{class}")] == ["a", "b", "c"]
+    assert [group.class_word for group in own_auxiliary(tmp_path, "{class}")] == [*"abcdef"]
 
 
 @pytest.mark.parametrize("missing", [True, False])

@@ -136,7 +136,7 @@ def test_a_rank_from_one_to_the_limit_is_accepted() -> None:
 
 @pytest.mark.parametrize("rank", [0, -1, 8, 64])
 def test_a_rank_that_does_not_fit_is_refused_in_a_sentence(rank: int) -> None:
-    with pytest.raises(B4MError, match=r"Rank -?\d+ does not fit layer x \(8 x 8\): choose a rank from 1 to 7\."):
+    with pytest.raises(B4MError, match=r"Rank -?\d+ does not fit layer x: choose a rank from 1 to 7\."):
         frozen_halves(8, 8, rank, name="x", seed=0)
 
 

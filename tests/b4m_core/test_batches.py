@@ -28,10 +28,10 @@ def sets_of(*sizes: list[tuple[int, int]]) -> list[PictureSet]:
 class Drawn:
     """The batches of some sets, and who is in them."""
 
-    def __init__(self, *sizes: list[tuple[int, int]], batch: int = 1, seed: int = 0, together: bool = False) -> None:
+    def __init__(self, *sizes: list[tuple[int, int]], batch: int = 1, seed: int = 0, together: bool = False, one: bool = False) -> None:
         base, pictures = tiny.TinyBase(), sets_of(*sizes)
         self.sets: list[SampleSet] = encode_sets(base, pictures, 64, all_lead=together)
-        self.batches = Batches(self.sets[0], self.sets[1:], batch=batch, seed=seed, timesteps=1000, partners_lead=together)
+        self.batches = Batches(self.sets[0], self.sets[1:], batch=batch, seed=seed, timesteps=1000, partners_lead=together, one_beside=one)
         contexts = [(picture.caption, base.encode_text([picture.caption])[0][0]) for group in pictures for picture in group.pictures]
         self._names = {tuple(context.flatten()[:4].tolist()): caption for caption, context in contexts}
 
@@ -55,6 +55,25 @@ def test_every_own_row_shares_noise_and_timestep_with_its_partners() -> None:
             assert torch.equal(batch.noise[row], batch.noise[row % 2]) and batch.timesteps[row] == batch.timesteps[row % 2]
         assert not torch.equal(batch.noise[0], batch.noise[1])
         assert [name[0] for name in drawn.names(batch)] == ["0", "0", "1", "1", "2", "2"]
+
+
+def test_with_one_beside_every_own_row_has_one_partner_of_any_set_and_shares_its_noise() -> None:
+    drawn = Drawn(SQUARES, SQUARES[:2], SQUARES[:3], batch=3, one=True)
+    seen: Counter[str] = Counter()
+    for index in range(60):
+        batch = drawn.batches.draw(index)
+        assert batch.own == 3 and len(batch.latents) == 6 and same(batch, drawn.batches.draw(index))
+        assert torch.equal(batch.noise[:3], batch.noise[3:]) and torch.equal(batch.timesteps[:3], batch.timesteps[3:])
+        names = drawn.names(batch)
+        assert {name[0] for name in names[:3]} == {"0"}
+        seen.update(names[3:])
+    assert set(seen) == {"1 0", "1 1", "2 0", "2 1", "2 2"}
+    of_set = [sum(count for name, count in seen.items() if name[0] == number) for number in "12"]
+    assert all(60 < count < 120 for count in of_set)  # sets in equal parts, though one is larger
+
+
+def test_with_one_beside_and_no_partners_the_own_rows_are_alone() -> None:
+    assert len(Drawn(SQUARES, batch=2, one=True).batches.draw(0).latents) == 2
 
 
 def test_a_batch_is_a_pure_function_of_its_number() -> None:

@@ -9,7 +9,7 @@ import tiny
 from PIL import Image
 from tiny_folder import write_folder
 
-from b4m_core import load_adapter
+from b4m_core import load_adapter, save_adapter
 from b4m_core.commandline import main
 
 
@@ -140,11 +140,47 @@ def test_a_mistake_while_generating_is_one_sentence_too(
 
 
 def test_an_adapter_of_another_model_is_refused_while_generating(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from b4m_core import save_adapter
-
     save_adapter(tiny.small_adapter("merged"), tmp_path / "other.safetensors")
     assert call(place, "generate", "a bear", "--adapter", str(tmp_path / "other.safetensors"), "--out", str(tmp_path / "x.png")) == 1
     assert "trained on a model of another kind" in capsys.readouterr().err
+
+
+def test_an_adapter_of_another_network_paints_with_a_note(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = load_adapter(trained / "both.safetensors").with_facts(base="n1-" + "0" * 64, base_name="another")
+    for name, adapter, notes in (("other", other, 1), ("same", load_adapter(trained / "both.safetensors"), 0)):
+        save_adapter(adapter, tmp_path / f"{name}.safetensors")
+        capsys.readouterr()
+        options = ["--adapter", str(tmp_path / f"{name}.safetensors"), "--out", str(tmp_path / "x.png")]
+        assert call(trained, "generate", "a bear", *options) == 0
+        assert capsys.readouterr().err.count("was trained on another (00000000), not on model") == notes
+
+
+def test_a_compact_file_is_small_and_paints_and_trains_on(trained: Path, tmp_path: Path) -> None:
+    """The finished training is reused; only what is written differs."""
+    words = ["--pictures", str(trained / "drawing"), "--trigger", "w@z", "--class", "drawing", "--auxiliary-sets", "0", "--compact"]
+    assert call(trained, "train", "style", *words, "--out", str(tmp_path / "small.safetensors")) == 0
+    small, whole = load_adapter(tmp_path / "small.safetensors"), load_adapter(trained / "drawing.safetensors")
+    assert small.facts.compact and small.digest() == whole.digest()
+    assert (tmp_path / "small.safetensors").stat().st_size < (trained / "drawing.safetensors").stat().st_size
+    options = ["--adapter", str(tmp_path / "small.safetensors"), "--out", str(tmp_path / "x.png")]
+    assert call(trained, "generate", "a bear", *options) == 0
+    joint = ["--content-pictures", str(trained / "bear"), "--style-pictures", str(trained / "drawing")]
+    joint += ["--content-adapter", str(trained / "bear.safetensors"), "--style-adapter", str(tmp_path / "small.safetensors")]
+    assert call(trained, "train", "joint", *joint, "--out", str(tmp_path / "both.safetensors")) == 0
+    assert not load_adapter(tmp_path / "both.safetensors").facts.compact
+
+
+def test_a_joint_training_takes_rank_and_split_from_its_adapters(trained: Path, tmp_path: Path) -> None:
+    files = {}
+    for role, pictures in (("content", "bear"), ("style", "drawing")):
+        files[role] = tmp_path / f"{role}.safetensors"
+        words = ["--pictures", str(trained / pictures), "--auxiliary-sets", "0", "--split", "full", "--out", str(files[role])]
+        assert call(trained, "train", role, *words) == 0
+    joint = ["--content-pictures", str(trained / "bear"), "--style-pictures", str(trained / "drawing"), "--split", "halves"]
+    joint += [word for role, file in files.items() for word in (f"--{role}-adapter", str(file))]
+    assert call(trained, "train", "joint", *joint, "--out", str(tmp_path / "both.safetensors")) == 0
+    facts = load_adapter(tmp_path / "both.safetensors").facts
+    assert facts.split == facts.settings["split"] == "full" and facts.rank == facts.settings["rank"] == 2
 
 
 def test_stopping_with_the_keyboard_says_that_the_work_is_kept(

@@ -7,6 +7,7 @@ import tiny
 import torch
 
 from b4m_core import Adapter, B4MError, Concept, merge
+from b4m_core.compose import base_note
 
 CONTENT = {"base": "a" * 64, "base_name": "mini", "content": Concept("snq", "bear", ("a photo of a snq bear",))}
 STYLE = {"base": "a" * 64, "base_name": "mini", "style": Concept("w@z", "drawing", ("a bear in w@z style",))}
@@ -59,13 +60,24 @@ def test_a_merge_in_inference_mode_can_be_trained_afterwards() -> None:
         ({"seed": 1}, "basis seed 0 and the style adapter on 1: train both with the same basis seed"),
         ({"rank": 3}, "rank 2 and the style adapter rank 3: train both with the same rank"),
         ({"start": "published"}, "started as zero_start and the style adapter as published"),
-        ({"base": "b" * 64, "base_name": "other"}, r"trained on mini \(aaaaaaaa\) and the style adapter on other \(bbbbbbbb\)"),
         ({"role": "content"}, "A content adapter is plugged into the style input: swap the two"),
     ],
 )
 def test_adapters_that_were_not_made_to_fit_are_refused_by_reason(changes: dict[str, object], words: str) -> None:
     with pytest.raises(B4MError, match=words):
         merge(*pair(**changes))
+
+
+def test_adapters_of_other_networks_are_merged_and_a_note_names_both() -> None:
+    content, style = pair(base="n1-" + "b" * 64, base_name="fine tune")
+    assert merge(content, style).facts.base == content.facts.base
+    (note,) = base_note(style, "n1-" + "a" * 64, "mini")
+    assert "The style adapter was trained on fine tune (bbbbbbbb), not on mini (aaaaaaaa)" in note and "\n" not in note
+
+
+@pytest.mark.parametrize("base", ["n1-" + "a" * 64, "a" * 64, "b" * 64, ""])
+def test_the_same_network_and_fingerprints_of_earlier_versions_are_no_reason_for_a_note(base: str) -> None:
+    assert base_note(pair(base=base)[1], "n1-" + "a" * 64, "mini") == []
 
 
 def test_two_inputs_that_were_swapped_are_named_as_swapped() -> None:

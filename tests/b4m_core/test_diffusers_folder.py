@@ -111,7 +111,7 @@ def test_a_folder_first_used_in_inference_mode_can_be_trained_afterwards(folder:
     with torch.inference_mode():
         base.paint("a bear", width=64, height=64, seed=0)
         trained = train(Plan("content", tiny.picture_set(1), (), tiny.settings(steps=1)), base, RunStore(tmp_path))
-    assert trained.facts.base == base.fingerprint
+    assert trained.facts.base == base.network_fingerprint
 
 
 def test_adding_an_adapter_to_the_weights_changes_what_is_painted(folder: Path) -> None:

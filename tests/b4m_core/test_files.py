@@ -19,6 +19,7 @@ from torch import Tensor
 from b4m_core import Adapter, B4MError, Facts, PartlyLearnableProjection, load_adapter, lora_state_dict, read_facts, save_adapter
 
 GOLDEN = Path(__file__).with_name("golden")
+GOLDEN_NAMES = ["format_1_float32", "format_1_float16_published", "format_2_full", "format_2_compact"]
 
 
 @pytest.mark.parametrize("start", ["zero_start", "published"])
@@ -69,18 +70,24 @@ def test_alpha_is_exactly_the_rank_of_the_factors_in_every_dtype(file_dtype: str
     assert float(alpha) == up.shape[1] and str(up.dtype) == f"torch.{file_dtype}"
 
 
-@pytest.mark.parametrize("start", ["zero_start", "published"])
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("content,style", [(1.0, 1.0), (0.6, 1.4), (0.0, 1.0)])
-def test_diffusers_own_loader_adds_the_same_weights(start: str, content: float, style: float) -> None:
+def test_diffusers_own_loader_adds_the_same_weights(kind: str, content: float, style: float) -> None:
     """Loaded through diffusers' kohya conversion and PEFT on one side, W + dW written into the weights on the other."""
-    adapter = tiny.filled(Adapter.for_unet(tiny.tiny_unet(levels=2), Facts(role="merged", rank=3, start=start)), seed=5)
+    facts = Facts(role="merged", rank=3, **tiny.KINDS[kind])  # type: ignore[arg-type]
+    adapter = tiny.filled(Adapter.for_unet(tiny.tiny_unet(levels=2), facts), seed=5)
     loaded, merged = tiny.tiny_unet(levels=2), tiny.tiny_unet(levels=2)
     tensors = lora_state_dict(adapter, content, style)
     state, alphas = StableDiffusionXLLoraLoaderMixin.lora_state_dict(tensors, unet_config=loaded.config)
     StableDiffusionXLLoraLoaderMixin.load_lora_into_unet(state, alphas, loaded, adapter_name="b4m")
     for name, layer in adapter.layers.items():
         a, b, c, d = layer.A, style * layer.B.detach(), layer.C, content * layer.D.detach()
-        corner = max(content, style) * (a @ c) if start == "published" else torch.zeros(len(a), c.shape[1])
+        if kind == "free":
+            a, d, b, c = content * layer.A.detach(), layer.D.detach(), style * layer.B.detach(), layer.C.detach()
+        if kind in ("full", "free"):
+            merged.get_submodule(name).weight += a @ d + b @ c
+            continue
+        corner = max(content, style) * (a @ c) if kind == "published" else torch.zeros(len(a), c.shape[1])
         merged.get_submodule(name).weight += torch.cat([torch.cat([corner, a @ d], 1), torch.cat([b @ c, b @ d], 1)])
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     outputs = [run(unet, x) for unet in (loaded, merged, tiny.tiny_unet(levels=2))]
@@ -163,9 +170,9 @@ def test_an_adapter_loaded_and_saved_in_inference_mode_is_an_ordinary_one(tmp_pa
     assert not any(value.is_inference() for value in (layer.A, layer.B, layer.C, layer.D, *tensors.values()))
 
 
-@pytest.mark.parametrize("name", ["format_1_float32", "format_1_float16_published"])
-def test_the_golden_file_of_format_one_is_read_for_ever(name: str) -> None:
-    """Files written by the first release. If this fails, adapters that people have trained cannot be read any more."""
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+def test_a_golden_file_is_read_for_ever(name: str) -> None:
+    """Files of every format that was ever written. If this fails, adapters that people have trained cannot be read any more."""
     adapter = load_adapter(GOLDEN / f"{name}.safetensors")
     expected = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
     assert json.loads(adapter.facts.to_json()) == expected["facts"]
@@ -175,7 +182,7 @@ def test_the_golden_file_of_format_one_is_read_for_ever(name: str) -> None:
     assert adapter.facts.basis == expected["facts"]["basis"]
 
 
-@pytest.mark.parametrize("name", ["format_1_float32", "format_1_float16_published"])
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
 def test_a_golden_file_is_also_what_the_present_version_writes(name: str, tmp_path: Path) -> None:
     save_adapter(load_adapter(GOLDEN / f"{name}.safetensors"), tmp_path / f"{name}.safetensors")
     old, new = ((folder / f"{name}.safetensors").read_bytes() for folder in (GOLDEN, tmp_path))

@@ -130,16 +130,16 @@ def test_facts_that_come_twice_in_the_metadata_never_win(tmp_path: Path) -> None
 
 def test_a_file_of_a_newer_version_says_so(tmp_path: Path) -> None:
     adapter, _ = saved(tmp_path)
-    text = json.dumps({**json.loads(adapter.facts.to_json()), "format": 2, "new_field": []})
+    text = json.dumps({**json.loads(adapter.facts.to_json()), "format": 3, "new_field": []})
     file = forged(tmp_path / "new.safetensors", lora_state_dict(adapter), text)
-    with pytest.raises(B4MError, match=r"written by a newer B4M \(format 2, this one reads up to 1\): update B4M"):
+    with pytest.raises(B4MError, match=r"written by a newer B4M \(format 3, this one reads up to 2\): update B4M"):
         load_adapter(file)
 
 
 WRONG = [None, "x", "", -1, 0, 1.5, True, [], {}, [[[]]], float("inf"), float("nan"), 10**30]
 
 
-@pytest.mark.parametrize("field", list(Facts.__dataclass_fields__))
+@pytest.mark.parametrize("field", [*Facts.__dataclass_fields__, "format"])
 def test_hostile_facts_with_a_right_checksum_never_break_the_reader(field: str, tmp_path: Path) -> None:
     """Every field, of every wrong kind: refused in a sentence, or good enough to be shown and saved again."""
     adapter, _ = saved(tmp_path)

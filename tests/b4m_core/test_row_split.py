@@ -15,10 +15,17 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, mse_loss
 
 from b4m_core import Adapter, Facts, PartlyLearnableProjection
-from b4m_core.row_split import ALL_ROWS, Rows, RowSplitBranch
+from b4m_core.full_reach import FullReachProjection
+from b4m_core.row_split import ALL_ROWS, FullReachBranch, Rows, RowSplitBranch
+from b4m_core.splits import SPLITS
 from b4m_core.trainings import training
 
-MOVES = {"content": ("D", "B"), "style": ("B", "D"), "together": ("BD", "BD")}  # what the own and what the partner loss moves
+CONTENT, STYLE = "AD", "BC"  # whose factor each is; A and C where they are learned
+MOVES = {
+    "content": (CONTENT, STYLE),
+    "style": (STYLE, CONTENT),
+    "together": ("ABCD", "ABCD"),
+}  # what the own and what the partner loss moves
 SHAPES = [(8, 8), (6, 10), (10, 6), (9, 7)]
 CASES = [(role, partners) for role in ("content", "style") for partners in (0, 1, 2, 3)] + [("together", 1)]
 
@@ -28,18 +35,19 @@ def relative(actual: Tensor, expected: Tensor) -> float:
 
 
 def update(projection: PartlyLearnableProjection, movable: str) -> Tensor:
-    """dW as in the figure, with every half that is not in ``movable`` a constant."""
-    b = projection.B if "B" in movable else projection.B.detach()
-    d = projection.D if "D" in movable else projection.D.detach()
-    a, c = projection.A, projection.C
+    """dW as in the figure, or A D + B C for full reach and free, with every part that is not in ``movable`` a constant."""
+    a, b, c, d = (getattr(projection, part) if part in movable else getattr(projection, part).detach() for part in "ABCD")
+    if isinstance(projection, FullReachProjection):
+        return a @ d + b @ c
     corner = a @ c if projection.keeps_corner else a.new_zeros(len(a), c.shape[1])
     return torch.cat([torch.cat([corner, a @ d], dim=1), torch.cat([b @ c, b @ d], dim=1)])
 
 
-def double_projection(m: int, n: int, start: str, name: str = "layer", rank: int = 3) -> PartlyLearnableProjection:
-    projection = PartlyLearnableProjection(m, n, rank, name=name, start=start).double()
+def double_projection(m: int, n: int, kind: str, name: str = "layer", rank: int = 3) -> PartlyLearnableProjection:
+    made = tiny.KINDS[kind]
+    projection = SPLITS[made["split"]](m, n, rank, name=name, start=made["start"]).double()
     generator = torch.Generator().manual_seed(m * 100 + n)
-    for half in (projection.B, projection.D):
+    for half in projection.parameters():
         half.data = torch.randn(half.shape, generator=generator, dtype=torch.float64) * 0.3
     return projection
 
@@ -59,18 +67,19 @@ def assert_same_gradients(
 def take_gradients(projections: Sequence[PartlyLearnableProjection]) -> list[dict[str, Tensor]]:
     taken = []
     for projection in projections:
-        halves = {"B": projection.B, "D": projection.D}
-        taken.append({name: torch.zeros_like(half) if half.grad is None else half.grad.clone() for name, half in halves.items()})
-        projection.B.grad = projection.D.grad = None
+        parts = dict(projection.named_parameters())
+        taken.append({name: torch.zeros_like(part) if part.grad is None else part.grad.clone() for name, part in parts.items()})
+        for part in parts.values():
+            part.grad = None
     return taken
 
 
 class TwoLayers(nn.Module):
     """Two adapted layers behind each other, so that a half's gradient also has to pass another adapted layer."""
 
-    def __init__(self, m: int, n: int, start: str) -> None:
+    def __init__(self, m: int, n: int, kind: str) -> None:
         super().__init__()
-        self.first, self.second = double_projection(m, n, start), double_projection(n, m, start, "second")
+        self.first, self.second = double_projection(m, n, kind), double_projection(n, m, kind, "second")
         generator = torch.Generator().manual_seed(9)
         self.weights = [torch.randn(size, generator=generator, dtype=torch.float64) / 3 for size in ((m, n), (n, m))]
 
@@ -79,14 +88,14 @@ class TwoLayers(nn.Module):
         return linear(hidden, self.weights[1]) + layer(self.second, hidden)
 
 
-@pytest.mark.parametrize("start", ["zero_start", "published"])
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("accumulation", [1, 3])
 @pytest.mark.parametrize("role,partners", CASES)
 @pytest.mark.parametrize("m,n", SHAPES)
 def test_one_batched_step_equals_two_separate_backward_passes(
-    m: int, n: int, role: str, partners: int, accumulation: int, start: str
+    m: int, n: int, role: str, partners: int, accumulation: int, kind: str
 ) -> None:
-    net, own = TwoLayers(m, n, start), 2
+    net, own = TwoLayers(m, n, kind), 2
     generator = torch.Generator().manual_seed(1)
     batches = [torch.randn(2, own * (1 + partners), 4, n, generator=generator, dtype=torch.float64) for _ in range(accumulation)]
     layers = [net.first, net.second]
@@ -97,18 +106,19 @@ def test_one_batched_step_equals_two_separate_backward_passes(
                 (mse_loss(out, target[rows]) / accumulation).backward()
     expected = take_gradients(layers)
     for x, target in batches:
-        split = training(role).rows(own, len(x))
+        split = training(role, "partner").rows(own, len(x))
         losses = (net(x, lambda projection, h, split=split: projection(h, split)) - target).square().mean(dim=(1, 2))
         partner = losses[own:].mean() if partners else losses.new_zeros(())
         ((losses[:own].mean() + partner) / accumulation).backward()
     assert_same_gradients(layers, expected)
 
 
-@pytest.mark.parametrize("start", ["zero_start", "published"])
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("role,partners", [("content", 0), ("content", 2), ("style", 3), ("together", 1)])
-def test_one_batched_step_of_a_whole_unet_equals_two_passes(role: str, partners: int, start: str) -> None:
+def test_one_batched_step_of_a_whole_unet_equals_two_passes(role: str, partners: int, kind: str) -> None:
     unet = tiny.tiny_unet((1, 1, 2), levels=2, dtype=torch.float64)
-    adapter = tiny.filled(Adapter.for_unet(unet, Facts(role=role if role != "together" else "merged", rank=3, start=start)), seed=2)
+    facts = Facts(role=role if role != "together" else "merged", rank=3, **tiny.KINDS[kind])  # type: ignore[arg-type]
+    adapter = tiny.filled(Adapter.for_unet(unet, facts), seed=2)
     for projection in adapter.layers.values():
         projection.double()
     inputs = unet_inputs(rows=1 + partners)
@@ -121,7 +131,7 @@ def test_one_batched_step_of_a_whole_unet_equals_two_passes(role: str, partners:
     plain.remove()
     expected = take_gradients(layers)
     adapter.attach(unet)
-    adapter.rows = training(role).rows(1, 1 + partners)
+    adapter.rows = training(role, "partner").rows(1, 1 + partners)
     losses = (run_unet(unet, inputs, slice(None)) - inputs["target"]).square().mean(dim=(1, 2, 3))
     (losses[:1].mean() + (losses[1:].mean() if partners else 0)).backward()
     adapter.detach()
@@ -132,7 +142,7 @@ class PlainAdapter:
     """The oracle on a UNet: forward hooks that add x dW', with the half that may not move detached."""
 
     def __init__(self, unet: nn.Module, adapter: Adapter) -> None:
-        self.movable = "BD"
+        self.movable = "ABCD"
         self._handles = [unet.get_submodule(name).register_forward_hook(self._hook(layer)) for name, layer in adapter.layers.items()]
 
     def _hook(self, projection: PartlyLearnableProjection) -> Callable[..., Tensor]:
@@ -168,8 +178,21 @@ def test_gradcheck_accepts_the_branch_where_all_rows_move_both(m: int, n: int, k
     assert torch.autograd.gradcheck(lambda x, b, d: RowSplitBranch.apply(x, b, d, a, c, keeps_corner, ALL_ROWS), (x, b, d))
 
 
-def test_the_gradient_that_flows_on_is_whole_for_every_row() -> None:
-    projection = double_projection(8, 6, "published")
+@pytest.mark.parametrize("m,n", [(4, 4), (3, 5), (5, 4)])
+def test_gradcheck_accepts_the_branch_of_full_reach(m: int, n: int) -> None:
+    x, b, d, a, c = (
+        torch.randn(*size, generator=torch.Generator().manual_seed(k), dtype=torch.float64)
+        for k, size in enumerate(((2, 3, n), (m, 2), (2, n), (m, 2), (2, n)))
+    )
+    inputs = tuple(tensor.requires_grad_() for tensor in (x, b, d))
+    assert torch.autograd.gradcheck(lambda x, b, d: FullReachBranch.apply(x, b, d, a, c, ALL_ROWS), inputs)
+    inputs = tuple(tensor.requires_grad_() for tensor in (x, b, d, a, c))
+    assert torch.autograd.gradcheck(lambda *parts: FullReachBranch.apply(*parts, ALL_ROWS), inputs)
+
+
+@pytest.mark.parametrize("kind", ["published", "full", "free"])
+def test_the_gradient_that_flows_on_is_whole_for_every_row(kind: str) -> None:
+    projection = double_projection(8, 6, kind)
     x = torch.randn(4, 3, 6, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(4, 3, 8, dtype=torch.float64)
     (projection(x, Rows(up=slice(4, 4), down=slice(0, 1))) * weight).sum().backward()
@@ -177,13 +200,14 @@ def test_the_gradient_that_flows_on_is_whole_for_every_row() -> None:
     torch.testing.assert_close(x.grad, weight @ update(projection, "").detach(), atol=1e-12, rtol=1e-12)
 
 
-def test_rows_that_may_not_move_a_half_do_not_change_its_gradient() -> None:
-    projection = double_projection(8, 6, "zero_start")
+@pytest.mark.parametrize("kind", ["zero_start", "full", "free"])
+def test_rows_that_may_not_move_a_half_do_not_change_its_gradient(kind: str) -> None:
+    projection = double_projection(8, 6, kind)
     rows = Rows(up=slice(2, 4), down=slice(0, 2))
     x = torch.randn(4, 3, 6, dtype=torch.float64)
     gradients = []
     for own_scale, partner_scale in ((1.0, 1.0), (5.0, 1.0), (1.0, 5.0)):
-        projection.B.grad = projection.D.grad = None
+        take_gradients([projection])
         scaled = torch.cat([x[:2] * own_scale, x[2:] * partner_scale])
         projection(scaled, rows).sum().backward()
         gradients.append((projection.B.grad.clone(), projection.D.grad.clone()))  # type: ignore[union-attr]
@@ -191,15 +215,16 @@ def test_rows_that_may_not_move_a_half_do_not_change_its_gradient() -> None:
     assert torch.equal(gradients[0][1], gradients[2][1]) and not torch.equal(gradients[0][0], gradients[2][0])
 
 
-def test_gradients_of_half_precision_rows_come_back_in_single_precision() -> None:
-    projection = PartlyLearnableProjection(8, 6, 2, name="layer", start="published")
+@pytest.mark.parametrize("kind", ["published", "full", "free"])
+def test_gradients_of_half_precision_rows_come_back_in_single_precision(kind: str) -> None:
+    projection = double_projection(8, 6, kind).float()
     projection(torch.randn(2, 3, 6).bfloat16()).float().sum().backward()
-    assert projection.D.grad is not None and projection.D.grad.dtype == torch.float32
+    assert all(part.grad is not None and part.grad.dtype == torch.float32 for part in projection.parameters())
 
 
 def test_the_row_slices_of_each_training_are_the_paper_s() -> None:
     def owners(role: str, own: int, total: int) -> tuple[list[int], list[int]]:
-        rows, numbers = training(role).rows(own, total), list(range(total))
+        rows, numbers = training(role, "partner").rows(own, total), list(range(total))
         return numbers[rows.up], numbers[rows.down]
 
     assert owners("content", 1, 4) == ([1, 2, 3], [0])
@@ -207,3 +232,8 @@ def test_the_row_slices_of_each_training_are_the_paper_s() -> None:
     assert owners("style", 1, 4) == ([0], [1, 2, 3])
     assert owners("style", 2, 2) == ([0, 1], [])
     assert owners("together", 1, 2) == ([0, 1], [0, 1])
+
+
+def test_with_kept_correspondences_all_rows_move_what_is_taught_and_nothing_else() -> None:
+    assert training("content", "keep").rows(2, 4) == Rows(up=slice(2, 2), down=slice(0, 4))
+    assert training("style", "keep").rows(2, 4) == Rows(up=slice(0, 4), down=slice(2, 2))

@@ -42,7 +42,7 @@ SETTING_CHANGES: list[dict[str, object]] = [
     {"steps": 5}, {"rank": 5}, {"learning_rate": 2e-3}, {"partner_learning_rate": 2e-4}, {"weight_decay": 0.02}, {"clip": 2.0},
     {"damping": 1e-3},
     {"batch": 2}, {"accumulation": 3}, {"resolution": 96}, {"flip": True}, {"seed": 2}, {"basis_seed": 1}, {"start": "published"},
-    {"file_dtype": "float16"},
+    {"split": "full"}, {"correspondence": "keep"}, {"file_dtype": "float16"},
 ]  # fmt: skip
 
 

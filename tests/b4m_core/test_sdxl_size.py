@@ -82,3 +82,14 @@ def test_the_sdxl_blocks_have_the_names_that_kohya_gives_them() -> None:
     }  # fmt: skip
     for path, key in blocks.items():
         assert kohya_key(f"{path}.transformer_blocks.1.attn2.to_out.0") == f"lora_unet_{key}_transformer_blocks_1_attn2_to_out_0"
+
+
+def test_full_reach_learns_as_many_numbers_as_the_published_split_has_in_all(unet: nn.Module, adapter: Adapter) -> None:
+    full = Adapter.for_unet(unet, Facts(role="content", rank=64, split="full"))
+    assert full.learned_numbers() == full.frozen_numbers() == 92_897_280 and full.facts.basis != adapter.facts.basis
+
+
+def test_a_free_content_of_half_the_rank_learns_as_many_numbers_as_the_published_split_has_in_all(unet: nn.Module) -> None:
+    free = Adapter.for_unet(unet, Facts(role="content", rank=32, split="free"))
+    assert (free.learned_numbers(), free.frozen_numbers()) == (92_897_280, 0)
+    assert sum(layer.A.numel() + layer.D.numel() for layer in free.layers.values()) == 46_448_640

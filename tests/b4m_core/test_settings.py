@@ -16,9 +16,10 @@ FULL = Facts(
 )  # fmt: skip
 
 
-def test_the_default_settings_are_the_paper_s_for_sdxl() -> None:
+def test_the_default_settings_are_what_composed_best_and_else_the_paper_s() -> None:
     settings = TrainingSettings()
-    assert (settings.steps, settings.rank, settings.resolution, settings.accumulation) == (1000, 64, 512, 4)
+    assert (settings.split, settings.start, settings.correspondence, settings.rank) == ("free", "zero_start", "keep", 32)
+    assert (settings.steps, settings.resolution, settings.accumulation, settings.batch) == (1000, 512, 4, 1)
     assert (settings.learning_rate, settings.partner_learning_rate, settings.weight_decay, settings.clip) == (1e-4, 1e-5, 1e-2, 1.0)
     assert settings.flip is False
 
@@ -32,7 +33,7 @@ def test_the_default_settings_are_the_paper_s_for_sdxl() -> None:
         {"partner_learning_rate": float("inf")}, {"weight_decay": -1.0}, {"weight_decay": float("inf")}, {"clip": 0.0},
         {"clip": float("nan")},
         {"damping": 0.0}, {"resolution": 500}, {"resolution": 0}, {"resolution": 32}, {"resolution": -64}, {"start": "zero"},
-        {"file_dtype": "float8"},
+        {"split": "thirds"}, {"correspondence": "none"}, {"file_dtype": "float8"},
     ],
     ids=str,
 )  # fmt: skip
@@ -42,13 +43,29 @@ def test_a_setting_out_of_range_is_refused_by_its_name(wrong: dict[str, object])
         TrainingSettings(**wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("split", ["full", "free"])
+def test_a_published_start_with_another_split_is_refused_in_a_sentence(split: str) -> None:
+    with pytest.raises(B4MError, match="start = published belongs to split = halves: choose that split, or zero_start"):
+        TrainingSettings(start="published", split=split)
+
+
+def test_the_paper_s_combination_is_allowed() -> None:
+    TrainingSettings(split="halves", start="published", correspondence="partner", rank=64)
+
+
 def test_settings_are_plain_values_for_keys_and_headers() -> None:
     assert json.loads(json.dumps(TrainingSettings().as_dict())) == dataclasses.asdict(TrainingSettings())
 
 
 def test_facts_come_back_from_json_as_they_were() -> None:
     assert Facts.from_json(FULL.to_json()) == FULL
-    assert Facts.from_json(Facts(role="content", rank=1).to_json()) == Facts(role="content", rank=1)
+    for facts in (Facts(role="content", rank=1), Facts(role="content", rank=1, split="full"), dataclasses.replace(FULL, compact=True)):
+        assert Facts.from_json(facts.to_json()) == facts
+
+
+def test_facts_that_format_one_can_say_are_written_as_format_one() -> None:
+    assert '"format":1' in FULL.to_json() and "split" not in FULL.to_json() and "compact" not in FULL.to_json()
+    assert '"format":2' in dataclasses.replace(FULL, split="full", start="zero_start").to_json()
 
 
 def test_equal_facts_give_equal_text() -> None:

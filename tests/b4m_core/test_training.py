@@ -15,10 +15,9 @@ from tiny_training import ROLES, calls_of, no_watch, poisoned, result
 from torch import Tensor
 
 from b4m_core import Adapter, B4MError, NoiseSchedule, Plan, Progress, RunStore, load_adapter, merge, train
-from b4m_core.batches import Batch
+from b4m_core.fast.step import predict
 from b4m_core.objective import linear_beta_schedule
 from b4m_core.pictures import Picture, PictureSet
-from b4m_core.training import predict
 
 
 def fingerprint(module: torch.nn.Module) -> str:
@@ -108,7 +107,7 @@ def test_the_returned_adapter_is_the_one_in_the_file(role: str, tmp_path: Path) 
 
 def test_the_facts_tell_what_was_trained_on_what(tmp_path: Path) -> None:
     facts = train(tiny.plan(), tiny.TinyBase(), RunStore(tmp_path)).facts
-    assert facts.role == "content" and facts.rank == 4 and facts.steps == 4 and facts.base == "f" * 64 and facts.base_name == "tiny"
+    assert facts.role == "content" and facts.rank == 4 and facts.steps == 4 and facts.base == "n1-" + "f" * 64 and facts.base_name == "tiny"
     assert facts.content is not None and facts.content.trigger == "snq" and facts.content.prompts == ("a photo of a snq bear",)
     assert facts.style is None and facts.prediction == "epsilon" and facts.settings == tiny.settings().as_dict()
     assert [row[0] for row in facts.losses] == [1, 2, 3, 4] and all(0 < row[1] < 10 and 0 < row[2] < 10 for row in facts.losses)
@@ -214,12 +213,10 @@ def test_flips_are_off_unless_they_are_asked_for(tmp_path: Path) -> None:
     assert tiny.settings().flip is False and len(base.encoded) == 3 + 4
 
 
-@pytest.mark.parametrize("start", ["zero_start", "published"])
-def test_training_together_refuses_adapters_of_another_model(start: str, tmp_path: Path) -> None:
-    other = tiny.merged_adapter().with_facts(base="0" * 64, base_name="another")
-    with pytest.raises(B4MError, match=r"trained on another \(00000000\) and the model here is tiny \(ffffffff\)"):
-        train(tiny.plan("together", adapter=other), tiny.TinyBase(), RunStore(tmp_path))
-    assert start and not list(tmp_path.rglob("*.safetensors"))
+def test_training_together_goes_on_with_adapters_of_another_network_and_names_its_own(tmp_path: Path) -> None:
+    other = tiny.merged_adapter().with_facts(base="n1-" + "0" * 64, base_name="another")
+    facts = train(tiny.plan("together", adapter=other, steps=1), tiny.TinyBase(), RunStore(tmp_path)).facts
+    assert facts.base == "n1-" + "f" * 64 and facts.base_name == "tiny"
 
 
 def test_training_together_refuses_layers_of_another_size_and_leaves_the_network_whole(tmp_path: Path) -> None:
@@ -286,8 +283,8 @@ def test_size_conditioning_reaches_a_half_precision_network_unrounded() -> None:
 
     sizes = torch.tensor([[4031.0, 3023, 0, 171, 1024, 1024]])
     one = torch.zeros(1, 4, 2, 2)
-    batch = Batch(one, one, torch.tensor([3]), torch.zeros(1, 5, 8), torch.zeros(1, 4), sizes, torch.ones(1, 1, 2, 2), 1)
-    output = predict(Network(), one, batch, torch.bfloat16)
+    given = {"noisy": one, "timesteps": torch.tensor([3]), "context": torch.zeros(1, 5, 8), "pooled": torch.zeros(1, 4), "size_ids": sizes}
+    output = predict(Network(), given, torch.bfloat16)
     assert torch.equal(seen[0].float(), sizes) and output.dtype == torch.float32
 
 

@@ -21,16 +21,18 @@ from b4m_core import B4MError, Progress, RunStore, train
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.parametrize("kind", [{}, {"split": "free", "correspondence": "keep"}], ids=["as published", "free"])
 @pytest.mark.parametrize("role", ROLES)
-def test_a_cancelled_run_goes_on_to_the_same_bytes(role: str, tmp_path: Path) -> None:
+def test_a_cancelled_run_goes_on_to_the_same_bytes(role: str, kind: dict[str, str], tmp_path: Path) -> None:
     """Cancelled at random calls, once and three times in a row: at encoding, in the middle of a step, between two, at the very end."""
-    last, draw = calls_of(tiny.plan(role, steps=3, accumulation=2)) - 1, random.Random(role)
-    whole = result(tmp_path / "whole", tiny.plan(role, steps=3, accumulation=2))
+    made = tiny.plan(role, steps=3, accumulation=2, **kind)  # type: ignore[arg-type]
+    last, draw = calls_of(made) - 1, random.Random(role)
+    whole = result(tmp_path / "whole", made)
     for number, cancels in enumerate([[draw.randrange(last)], draw.sample(range(8, last), 3), [last]]):
         for call in sorted(cancels):
             with contextlib.suppress(tiny.Cancelled):
-                result(tmp_path / str(number), tiny.plan(role, steps=3, accumulation=2), watch=tiny.cancel_at(call))
-        assert result(tmp_path / str(number), tiny.plan(role, steps=3, accumulation=2)) == whole
+                result(tmp_path / str(number), made, watch=tiny.cancel_at(call))
+        assert result(tmp_path / str(number), made) == whole
 
 
 def test_going_on_repeats_no_step_that_was_done(tmp_path: Path) -> None:

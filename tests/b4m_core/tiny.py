@@ -13,12 +13,20 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from b4m_core import Adapter, Facts, NoiseSchedule, PartlyLearnableProjection, Plan, Progress, RunStore, TrainingSettings
+from b4m_core import Adapter, Facts, NoiseSchedule, Plan, Progress, RunStore, TrainingSettings
 from b4m_core.objective import linear_beta_schedule
 from b4m_core.pictures import Picture, PictureSet
+from b4m_core.splits import SPLITS
 
 TEXT_WIDTH, TOKENS, POOLED = 24, 5, 16
 LAYER = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+KINDS: dict[str, dict[str, str]] = {
+    "zero_start": {"split": "halves", "start": "zero_start"},
+    "published": {"split": "halves", "start": "published"},
+    "full": {"split": "full", "start": "zero_start"},
+    "free": {"split": "free", "start": "zero_start"},
+}
+"""What an adapter can be, as facts and settings: the published split with either start, full reach, and free."""
 OTHER_LAYER = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 
 
@@ -63,7 +71,7 @@ class TinyBase:
     def __init__(self, unet: nn.Module | None = None, schedule: NoiseSchedule | None = None, fingerprint: str = "f" * 64) -> None:
         self.unet = tiny_unet() if unet is None else unet
         self.schedule = schedule or NoiseSchedule(linear_beta_schedule())
-        self.fingerprint, self.name = fingerprint, "tiny"
+        self.fingerprint, self.network_fingerprint, self.name = fingerprint, "n1-" + fingerprint, "tiny"
         self.device, self.dtype = torch.device("cpu"), next(self.unet.parameters()).dtype
         self.encoded: list[tuple[int, ...]] = []
         self.read: list[str] = []
@@ -101,8 +109,9 @@ def picture_set(*seeds: int, trigger: str = "snq", class_word: str = "bear") -> 
 
 
 SETTINGS = TrainingSettings(
-    steps=4, rank=4, learning_rate=3e-3, partner_learning_rate=3e-4, accumulation=1, resolution=64, file_dtype="float32", seed=1
-)
+    steps=4, rank=4, learning_rate=3e-3, partner_learning_rate=3e-4, accumulation=1, resolution=64, file_dtype="float32", seed=1,
+    split="halves", correspondence="partner",
+)  # fmt: skip
 
 
 def settings(**changes: object) -> TrainingSettings:
@@ -114,29 +123,31 @@ def plan(role: str = "content", *, partners: int = 2, adapter: Adapter | None = 
     """A plan of any of the three trainings with small pictures."""
     if role == "together":
         style = picture_set(21, 22, trigger="w@z", class_word="drawing")
-        return Plan(role, picture_set(1, 2, 3), (style,), settings(**changes), merged_adapter() if adapter is None else adapter)
+        start = merged_adapter(str(changes.get("split", "halves"))) if adapter is None else adapter
+        return Plan(role, picture_set(1, 2, 3), (style,), settings(**changes), start)
     groups = tuple(picture_set(10 + k, 14 + k, trigger="", class_word=f"partner {k}") for k in range(partners))
     return Plan(role, picture_set(1, 2, 3), groups, settings(**changes))
 
 
 @functools.cache
-def _merged_layers() -> Adapter:
-    facts = Facts(role="merged", rank=4, base="f" * 64, file_dtype="float32", parents=("content: snq bear", "style: w@z drawing"))
+def _merged_layers(split: str) -> Adapter:
+    parents = ("content: snq bear", "style: w@z drawing")
+    facts = Facts(role="merged", rank=4, base="n1-" + "f" * 64, file_dtype="float32", parents=parents, split=split)
     return filled(Adapter.for_unet(tiny_unet(), facts), seed=3, scale=0.02)
 
 
-def merged_adapter() -> Adapter:
+def merged_adapter(split: str = "halves") -> Adapter:
     """What a training together starts from."""
-    return _merged_layers().clone()
+    return _merged_layers(split).clone()
 
 
 def filled(adapter: Adapter, seed: int = 0, scale: float = 0.1) -> Adapter:
-    """The adapter with random learned halves."""
+    """The adapter with random learned parts."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for projection in adapter.layers.values():
-            for half in (projection.B, projection.D):
-                half.copy_(torch.randn(half.shape, generator=generator) * scale)
+            for part in projection.parameters():
+                part.copy_(torch.randn(part.shape, generator=generator) * scale)
     return adapter
 
 
@@ -146,14 +157,15 @@ def small_adapter(
     rank: int = 2,
     seed: int = 0,
     start: str = "zero_start",
+    split: str = "halves",
     file_dtype: str = "float32",
     fill: int = 1,
     **facts: object,
 ) -> Adapter:
     """Two layers, one square and one rectangular, as a file of a few KB."""
     shapes = {LAYER: (8, 8), OTHER_LAYER: (10, 7)}
-    layers = {name: PartlyLearnableProjection(m, n, rank, name=name, seed=seed, start=start) for name, (m, n) in shapes.items()}
-    known = Facts(role=role, rank=rank, basis_seed=seed, start=start, file_dtype=file_dtype, **facts)  # type: ignore[arg-type]
+    layers = {name: SPLITS[split](m, n, rank, name=name, seed=seed, start=start) for name, (m, n) in shapes.items()}
+    known = Facts(role=role, rank=rank, basis_seed=seed, start=start, split=split, file_dtype=file_dtype, **facts)  # type: ignore[arg-type]
     return filled(Adapter(layers, known), fill).rounded()
 
 

@@ -57,6 +57,24 @@ def test_the_page_is_not_flooded_but_the_last_step_always_arrives(live: ModuleTy
     assert live._latest["7"]["step"] == 200 and live._latest["7"]["state"] == "stopped"
 
 
+def test_the_node_counts_the_pictures_while_they_are_encoded(live: ModuleType) -> None:
+    display = live.TrainingDisplay("7", "B4MTrainContent", 10)
+    display.encoding(0, 5)
+    display.encoding(1, 5)  # too soon for the page
+    assert (live._latest["7"]["state"], live._latest["7"]["encoding"]) == ("encoding", [1, 5])
+    display.update(10, [0.5] * 10, 0.0)
+    assert live._latest["7"]["state"] == "training"
+
+
+def test_a_training_that_is_reused_shows_the_curve_that_its_adapter_kept(live: ModuleType) -> None:
+    display = live.TrainingDisplay("7", "B4MTrainContent", 400)
+    display.show_losses([1, 3, 400], [0.5, 0.25, 0.125])
+    display.finish("reused", "Reused.")
+    known = live._latest["7"]
+    assert known["curve"]["steps"] == [1, 3, 400] and known["curve"]["raw"] == [0.5, 0.25, 0.125]
+    assert (known["state"], known["step"]) == ("reused", 400)
+
+
 def test_messages_are_valid_json_even_when_the_loss_is_not_a_number(live: ModuleType) -> None:
     display = live.TrainingDisplay("7", "B4MTrainContent", 3)
     display.update(3, [math.nan, math.inf, 0.25], 0.0)
@@ -65,10 +83,10 @@ def test_messages_are_valid_json_even_when_the_loss_is_not_a_number(live: Module
 
 
 def test_a_curve_of_any_length_has_at_most_two_hundred_points_and_keeps_its_last(live: ModuleType) -> None:
-    curve = live.curve([1.0] * 4999 + [3.0], 5000)
+    curve = live.curve([1.0] * 4999 + [3.0], range(1, 5001))
     assert len(curve["steps"]) == len(curve["raw"]) == len(curve["smooth"]) == 200
     assert curve["steps"][-1] == 5000 and curve["raw"][-1] == 3.0 and curve["steps"] == sorted(set(curve["steps"]))
-    assert live.curve([], 0) == {"steps": [], "raw": [], "smooth": []}
+    assert live.curve([], []) == {"steps": [], "raw": [], "smooth": []}
 
 
 def test_the_page_finds_the_node_though_the_host_runs_a_copy_of_its_class(live: ModuleType) -> None:
@@ -80,7 +98,7 @@ def test_the_page_finds_the_node_though_the_host_runs_a_copy_of_its_class(live: 
 
 
 def test_a_smoothed_curve_follows_the_mean_without_a_bias_at_the_start(live: ModuleType) -> None:
-    assert live.curve([2.0] * 50, 50)["smooth"] == [2.0] * 50
+    assert live.curve([2.0] * 50, range(50))["smooth"] == [2.0] * 50
 
 
 def test_a_sample_is_sent_as_a_small_jpeg_of_the_picture(live: ModuleType) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import time
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch import Tensor
 import nodes
 
 Trio = tuple[Any, Any, Any]
+MINI = Path(__file__).resolve().parents[2] / "mini"
 PROMPT, NEGATIVE = "a photo of a house in the snow", "watercolor"
 
 
@@ -144,6 +147,24 @@ def test_fingerprint_is_instant_for_unchanged_objects_and_follows_an_upstream_lo
     patched = host.fingerprint(host.apply_lora(model, lora), clip, vae)
     assert patched not in (first, host.fingerprint(host.apply_lora(model, lora, 0.5), clip, vae))
     assert patched == host.fingerprint(host.apply_lora(model, lora), clip, vae)
+
+
+def test_the_network_of_the_mini_model_has_the_fingerprint_that_the_command_line_gives_it(host: ModuleType, mini: Trio) -> None:
+    folder = importlib.import_module("b4m_pack.b4m_core.diffusers_folder").DiffusersFolder(MINI)
+    assert host.network_fingerprint(mini[0]) == folder.network_fingerprint == host.HostBaseModel(*mini).network_fingerprint
+
+
+def test_the_networks_fingerprint_is_quick_and_follows_an_upstream_lora_but_no_dtype(host: ModuleType) -> None:
+    model = small_sdxl.small_model(torch.float16)
+    single = small_sdxl.small_model(torch.float32)
+    single.model.diffusion_model.load_state_dict(model.model.diffusion_model.state_dict())
+    started = time.monotonic()
+    first = host.network_fingerprint(model)
+    assert time.monotonic() - started < 1 and host.network_fingerprint(single) == first
+    patched = host.apply_lora(model, small_sdxl.random_lora(model))
+    assert host.network_fingerprint(patched) != first == host.network_fingerprint(model)
+    comfy.model_management.load_models_gpu([patched], force_full_load=True)
+    assert host.network_fingerprint(model) == first  # while the shared network holds the patched clone's weights
 
 
 def test_fingerprint_does_not_depend_on_what_is_loaded_now(host: ModuleType, mini: Trio) -> None:

@@ -35,25 +35,25 @@ def plan(core: ModuleType, **settings: Any) -> Any:
     return core.Plan("content", sets[0], (sets[1],), core.TrainingSettings(**small))
 
 
-def filled(core: ModuleType, unet: Any, start: str) -> Any:
-    """An adapter with something in every learned half."""
-    adapter = core.Adapter.for_unet(unet, core.Facts("together", 4, start=start))
+def filled(core: ModuleType, unet: Any, **kind: str) -> Any:
+    """An adapter with something in every learned part."""
+    adapter = core.Adapter.for_unet(unet, core.Facts("together", 4, **kind))
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for projection in adapter.layers.values():
-            projection.B.normal_(std=0.3, generator=generator)
-            projection.D.normal_(std=0.3, generator=generator)
+            for part in projection.parameters():
+                part.normal_(std=0.3, generator=generator)
     return adapter
 
 
-@pytest.mark.parametrize("start", ["zero_start", "published"])
+@pytest.mark.parametrize("kind", [{"start": "zero_start"}, {"start": "published"}, {"split": "full"}, {"split": "free"}], ids=str)
 def test_an_attached_adapter_equals_its_saved_file_in_the_hosts_loader(
-    host: ModuleType, core: ModuleType, tmp_path: Path, start: str
+    host: ModuleType, core: ModuleType, tmp_path: Path, kind: dict[str, str]
 ) -> None:
     model, rows = small_sdxl.small_model(), small_sdxl.inputs()
     unet = host.training_network(model)
     plain = small_sdxl.network_output(unet, rows)
-    adapter = filled(core, unet, start)
+    adapter = filled(core, unet, **kind)
     path = core.save_adapter(adapter, tmp_path / "a.safetensors")
     adapter.attach(unet)
     ours = small_sdxl.network_output(unet, rows)
@@ -62,9 +62,7 @@ def test_an_attached_adapter_equals_its_saved_file_in_the_hosts_loader(
     assert small_sdxl.relative_difference(ours, small_sdxl.host_output(patched, rows)) < 1e-4
 
 
-def test_a_whole_training_leaves_model_clip_and_vae_bit_identical(
-    host: ModuleType, core: ModuleType, mini: Trio, tmp_path: Path
-) -> None:
+def test_a_whole_training_leaves_model_clip_and_vae_bit_identical(host: ModuleType, core: ModuleType, mini: Trio, tmp_path: Path) -> None:
     before = bytes_of(mini)
     with torch.inference_mode():  # as the host runs its nodes
         base = host.HostBaseModel(*mini)
@@ -74,9 +72,7 @@ def test_a_whole_training_leaves_model_clip_and_vae_bit_identical(
     assert bytes_of(mini) == before
 
 
-def test_a_training_follows_the_lora_that_was_patched_in_upstream(
-    host: ModuleType, core: ModuleType, mini: Trio, tmp_path: Path
-) -> None:
+def test_a_training_follows_the_lora_that_was_patched_in_upstream(host: ModuleType, core: ModuleType, mini: Trio, tmp_path: Path) -> None:
     model, clip, vae = mini
     lora = {key: 0.1 * value for key, value in small_sdxl.random_lora(model, rank=2).items() if not key.endswith("alpha")}
     patched = host.apply_lora(model, lora)

@@ -1,0 +1,1 @@
+"""A training step made fast: the same sums as the plain path, in few launches."""

@@ -1,0 +1,67 @@
+"""The frozen parts of the network as functions that keep only what their backward pass needs.
+
+No base weight gets a gradient, so a convolution or a feed-forward layer need not keep its input. That halves what a step keeps.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, linear
+
+
+class FrozenConv(torch.autograd.Function):
+    """A convolution whose weight and bias are constants: only the weight is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, conv: nn.Conv2d, bias: Tensor | None) -> Tensor:  # noqa: D102
+        ctx.conv, ctx.shape = conv, x.shape
+        return torch.conv2d(x, conv.weight, bias, conv.stride, conv.padding)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        conv, gradient = ctx.conv, gradients[0]
+        unread = gradient.new_empty(1).expand(ctx.shape)  # the input's values do not matter to its gradient
+        result = torch.ops.aten.convolution_backward(
+            gradient, unread, conv.weight, None, conv.stride, conv.padding, (1, 1), False, (0, 0), 1, (True, False, False)
+        )
+        return result[0], None, None
+
+
+class FrozenFeedForward(torch.autograd.Function):
+    """W_2 (h gelu(g)) + b_2 with [h, g] = W_1 x + b_1: keeps [h, g] and nothing else."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, first: nn.Linear, second: nn.Linear, kernels: Any) -> Tensor:  # noqa: D102
+        both = linear(x, first.weight, first.bias)
+        ctx.save_for_backward(both)
+        ctx.first, ctx.second, ctx.kernels = first, second, kernels
+        return linear(geglu(both) if kernels is None else kernels.geglu(both), second.weight, second.bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        (both,) = ctx.saved_tensors
+        product = gradients[0] @ ctx.second.weight
+        into = geglu_backward(both, product) if ctx.kernels is None else ctx.kernels.geglu_backward(both, product)
+        return into @ ctx.first.weight, None, None, None
+
+
+def geglu(both: Tensor) -> Tensor:
+    """h gelu(g) of [h, g] (..., 2 w)."""
+    h, g = both.chunk(2, dim=-1)
+    return gelu(g).mul_(h)
+
+
+def geglu_backward(both: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient of [h, g]; ``gradient`` is spent."""
+    h, g = both.chunk(2, dim=-1)
+    into = torch.empty_like(both)
+    into_h, into_g = into.chunk(2, dim=-1)
+    torch.mul(gradient, gelu(g), out=into_h)
+    torch.ops.aten.gelu_backward.grad_input(gradient.mul_(h), g, grad_input=into_g)
+    return into
+
+
+def convolve(x: Tensor, conv: nn.Conv2d, *, biased: bool = True) -> Tensor:
+    """The convolution, without its bias unless ``biased``: the bias of some is added later, with something else."""
+    return FrozenConv.apply(x, conv, conv.bias if biased else None)  # type: ignore[no-any-return]

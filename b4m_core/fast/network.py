@@ -1,0 +1,122 @@
+"""SDXL's network written out as plain functions over diffusers' modules, which serve as the weights.
+
+The same sums as UNet2DConditionModel.forward, in an order that suits a training step: projections in groups, the text's keys and values of
+all attentions at once, frozen layers that keep no inputs, no branches and no reads from the card, so that a graph can be captured.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, linear, scaled_dot_product_attention, silu
+from torch.utils.checkpoint import checkpoint
+
+from .frozen import FrozenFeedForward, convolve
+from .groups import Groups
+from .norms import add_norm, shifted_norm
+from .resnets import Resnets
+
+
+class Network:
+    """The network with the projections of ``groups``. ``recompute``: keep what goes into a block, and compute the rest of it twice."""
+
+    def __init__(self, unet: Any, groups: Groups, kernels: Any = None) -> None:
+        self.unet, self.groups, self.kernels, self.recompute = unet, groups, kernels, False
+        self._names = {id(module): name for name, module in unet.named_modules()}
+        levels = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
+        self.resnets = Resnets([resnet for level in levels for resnet in level.resnets], kernels)
+
+    def __call__(self, noisy: Tensor, timesteps: Tensor, context: Tensor, pooled: Tensor, size_ids: Tensor) -> Tensor:
+        """The prediction (R, 4, h, w), in the compute dtype."""
+        unet = self.unet
+        shifts = self.resnets.shifts(silu(self._embedding(timesteps, pooled, size_ids, noisy.dtype)))
+        texts = self.groups.text(context)
+        x = convolve(noisy, unet.conv_in)
+        kept = [x]
+        for level in unet.down_blocks:
+            for index, resnet in enumerate(level.resnets):
+                x = self._resnet(x, None, shifts, resnet)
+                if hasattr(level, "attentions"):
+                    x = self._transformer(x, level.attentions[index], texts)
+                kept.append(x)
+            if level.downsamplers is not None:
+                x = convolve(x, level.downsamplers[0].conv)
+                kept.append(x)
+        first, last = unet.mid_block.resnets
+        x = self._resnet(x, None, shifts, first)
+        x = self._transformer(x, unet.mid_block.attentions[0], texts)
+        x = self._resnet(x, None, shifts, last)
+        for level in unet.up_blocks:
+            for index, resnet in enumerate(level.resnets):
+                x = self._resnet(x, kept.pop(), shifts, resnet)
+                if hasattr(level, "attentions"):
+                    x = self._transformer(x, level.attentions[index], texts)
+            if level.upsamplers is not None:
+                x = convolve(interpolate(x, size=kept[-1].shape[-2:], mode="nearest"), level.upsamplers[0].conv)
+        return convolve(shifted_norm(x, None, unet.conv_norm_out, self.kernels)[1], unet.conv_out)
+
+    def _embedding(self, timesteps: Tensor, pooled: Tensor, size_ids: Tensor, dtype: torch.dtype) -> Tensor:
+        unet = self.unet
+        emb = unet.time_embedding(unet.time_proj(timesteps).to(dtype))
+        sizes = unet.add_time_proj(size_ids.flatten()).reshape(len(size_ids), -1)
+        added = torch.cat([pooled, sizes.to(pooled.dtype)], dim=-1).to(dtype)
+        return emb + unet.add_embedding(added)  # type: ignore[no-any-return]
+
+    def _run(self, block: Callable[..., Any], *inputs: Any) -> Any:
+        if not self.recompute:
+            return block(*inputs)
+        return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+    def _resnet(self, x: Tensor, skipped: Tensor | None, shifts: dict[int, Tensor], resnet: Any) -> Tensor:
+        def whole(x: Tensor, skipped: Tensor | None, shift: Tensor) -> Tensor:
+            return self.resnets(x if skipped is None else torch.cat([x, skipped], dim=1), shift, resnet)
+
+        return self._run(whole, x, skipped, shifts[id(resnet)])  # type: ignore[no-any-return]
+
+    def _transformer(self, x: Tensor, module: Any, texts: dict[str, Tensor]) -> Tensor:
+        rows, channels, height, width = x.shape
+        x, y = shifted_norm(x, None, module.norm, self.kernels, act=False)
+        y = y.permute(0, 2, 3, 1).reshape(rows, height * width, channels)
+        y = linear(y, module.proj_in.weight, module.proj_in.bias)
+        out: Any = None
+        for block in module.transformer_blocks:
+            y, out = self._run(self._block, y, out, block, texts)
+        y = linear(y + out, module.proj_out.weight, module.proj_out.bias)
+        return y.reshape(rows, height, width, channels).permute(0, 3, 1, 2) + x
+
+    def _block(self, x: Tensor, out: Tensor | None, block: Any, texts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The stream and what is still to be added to it: the sum is left to the norm that comes next."""
+        name, heads, kernels = self._names[id(block)], block.attn1.heads, self.kernels
+        keys, values = texts[f"{name}.attn2.to_k"], texts[f"{name}.attn2.to_v"]
+        x, y = add_norm(x, out, block.norm1, kernels)
+        q, k, v = self.groups(f"{name}.attn1.to_q", y)
+        (out,) = self.groups(f"{name}.attn1.to_out.0", _attend(q, k, v, heads))
+        x, y = add_norm(x, out, block.norm2, kernels)
+        (q,) = self.groups(f"{name}.attn2.to_q", y)
+        (out,) = self.groups(f"{name}.attn2.to_out.0", _attend(q, keys, values, heads))
+        x, y = add_norm(x, out, block.norm3, kernels)
+        return x, FrozenFeedForward.apply(y, block.ff.net[0].proj, block.ff.net[2], kernels)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Attention of (R, T, C) over (R, S, C), heads side by side in C."""
+    q, k, v = (part.view(*part.shape[:2], heads, -1).transpose(1, 2) for part in (q, k, v))
+    return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def is_written_out(unet: Any) -> bool:
+    """Whether this is the network that is written out here: SDXL's, of any width and depth."""
+    config: Any = getattr(unet, "config", None)
+    if config is None:
+        return False
+    blocks = {*config.down_block_types, *config.up_block_types, config.mid_block_type}
+    return bool(
+        blocks <= {"DownBlock2D", "CrossAttnDownBlock2D", "UNetMidBlock2DCrossAttn", "CrossAttnUpBlock2D", "UpBlock2D"}
+        and config.addition_embed_type == "text_time"
+        and config.use_linear_projection
+        and config.act_fn == "silu"
+        and config.resnet_time_scale_shift == "default"
+        and not config.only_cross_attention
+        and config.class_embed_type is config.encoder_hid_dim_type is config.time_embedding_act_fn is None
+    )

@@ -1,0 +1,110 @@
+"""The projections of one group as one function: y_i = x W_i' + (x down_i') up_i', forward and backward written out.
+
+The base weights get no gradient. Some rows of the batch move content and others style (row_split.py has the reason); the gradient that
+flows on through x is whole for every row. Gradients of the parts are written into the family's buffers, not returned, and computed aside:
+the chain of the backward pass does not wait for them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from ..row_split import Rows
+from .aside import Aside
+from .family import Family
+
+
+class GroupProducts(torch.autograd.Function):
+    """x (R, T, n) to G tensors (R, T, m). ``anchor`` is any leaf that requires grad: it makes the backward pass come by."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, family: Family, group: int, rows: Rows, aside: Aside) -> tuple[Tensor, ...]:  # noqa: D102
+        layout, members, m, k = family.layout, family.members, family.m, family.layout.width
+        wide = family.wide[group]
+        flat = x.reshape(-1, x.shape[-1])
+        y = linear(flat, wide, None if family.bias is None else family.bias[group])
+        base, low = y[:, : members * m], y[:, members * m :]
+        if members == 1:
+            base.addmm_(low, family.up[group, 0].T)
+        else:
+            by_member = base.view(-1, members, m).transpose(0, 1)
+            by_member.baddbmm_(low.view(-1, members, k).transpose(0, 1), family.up[group].mT)
+        seen_by = [(place, _of_rows(low, place.moving(rows), len(x)).view(-1, members, k)) for place in family.found if place.up]
+        seen = [low.new_empty(len(mine), members, layout.rank) for _, mine in seen_by]  # copies, so that the rest of y may be freed
+        with aside.beside(low, *seen):
+            for (place, mine), copy in zip(seen_by, seen, strict=True):
+                layout.see(place, mine, copy)
+        ctx.save_for_backward(x, *seen)
+        ctx.family, ctx.group, ctx.rows, ctx.aside = family, group, rows, aside
+        return _by_member(base, x, members)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        x, *seen = ctx.saved_tensors
+        family, group, aside = ctx.family, ctx.group, ctx.aside
+        members, m, k = family.members, family.m, family.layout.width
+        into_x = None
+        if members == 1:
+            through = gradients[0].reshape(-1, m)
+            inner = through.new_empty(len(through), k)
+            with aside.beside(x, *seen, through, inner):
+                torch.mm(through, family.up[group, 0], out=inner)
+                done = aside.mark()
+                _learn(family, group, ctx.rows, x, seen, through, inner)
+            if ctx.needs_input_grad[0]:
+                into_x = through @ family.wide[group, :m]
+                aside.wait(done)
+                into_x.addmm_(inner, family.low[group, 0])
+        else:
+            both = x.new_empty(x.shape[0] * x.shape[1], members * (m + k))
+            through, inner = both[:, : members * m], both[:, members * m :]
+            spread = through.view(-1, members, m)
+            if family.kernels is None or members != 3:
+                torch.cat([gradient.reshape(-1, 1, m) for gradient in gradients], dim=1, out=spread)
+            else:
+                family.kernels.side_by_side(gradients, through)
+            torch.bmm(spread.transpose(0, 1), family.up[group], out=inner.view(-1, members, k).transpose(0, 1))
+            with aside.beside(x, *seen, both):
+                _learn(family, group, ctx.rows, x, seen, through, inner)
+            if ctx.needs_input_grad[0]:
+                into_x = both @ family.wide[group]
+        return None if into_x is None else into_x.view(x.shape), None, None, None, None, None
+
+
+def without_update(x: Tensor, family: Family, group: int) -> tuple[Tensor, ...]:
+    """The group's answer as the base model gives it."""
+    count = family.members * family.m
+    bias = None if family.bias is None else family.bias[group, :count]
+    return _by_member(linear(x.reshape(-1, x.shape[-1]), family.wide[group, :count], bias), x, family.members)
+
+
+def _by_member(y: Tensor, x: Tensor, members: int) -> tuple[Tensor, ...]:
+    """(R T, G m), in rows of any stride, as G tensors (R, T, m)."""
+    outputs = y.view(*x.shape[:-1], members, -1)
+    return tuple(outputs[..., member, :] for member in range(members))
+
+
+def _of_rows(flat: Tensor, which: slice, rows: int) -> Tensor:
+    """Those rows of ``flat`` (rows T, width), flat again."""
+    first, last, _ = which.indices(rows)
+    tokens = len(flat) // rows
+    return flat[first * tokens : last * tokens]
+
+
+def _learn(family: Family, group: int, rows: Rows, x: Tensor, seen: Sequence[Tensor], through: Tensor, inner: Tensor) -> None:
+    """The gradients of the parts of one group that move, each from its own rows."""
+    rest, members, rank = list(seen), family.members, family.layout.rank
+    for place, found in family.found.items():
+        which, height = place.moving(rows), found.shape[-2]
+        if place.up:
+            left = _of_rows(through, which, len(x)).view(-1, members, family.m)[..., place.row : place.row + height]
+            right = rest.pop(0)
+        else:
+            left = _of_rows(inner, which, len(x)).view(-1, members, family.layout.width)[..., place.row : place.row + rank]
+            read = x[which].reshape(-1, family.n)[:, place.columns[0] : place.columns[0] + found.shape[-1]]
+            right = read[:, None].expand(-1, members, -1)
+        if len(left):
+            torch.bmm(left.permute(1, 2, 0), right.transpose(0, 1), out=found[group])

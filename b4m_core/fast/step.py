@@ -1,0 +1,227 @@
+"""One micro-step: the losses of a batch and, in passing, the gradients of the learned halves.
+
+Two ways to the same sums. ``PlainStep`` is diffusers' network with a projection beside every Linear (adapter.py), on any device: the oracle
+that the other one is tested against. ``FastStep`` is the network written out (network.py), replayed as a CUDA graph where that can be.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..adapter import Adapter
+from ..objective import row_losses
+from ..planner import WAYS, explained, fastest_way, free_memory
+from ..row_split import Rows
+from ..stacks import Stack
+from .accelerate import kernels_for
+from .graph import Captured
+from .groups import Groups
+from .kinds import Shape
+from .network import Network
+
+MOST_GRAPHS = 8  # one for every shape of a batch; shapes beyond that run without
+_log = logging.getLogger("b4m")
+
+
+class Step(Protocol):
+    """What the training loop asks of either."""
+
+    def __call__(self, inputs: Mapping[str, Tensor], own: int, rows: Rows, *, keep: bool = False) -> Tensor:
+        """Add the gradients of one micro-step to the stacks'; the mean own and partner loss, (2,), on the device, for the caller to keep.
+
+        The gradients are those of the losses' sum divided by the number of micro-steps in an optimiser step.
+
+        ``inputs``: ``noisy`` and ``target`` (R, 4, h, w), ``mask`` (R, 1, h, w), ``timesteps`` (R,), ``context``, ``pooled``, ``size_ids``;
+        the first ``own`` rows are the own ones, ``rows`` says who moves what. ``keep``: the target of the other rows is what the base
+        model predicts without the adapter.
+        """
+
+    def refresh(self) -> None:
+        """The learned halves have moved."""
+
+    def squeeze(self) -> bool:
+        """Need less memory from now on; False where there is no way left."""
+
+    def close(self) -> None:
+        """Leave the network as it was."""
+
+
+class PlainStep:
+    """diffusers' own forward pass, one launch after the other."""
+
+    def __init__(self, unet: Any, adapter: Adapter, *, micro_steps: int) -> None:
+        self.unet, self.adapter, self.micro_steps = unet, adapter, micro_steps
+        weight = next(unet.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
+        adapter.attach(unet)
+
+    def __call__(self, inputs: Mapping[str, Tensor], own: int, rows: Rows, *, keep: bool = False) -> Tensor:  # noqa: D102
+        self.adapter.rows = rows
+        given = {name: value.to(self.device) for name, value in inputs.items()}
+        if keep and own < len(given["noisy"]):
+            with torch.no_grad(), self.adapter.resting():
+                kept = predict(self.unet, {name: value[own:] for name, value in given.items()}, self.dtype)
+            given["target"] = torch.cat([given["target"][:own], kept])
+        predicted = predict(self.unet, given, self.dtype)
+        losses = row_losses(predicted, given["target"], given["mask"])
+        partner = losses[own:]
+        means = losses[:own].mean(), partner.mean() if len(partner) else losses.new_zeros(())
+        ((means[0] + means[1]) / self.micro_steps).backward()  # type: ignore[no-untyped-call]
+        return torch.stack(means).detach()
+
+    def refresh(self) -> None:  # noqa: D102
+        pass
+
+    def squeeze(self) -> bool:
+        """Recompute activations instead of keeping them."""
+        if self.unet.is_gradient_checkpointing:
+            return False
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.unet.enable_gradient_checkpointing()
+        return True
+
+    def close(self) -> None:  # noqa: D102
+        self.adapter.detach()
+        self.unet.disable_gradient_checkpointing()
+
+
+def predict(unet: Any, given: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+    """The network's prediction for ``noisy`` latents (rows, 4, h, w), in float32 or finer."""
+    output = unet(
+        given["noisy"].to(dtype),
+        given["timesteps"],
+        encoder_hidden_states=given["context"].to(dtype),
+        added_cond_kwargs={"text_embeds": given["pooled"].to(dtype), "time_ids": given["size_ids"]},
+    )
+    return output.sample.float() if dtype != torch.float64 else output.sample  # type: ignore[no-any-return]
+
+
+class _Counts(NamedTuple):
+    """Of the rows of one pass, how many are ``own``; how many own and partner rows their batch has; whether the partners keep."""
+
+    own: int
+    all_own: int
+    all_partners: int
+    keep: bool
+
+
+class FastStep:
+    """The network written out, with its launches recorded where ``graph`` allows, in one of the ways of planner.py."""
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        adapter: Adapter,
+        stacks: Sequence[Stack],
+        of_kind: Mapping[tuple[str, Shape], list[list[str]]],
+        *,
+        micro_steps: int,
+        graph: bool,
+        way: int | None = None,
+    ) -> None:
+        weight = next(unet.parameters())
+        self.device, self.dtype, self.micro_steps, self.way = weight.device, weight.dtype, micro_steps, way
+        kernels = kernels_for(self.device) if self.dtype != torch.float64 else None
+        self.layout = torch.contiguous_format if kernels is None else torch.channels_last
+        for module in unet.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.data = module.weight.data.contiguous(memory_format=self.layout)
+        self.groups = Groups(unet, adapter.layers, stacks, of_kind, kernels)
+        self.network = Network(unet, self.groups, kernels)
+        self._wanted = graph
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget what was recorded."""
+        self.graph = self._wanted
+        self._captured: dict[tuple[object, ...], Captured] = {}
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._pool = torch.cuda.graph_pool_handle() if self.graph else None
+
+    def __call__(self, inputs: Mapping[str, Tensor], own: int, rows: Rows, *, keep: bool = False) -> Tensor:  # noqa: D102
+        count = len(inputs["noisy"])
+        if self.way is None:
+            self.way = self._fastest(count, inputs["noisy"][0, 0].numel())
+        way = WAYS[self.way]
+        self.network.recompute = way.recompute
+        total = torch.zeros(2, device=self.device)
+        for part, of_own, which in _one_by_one(inputs, own, rows) if way.by_row else [(inputs, own, rows)]:
+            total = total + self._pass(part, which, _Counts(of_own, own, count - own, keep))
+            self.groups.gather(which, len(part["noisy"]))
+        return total
+
+    def _fastest(self, rows: int, latent_pixels: int) -> int:
+        if self.device.type != "cuda":
+            return 0
+        free = free_memory(self.device)
+        number = fastest_way(free, rows, latent_pixels)
+        _log.info(explained(number, free, rows, latent_pixels))
+        return number
+
+    def _pass(self, inputs: Mapping[str, Tensor], rows: Rows, counts: _Counts) -> Tensor:
+        """The losses of some rows; their gradients stay with the families."""
+        self.groups.rows = rows
+        key = (counts, rows.up.start, rows.up.stop, rows.down.start, rows.down.stop, *(tuple(value.shape) for value in inputs.values()))
+        if self.graph and key not in self._captured and len(self._captured) < MOST_GRAPHS:
+            self._capture(key, inputs, counts)
+        if key in self._captured:
+            return self._captured[key](inputs)
+        return self._losses(counts, **{name: value.to(self.device, non_blocking=True) for name, value in inputs.items()})
+
+    def _capture(self, key: tuple[object, ...], inputs: Mapping[str, Tensor], counts: _Counts) -> None:
+        """Record the step for this shape; a card or a driver that cannot is not asked again."""
+        try:
+            self._captured[key] = Captured(lambda **given: self._losses(counts, **given), inputs, self.device, self._pool)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self.graph = False
+            _log.warning("This card records no graphs (%s): the training goes on without them, slower.", error)
+            torch.cuda.synchronize()
+
+    def _losses(self, counts: _Counts, *, noisy: Tensor, target: Tensor, mask: Tensor, **given: Tensor) -> Tensor:
+        """The shares of these rows in the mean losses of their batch."""
+        own = counts.own
+        if counts.keep and own < len(noisy):
+            with torch.no_grad(), self.groups.resting():
+                kept = self._predicted(noisy=noisy[own:], **{name: value[own:] for name, value in given.items()})
+            target = torch.cat([target[:own], kept])
+        losses = row_losses(self._predicted(noisy=noisy, **given), target, mask)
+        means = losses[:own].sum() / max(counts.all_own, 1), losses[own:].sum() / max(counts.all_partners, 1)
+        ((means[0] + means[1]) / self.micro_steps).backward()  # type: ignore[no-untyped-call]
+        self.groups.learned()
+        return torch.stack(means).detach()
+
+    def _predicted(self, *, noisy: Tensor, timesteps: Tensor, context: Tensor, pooled: Tensor, size_ids: Tensor) -> Tensor:
+        """The network's prediction, in float32 or finer."""
+        x = noisy.to(self.dtype, memory_format=self.layout)
+        predicted = self.network(x, timesteps, context.to(self.dtype), pooled.to(self.dtype), size_ids)
+        return predicted if self.dtype == torch.float64 else predicted.float()
+
+    def refresh(self) -> None:  # noqa: D102
+        self.groups.refresh()
+
+    def squeeze(self) -> bool:
+        """Take the next way of planner.py."""
+        if self.way is None or self.way + 1 == len(WAYS):
+            return False
+        self.way += 1
+        self._begin()
+        _log.warning("The card's memory ran out: from here on %s.", WAYS[self.way].words)
+        return True
+
+    def close(self) -> None:  # noqa: D102
+        self._captured.clear()
+
+
+def _one_by_one(inputs: Mapping[str, Tensor], own: int, rows: Rows) -> Iterator[tuple[dict[str, Tensor], int, Rows]]:
+    """Every row of a batch as a batch of one: its inputs, whether it is an own row, and what it moves."""
+    count = len(inputs["noisy"])
+    for row in range(count):
+        moves = [slice(0, 1) if row in range(count)[which] else slice(0, 0) for which in rows]
+        yield {name: value[row : row + 1] for name, value in inputs.items()}, int(row < own), Rows(*moves)

@@ -1,0 +1,115 @@
+"""The nodes as the host calls them: what they save, paint and show."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+Trio = tuple[Any, Any, Any]
+
+
+@pytest.fixture
+def pack(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """nodes of the pack, as if called without a graph."""
+    module = importlib.import_module("b4m_pack.nodes")
+    for node in module.NODES:
+        monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None), raising=False)
+    return module
+
+
+@pytest.fixture(scope="module")
+def core() -> ModuleType:
+    return importlib.import_module("b4m_pack.b4m_core")
+
+
+def adapter_for(host: ModuleType, core: ModuleType, mini: Trio, role: str, **facts: Any) -> Any:
+    """An adapter of the embedded model with something in every learned part."""
+    adapter = core.Adapter.for_unet(host.training_network(mini[0]), core.Facts(role, 2, file_dtype="float16", **facts))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for projection in adapter.layers.values():
+            for part in projection.parameters():
+                part.normal_(std=0.1, generator=generator)
+    return adapter.rounded()
+
+
+def pictures(trigger: str) -> Any:
+    made = importlib.import_module("b4m_pack.b4m_core.pictures")
+    arrays = [np.random.default_rng(k).random((64, 64, 3)) for k in range(2)]
+    return made.from_arrays(arrays, trigger=trigger, class_word="bird", pattern="a {trigger} {class}")
+
+
+def test_the_contact_sheet_patches_the_model_once_for_each_column(
+    host: ModuleType, core: ModuleType, pack: ModuleType, mini: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = adapter_for(host, core, mini, "merged")
+    patched: list[Any] = []
+    original = host.HostBaseModel.with_adapter
+    monkeypatch.setattr(host.HostBaseModel, "with_adapter", lambda self, weights: patched.append(weights) or original(self, weights))
+    words = {"prompts": "a house\na car", "size": 64, "seed": 1, "steps": 1, "cfg": 1.0}
+    sheet = pack.B4MContactSheet.execute(*mini, adapter, pictures("snq"), pictures("w@z"), **words).result[0]
+    assert len(patched) == 3 and sheet.shape[0] == 1 and sheet.shape[-1] == 3
+    base = host.HostBaseModel(*mini, sampling=host.Sampling(steps=1, guidance=1.0))
+    both = base.paint_with(core.lora_state_dict(adapter), "a car", width=64, height=64, seed=1)
+    cell, gap, title = 192, 6, 22
+    top, left = sheet.shape[1] - gap - title - gap - cell, gap + 3 * (cell + gap)  # the last row, the last column
+    shown = sheet[0, top : top + cell, left : left + cell]
+    assert torch.allclose(shown[::3, ::3].mean(dim=(0, 1)), both.mean(dim=(0, 1)), atol=0.05)
+
+
+@pytest.mark.parametrize("split", ["free", "full", "halves"])
+def test_a_compact_adapter_is_saved_once_and_loads_as_what_it_was_taught(
+    host: ModuleType, core: ModuleType, pack: ModuleType, mini: Trio, split: str
+) -> None:
+    adapter = adapter_for(host, core, mini, "content", split=split)
+    names = [pack.B4MSaveAdapter.execute(adapter, f"small_{split}", False, compact).result[1] for compact in (True, True, False)]
+    assert names == [f"small_{split}.safetensors", f"small_{split}.safetensors", f"small_{split}_2.safetensors"]
+    small, whole = (pack.B4MLoadAdapter.execute(name).result[0] for name in (names[0], names[2]))
+    assert small.digest() == adapter.compacted().digest() and whole.digest() == adapter.digest()
+    assert pack.B4MSaveAdapter.execute(small, f"again_{split}", False).result[0] is small
+    assert not core.read_facts(host.safe_lora_path(f"again_{split}.safetensors")).compact
+    sizes = [host.safe_lora_path(name).stat().st_size for name in (names[0], names[2])]
+    assert sizes[0] < sizes[1]
+
+
+def test_a_merge_of_two_networks_shows_a_note_and_one_of_the_same_network_none(
+    host: ModuleType, core: ModuleType, pack: ModuleType, mini: Trio
+) -> None:
+    content = adapter_for(host, core, mini, "content", base="n1-aa", base_name="one")
+    styles = [adapter_for(host, core, mini, "style", base=base, base_name="two") for base in ("n1-aa", "n1-bb")]
+    same, other = (pack.B4MMergeAdapters.execute(content, style) for style in styles)
+    assert same.ui is None and "trained on two" in str(other.ui.as_dict())
+    assert same.result[0].digest() == other.result[0].digest()
+
+
+def test_widgets_that_came_later_stand_last_and_may_be_missing_in_older_graphs(pack: ModuleType) -> None:
+    for node, name in (
+        (pack.B4MTrainContent, "correspondence"),
+        (pack.B4MTrainStyle, "correspondence"),
+        (pack.B4MSaveAdapter, "compact"),
+    ):
+        last = node.define_schema().inputs[-1]
+        assert last.id == name and last.optional and last.extra_dict["advanced"]
+
+
+def test_a_training_that_is_found_again_shows_its_old_curve(
+    core: ModuleType, pack: ModuleType, mini: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = importlib.import_module("b4m_pack.nodes.live")
+    monkeypatch.setattr(live, "_latest", {})
+    monkeypatch.setattr(pack.B4MTrainContent, "hidden", SimpleNamespace(unique_id="7", prompt=None))
+    fields = {name: value for name, value in core.TrainingSettings().as_dict().items() if name != "clip"}  # no widget: clip is a wire
+    chosen = {"steps": 2, "rank": 2, "accumulation": 1, "resolution": 64, "split": "full"}
+    shown = {"sample_every": 0, "sample_prompt": "", "sample_steps": 1, "sample_cfg": 1.0, "run": "continue or reuse"}
+    curves = []
+    for _ in range(2):
+        trained = pack.B4MTrainContent.execute(*mini, pictures("snq"), None, **{**fields, **chosen, **shown}).result[0]
+        curves.append((live._latest["7"]["state"], live._latest["7"]["curve"]["steps"], live._latest["7"]["curve"]["raw"]))
+    assert trained.facts.split == "full" and [state for state, *_ in curves] == ["done", "reused"]
+    assert curves[0][1] == curves[1][1] == [1, 2]
+    assert curves[0][2] == pytest.approx(curves[1][2], abs=1e-5)
