@@ -1,0 +1,85 @@
+"""How fast a training step is, and beside whom: python b4m.py bench speed [FOLDER]
+
+Writes FOLDER/speed.json after every part, speed.md, speed.png and, on a card, kernels.txt. On a card the network has SDXL's real size; on a
+processor it is tiny unless ``--real`` is given. Parts for which too few seconds are left are skipped and named.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+import time
+import traceback
+from pathlib import Path
+
+import torch
+
+from .clock import tidy
+from .network import SDXL, TINY, new_adapter, random_network
+from .parts import PARTS, Bench
+from .report import chart, table
+
+
+def main(options: argparse.Namespace) -> None:
+    ends = time.monotonic() + options.seconds
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    cuda = device.type == "cuda"
+    real = options.real or cuda and not options.tiny
+    dtype = torch.bfloat16 if cuda else torch.float32
+    options.folder.mkdir(parents=True, exist_ok=True)
+    unet = random_network(SDXL if real else TINY, device, dtype)
+    sizes = tuple(options.sizes or ((512, 1024) if real else (64, 128)))
+    rank = 64 if real else 8
+    started = time.monotonic()
+    bench = Bench(unet, new_adapter(unet, rank), device, dtype, sizes, 2.0 if cuda else 1.0, real, rank)
+    bench.facts |= {
+        "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "dtype": str(dtype).removeprefix("torch."),
+        "real": real,
+        "seconds to make an adapter": time.monotonic() - started,
+        "skipped": {},
+    }
+    for name, (part, needs) in PARTS.items():
+        if options.only and name not in options.only:
+            continue
+        left = ends - time.monotonic()
+        if cuda and left < needs:
+            bench.facts["skipped"][name] = f"{left:.0f} s were left"
+            continue
+        print(f"-- {name} ({left:.0f} s left)", flush=True)
+        try:
+            part(bench)
+        except Exception as error:  # a peer that is not installed or does not fit must not cost the others
+            bench.facts["skipped"][name] = f"{type(error).__name__}: {error}"[:300]
+            traceback.print_exc(limit=8)
+        tidy()
+        _write(bench, options.folder)
+    print(table(bench.readings, bench.facts))
+    for name, why in bench.facts["skipped"].items():
+        print(f"skipped {name}: {why}")
+
+
+def _write(bench: Bench, folder: Path) -> None:
+    """All that is known so far."""
+    kernels = {name: lines for name, lines in bench.facts.items() if name.startswith("kernels")}
+    facts = {name: value for name, value in bench.facts.items() if name not in kernels}
+    found = {"facts": facts, "readings": [dataclasses.asdict(reading) for reading in bench.readings]}
+    (folder / "speed.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (folder / "speed.md").write_text(table(bench.readings, facts), encoding="utf-8")
+    if bench.readings:
+        chart(bench.readings, facts, folder / "speed.png")
+    if kernels:
+        text = "\n\n".join("\n".join([f"== {name}", *lines]) for name, lines in kernels.items())
+        (folder / "kernels.txt").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("b4m_speed"), help="where the results go (b4m_speed)")
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--sizes", type=int, nargs="*", help="sides in pixels, smallest first")
+    parser.add_argument("--real", action="store_true", help="SDXL's real size on a processor too")
+    parser.add_argument("--tiny", action="store_true", help="the tiny network on a card too")
+    parser.add_argument("--only", action="append", default=[], choices=list(PARTS), help="a part by name; may repeat")
+    main(parser.parse_args())
