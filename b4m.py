@@ -5,6 +5,7 @@
     python b4m.py test       runs every test there is (--fast: lint, types and unit tests)
     python b4m.py train      trains from the command line: content, style or joint
     python b4m.py generate   paints with trained adapters
+    python b4m.py bench      measures: speed beside others, or quality on the embedded model
 
 Only a Python is needed: the first call makes its own environment in the folder `.b4m`. This file stays readable for any
 Python from 3.6 on, so that a Python that is too old says so in a sentence and not in a syntax error.

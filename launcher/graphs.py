@@ -66,6 +66,7 @@ class Scale:
     apart: dict[str, Any]
     together: dict[str, Any]
     auxiliary: dict[str, Any]
+    sliders: dict[str, Any]
     size: int
     prompt: str
     prompts: str
@@ -77,9 +78,10 @@ MINI = Scale(
     wires=_checkpoint("model"),
     content={"folder": "(demo content)", "trigger": "snq", "class_word": "bird", "caption": "a photo of a {trigger} {class}"},
     style={"folder": "(demo style)", "trigger": "w@z", "caption": "a {name} in {trigger} style"},
-    apart={"steps": 150, "learning_rate": 1e-3, "rank": 16, "batch": 3, "accumulation": 1, "sample_every": 50},
-    together={"steps": 30, "learning_rate": 3e-4, "batch": 2, "accumulation": 1, "sample_every": 30},
+    apart={"steps": 100, "learning_rate": 1e-3, "rank": 16, "batch": 3, "accumulation": 1, "sample_every": 50},
+    together={"steps": 90, "learning_rate": 5e-4, "batch": 2, "accumulation": 1, "sample_every": 45},
     auxiliary={"sets": 4, "pictures": 2},
+    sliders={"content": 0.95, "style": 1.15},
     size=192,
     prompt=MINI_PROMPT,
     prompts=f"{MINI_PROMPT}\na snq bird in the snow in w@z style",
@@ -92,6 +94,7 @@ SDXL = Scale(
     apart={},
     together={"steps": 100},
     auxiliary={},
+    sliders={},
     size=1024,
     prompt="a snq teddybear in w@z style",
     prompts="a snq teddybear in w@z style\na snq teddybear on the beach in w@z style",
@@ -147,7 +150,9 @@ def _painting(scale: Scale, adapter: Wire, x: int) -> dict[str, Node]:
     """The adapter on the model, and one picture with it."""
     wires = scale.wires
     return {
-        "apply": Node("B4MApplyAdapter", (x, 260), (300, 140), {"model": wires["model"], "adapter": adapter}, "Two sliders"),
+        "apply": Node(
+            "B4MApplyAdapter", (x, 260), (300, 140), {"model": wires["model"], "adapter": adapter} | scale.sliders, "Two sliders"
+        ),
         "prompt": Node("CLIPTextEncode", (x, 450), (300, 110), {"clip": wires["clip"], "text": scale.prompt}, "Prompt"),
         "negative": Node("CLIPTextEncode", (x, 610), (300, 90), {"clip": wires["clip"], "text": ""}, "Negative prompt"),
         "canvas": Node("EmptyLatentImage", (x, 750), (300, 110), {"width": scale.size, "height": scale.size, "batch_size": 1}),
