@@ -104,7 +104,7 @@ class Running:
         adapters = worn.take(list(range(len(pairs))))
         judge = contest.judges["second"]
         world = contest.studio.world
-        others = [world.index(name) for name in ("house", "car")]
+        house = world.index("house")
         places = [place for place, _ in concepts.PROMPTS[:4]]
 
         def asked(prompt: str, content: int, style: int) -> list[list[Question]]:
@@ -127,9 +127,9 @@ class Running:
         factors = adapters.factors(frozenset(), contest.studio.painter.dtype)
         other = with_article("house")
         for name, prompt, content, style in (
-            ("another thing in the style", "{other} {place} in {style} style", others[0], NOTHING),
+            ("another thing in the style", "{other} {place} in {style} style", house, NOTHING),
             ("the content as a photo", "a photo of {thing} {place}", NOTHING, styles.PHOTO),
-            ("another thing in another style", "{other} {place} in watercolor style", others[0], styles.NAMES.index("watercolor")),
+            ("another thing in another style", "{other} {place} in watercolor style", house, styles.NAMES.index("watercolor")),
         ):
             questions = asked(prompt.replace("{other}", other), content, style)
             pictures = paint(contest.studio, factors, questions)

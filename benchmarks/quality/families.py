@@ -178,7 +178,6 @@ NO_CORNER = Family(_halves, _blocks(corner=False, constant=False), ("D",), ("B",
 FULL = Family(_full, _sum, ("D",), ("B",))
 FULL_MAJOR = Family(_full_singular(True), _sum, ("D",), ("B",))
 FULL_MINOR = Family(_full_singular(False), _sum, ("D",), ("B",))
-SWAPPED = Family(_full, _sum, ("B",), ("D",))
 
 
 def _interleaved(t: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

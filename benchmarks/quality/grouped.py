@@ -98,7 +98,7 @@ class GroupedUNet:
         for index, names in enumerate(self.names):
             for place, name in enumerate(names):
                 parent, _, attribute = name.rpartition(".")
-                setattr_module(self.unet.get_submodule(parent), attribute, GroupedLinear(linears[name], self.wardrobe, index, place))
+                self.unet.get_submodule(parent).register_module(attribute, GroupedLinear(linears[name], self.wardrobe, index, place))
 
     def wear(self, groups: int, segments: list[Segment]) -> None:
         self.wardrobe.groups, self.wardrobe.segments = groups, segments
@@ -117,8 +117,3 @@ class GroupedUNet:
         if not hasattr(self, "_made_sizes"):
             self._made_sizes = torch.tensor([side, side, 0, 0, side, side], device=self.device)
         return self._made_sizes
-
-
-def setattr_module(parent: nn.Module, attribute: str, module: nn.Module) -> None:
-    """Also for an entry of a ModuleList, whose name is a number."""
-    parent.register_module(attribute, module)

@@ -1,4 +1,4 @@
-"""What a method of the contest is, and how it is run: trainings apart, a merge, perhaps a joint training; then pictures, then marks."""
+"""What the rows of the contest are made with: trainings apart, a merge, perhaps a joint training; then pictures, then marks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -63,19 +63,6 @@ class Joint:
     decay: bool = False
     kept: int = 0  # rows that are held to the base model's prediction
     live: frozenset[str] | None = None
-
-
-@dataclass(frozen=True)
-class Method:
-    """One row of the contest. ``merge`` turns merged adapters into what is painted or trained on; ``strengths`` are content and style."""
-
-    name: str
-    league: Literal["merge", "pair", "floor"]
-    apart: Apart | None
-    merge: Callable[[Adapters], Adapters | Factors] | None = None
-    strengths: tuple[float, float] = (1.0, 1.0)
-    joint: Joint | None = None
-    joins: Callable[["Contest", "Method"], Adapters] | None = None
 
 
 class Contest:
@@ -194,15 +181,6 @@ class Contest:
         """One LoRA for each pair, trained on both sets from the start, at several rates: the usual joint training."""
         fresh = Adapters.fresh(FAMILIES["lora"], self.studio.learner, rank, len(self.pairs), seed=0)
         return self.together(fresh, [Joint(rate, steps=steps, live=frozenset(("content_down", "content_up"))) for rate in rates])
-
-    def worn(self, method: Method) -> Adapters | Factors:
-        """What the pairs wear under ``method``."""
-        assert method.apart is not None
-        start = method.joins(self, method) if method.joins else self.merge(method.apart)
-        if method.joint is not None:
-            start = self.together(start, [method.joint])[0]
-        changed = method.merge(start) if method.merge else start
-        return changed.scaled(*method.strengths) if isinstance(changed, Adapters) else changed
 
     def pictures(self, worn: Adapters | Factors | None) -> Tensor:
         """uint8 (pairs, pictures, 3, S, S)."""

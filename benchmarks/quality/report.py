@@ -12,7 +12,6 @@ from . import concepts
 from .statistics import difference, holm, interval
 
 OURS = {"merge": "ours: B4M, free, kept", "pair": "ours + joint, Riemannian, kept"}
-CONTROL = "sum + joint, AdamW (the control)"
 
 
 @dataclass
