@@ -11,6 +11,7 @@ rounded constants alone.
 import functools
 import hashlib
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,23 +50,32 @@ def _stream(key: str, count: int) -> np.ndarray:
     return np.frombuffer(hashlib.shake_256(key.encode()).digest(8 * count), dtype="<u8")
 
 
+def _rows_of_q(out_features: int, in_features: int, rank: int, which: slice, *, name: str, seed: int) -> np.ndarray:
+    """Those rows of a layer's Q, float32 (rows, rank): first C's, then A's."""
+    order = out_features // 2 + in_features // 2
+    if order > MOST_FEATURES:
+        raise B4MError(f"Layer {name} is far larger than any of SDXL's: this is not an SDXL adapter.")
+    if not 0 < rank < order:
+        raise B4MError(f"Rank {rank} does not fit layer {name}: choose a rank from 1 to {order - 1}.")
+    key = f"b4m basis {REVISION}|{seed}|{name}|{out_features}x{in_features}|{rank}"
+    rows = np.argsort(_stream(key + "|rows", order), kind="stable")[which]
+    columns = 1 + np.argsort(_stream(key + "|columns", order - 1), kind="stable")[:rank]
+    signs = np.where(_stream(key + "|signs", order)[which] & 1, np.float32(1), np.float32(-1))
+    whole: Any = np.uint32 if 2 * order * order < 1 << 32 else np.uint64  # the narrower one divides several times faster
+    angles: Any = (2 * rows + 1).astype(whole)[:, None] * columns.astype(whole)[None, :]
+    angles -= angles // whole(4 * order) * whole(4 * order)
+    q: np.ndarray = _cosine_table(order).take(angles.astype(np.intp))
+    q *= signs[:, None]
+    return q
+
+
 def frozen_halves(out_features: int, in_features: int, rank: int, *, name: str, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The frozen halves of one layer.
 
     Returns A (out_features // 2, rank) and C (rank, in_features // 2), float32 on the CPU: disjoint rows of one Q whose columns are
     orthonormal, so that A'A + CC' is the identity. Raises :class:`B4MError` when the rank is too high for the layer.
     """
-    rows_a, rows_c = out_features // 2, in_features // 2
-    order = rows_a + rows_c
-    if order > MOST_FEATURES:
-        raise B4MError(f"Layer {name} is far larger than any of SDXL's: this is not an SDXL adapter.")
-    if not 0 < rank < order:
-        raise B4MError(f"Rank {rank} does not fit layer {name}: choose a rank from 1 to {order - 1}.")
-    key = f"b4m basis {REVISION}|{seed}|{name}|{out_features}x{in_features}|{rank}"
-    rows = np.argsort(_stream(key + "|rows", order), kind="stable")
-    columns = 1 + np.argsort(_stream(key + "|columns", order - 1), kind="stable")[:rank]
-    signs = np.where(_stream(key + "|signs", order) & 1, np.float32(1), np.float32(-1))
-    q = _cosine_table(order)[(2 * rows[:, None] + 1) * columns[None, :] % (4 * order)] * signs[:, None]
+    q, rows_c = _rows_of_q(out_features, in_features, rank, slice(None), name=name, seed=seed), in_features // 2
     return torch.from_numpy(q[rows_c:].copy()), torch.from_numpy(q[:rows_c].T.copy())
 
 
@@ -79,5 +89,5 @@ def orthogonal_readers(out_features: int, in_features: int, rank: int, *, name: 
     most = (out_features + in_features - 1) // 2
     if not 0 < rank <= most:
         raise B4MError(f"Rank {rank} does not fit layer {name}: choose a rank from 1 to {most}.")
-    _, readers = frozen_whole(out_features, in_features, 2 * rank, name=name, seed=seed)
-    return readers[:rank].clone(), readers[rank:].clone()
+    readers = _rows_of_q(2 * out_features, 2 * in_features, 2 * rank, slice(in_features), name=name, seed=seed).T
+    return torch.from_numpy(readers[:rank].copy()), torch.from_numpy(readers[rank:].copy())

@@ -11,7 +11,7 @@ from .samples import SampleSet
 
 
 class Batch(NamedTuple):
-    """Rows of one micro-step, the ``own`` first ones of the set that is taught; all share one bucket.
+    """Rows of one micro-step, the ``own`` first ones of what is taught; all share one bucket.
 
     ``latents``, ``noise`` (rows, 4, h, w), ``timesteps`` (rows,) int64, ``context`` (rows, 77, width), ``pooled`` (rows, p), ``size_ids``
     (rows, 6), ``mask`` (rows, 1, h, w); float32 on the CPU.
@@ -35,9 +35,9 @@ class Batch(NamedTuple):
 class Batches:
     """Draws the batches of one training.
 
-    Every own row has one row of each partner set beside it, which shares its noise and its timestep (the paper's correspondences); with
-    ``one_beside``, a single row, of a set chosen at random for every own row. When ``partners_lead``, a partner set leads on every second
-    micro-step: its next picture chooses the bucket.
+    Every own row has one row of each partner set beside it, which shares its noise and its timestep (the paper's correspondences). The
+    first ``leaders`` sets lead in turn, one in a micro-step: its next pictures choose the bucket. With ``one_beside`` and sets that never
+    lead, all rows of leading sets are own ones, and each has a single row beside it, of such a set chosen at random.
     """
 
     def __init__(
@@ -48,18 +48,16 @@ class Batches:
         batch: int,
         seed: int,
         timesteps: int,
-        partners_lead: bool = False,
+        leaders: int = 1,
         one_beside: bool = False,
     ) -> None:
-        self._sets = [own, *partners]
-        self._leaders = list(range(len(self._sets))) if partners_lead else [0]
+        self._sets, self._leaders = [own, *partners], leaders
         self._batch, self._seed, self._timesteps = batch, seed, timesteps
-        self._one_beside = one_beside and bool(partners)
+        self._one_beside = one_beside and len(self._sets) > leaders
 
     def draw(self, index: int) -> Batch:
         """The batch of micro-step ``index``, counted from 0 over the whole run."""
-        turn, place = divmod(index, len(self._leaders))
-        leader = self._leaders[place]
+        turn, leader = divmod(index, self._leaders)
         generator = _generator(self._seed, "rows", index)
         leading = self._in_turn(leader, turn)
         bucket = self._sets[leader].home[leading[0]]
@@ -76,7 +74,7 @@ class Batches:
             torch.stack([sample.pooled for sample in samples]),
             torch.stack([sample.size_ids for sample in samples]),
             torch.stack([sample.mask for sample in samples]),
-            self._batch,
+            self._batch * (self._leaders if self._one_beside else 1),
         )
 
     def _in_turn(self, leader: int, turn: int) -> list[int]:
@@ -96,17 +94,18 @@ class Batches:
 
     def _groups(self, leader: int, leading: list[int], generator: torch.Generator) -> list[list[tuple[int, int]]]:
         """The rows as (set, picture), ``batch`` in a group: the own ones, then those beside them."""
-        if self._one_beside:
-            return [[(leader, pick) for pick in leading], [self._any(generator) for _ in range(self._batch)]]
-        numbers = range(len(self._sets))
-        return [
+        numbers = range(self._leaders if self._one_beside else len(self._sets))
+        groups = [
             [(number, pick) for pick in (leading if number == leader else self._beside(number, generator, self._batch))]
             for number in numbers
         ]
+        if self._one_beside:
+            groups += [[self._any(generator) for _ in range(self._batch)] for _ in numbers]
+        return groups
 
     def _any(self, generator: torch.Generator) -> tuple[int, int]:
-        """A picture of any partner set, at random."""
-        number = 1 + int(torch.randint(len(self._sets) - 1, (), generator=generator))
+        """A picture of any set that never leads, at random."""
+        number = self._leaders + int(torch.randint(len(self._sets) - self._leaders, (), generator=generator))
         return number, self._beside(number, generator, 1)[0]
 
     def _beside(self, number: int, generator: torch.Generator, count: int) -> list[int]:

@@ -70,9 +70,7 @@ def _parser() -> argparse.ArgumentParser:
             _joint_arguments(sub)
         else:
             _picture_arguments(sub, "", CONTENT_PATTERN if role == "content" else STYLE_PATTERN)
-            sub.add_argument("--auxiliary", type=Path, help="a folder of your own auxiliary pictures, one subfolder a set")
-            sub.add_argument("--auxiliary-sets", type=int, default=4, help="how many auxiliary sets the base model paints")
-            sub.add_argument("--auxiliary-pictures", type=int, default=4, help="how many pictures it paints for each")
+            _auxiliary_arguments(sub, "")
     generator = commands.add_parser("generate", help="paint a picture with an adapter")
     generator.set_defaults(run=_generate)
     _model_arguments(generator)
@@ -117,9 +115,17 @@ def _picture_arguments(parser: argparse.ArgumentParser, prefix: str, pattern: st
     )
 
 
+def _auxiliary_arguments(parser: argparse.ArgumentParser, *prefixes: str) -> None:
+    for prefix in prefixes:
+        parser.add_argument(f"--{prefix}auxiliary", type=Path, help="a folder of your own auxiliary pictures, one subfolder a set")
+    parser.add_argument("--auxiliary-sets", type=int, default=4, help="how many auxiliary sets the base model paints; 0 for none")
+    parser.add_argument("--auxiliary-pictures", type=int, default=4, help="how many pictures it paints for each")
+
+
 def _joint_arguments(parser: argparse.ArgumentParser) -> None:
     _picture_arguments(parser, "content-", CONTENT_PATTERN)
     _picture_arguments(parser, "style-", STYLE_PATTERN)
+    _auxiliary_arguments(parser, "content-", "style-")
     parser.add_argument("--content-adapter", type=Path, required=True)
     parser.add_argument("--style-adapter", type=Path, required=True)
 
@@ -143,21 +149,19 @@ def _pictures(options: argparse.Namespace, prefix: str) -> PictureSet:
     return pictures
 
 
+def _auxiliary(options: argparse.Namespace, base: DiffusersFolder, role: str, folder: Path | None, side: int) -> tuple[PictureSet, ...]:
+    """What stands beside the pictures of ``role``: the artist's own in ``folder``, or else painted ones of ``side`` pixels."""
+    if folder is not None:
+        return own_auxiliary(folder, "a photo of a {class}")
+    kind = "styles" if role == "content" else "contents"
+    sets, pictures = options.auxiliary_sets, options.auxiliary_pictures
+    return paint_auxiliary(base, kind, sets=sets, pictures=pictures, resolution=side, cache=options.store)
+
+
 def _train_one(options: argparse.Namespace) -> None:
     base = _base(options)
     settings = _settings(options, base)
-    if options.auxiliary is not None:
-        partners = own_auxiliary(options.auxiliary, "a photo of a {class}")
-    else:
-        kind = "styles" if options.role == "content" else "contents"
-        partners = paint_auxiliary(
-            base,
-            kind,
-            sets=options.auxiliary_sets,
-            pictures=options.auxiliary_pictures,
-            resolution=settings.resolution,
-            cache=options.store,
-        )
+    partners = _auxiliary(options, base, options.role, options.auxiliary, settings.resolution)
     _run(Plan(options.role, _pictures(options, ""), partners, settings), base, options)
 
 
@@ -167,8 +171,11 @@ def _train_together(options: argparse.Namespace) -> None:
     start = merge(content, style)
     _say_other_base(base, content, style)
     settings = dataclasses.replace(_settings(options, base), **start.facts.common())
-    plan = Plan("together", _pictures(options, "content_"), (_pictures(options, "style_"),), settings, start)
-    _run(plan, base, options)
+    partners = [_pictures(options, "style_")]
+    for role, folder in (("content", options.content_auxiliary), ("style", options.style_auxiliary)):
+        if settings.correspondence == "keep" or folder is not None:  # as published there are none, so none are painted
+            partners += _auxiliary(options, base, role, folder, settings.resolution)
+    _run(Plan("together", _pictures(options, "content_"), tuple(partners), settings, start), base, options)
 
 
 def _run(plan: Plan, base: DiffusersFolder, options: argparse.Namespace) -> None:

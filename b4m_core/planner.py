@@ -13,15 +13,17 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Way:
-    """One way to do a step: all rows of a batch at once or one after the other, activations kept or recomputed.
+    """One way to do a step: all rows of a batch at once or one after the other, activations kept or recomputed, and where the feed-forward
+    weights are: on the card or ``streamed`` to it.
 
     ``kept`` is how much of what is computed for one row of one latent pixel stays until the backward pass, in bytes; ``least`` is what a
-    step needs besides.
+    step needs besides, less what streaming gives back.
     """
 
     words: str
     by_row: bool
     recompute: bool
+    streamed: bool
     kept: int
     least: int
 
@@ -31,12 +33,21 @@ class Way:
 
 
 WAYS = (
-    Way("whole steps", False, False, 340_000, int(1.2 * GIB)),
-    Way("one picture after the other", True, False, 340_000, int(0.8 * GIB)),
-    Way("activations computed twice", False, True, 60_000, int(0.8 * GIB)),
-    Way("one picture after the other, activations computed twice", True, True, 60_000, int(0.6 * GIB)),
+    Way("whole steps", False, False, False, 280_000, int(1.6 * GIB)),
+    Way("activations computed twice", False, True, False, 41_000, int(1.4 * GIB)),
+    Way("one picture after the other, activations computed twice", True, True, False, 76_000, int(1.1 * GIB)),
+    Way(
+        "one picture after the other, activations computed twice, almost half of the network in main memory",
+        True,
+        True,
+        True,
+        76_000,
+        int(-1.2 * GIB),
+    ),
 )
-"""Fastest first."""
+"""Fastest first; one picture after the other, activations kept, is slower than computing them twice, and larger. The bytes are those of an
+H100 at SDXL's size, 512 and 1024 px, as the allocator reserved them (docs/speed.md).
+"""
 
 
 def fastest_way(free: int, rows: int, latent_pixels: int) -> int:
@@ -54,4 +65,4 @@ def free_memory(device: torch.device) -> int:
 def explained(number: int, free: int, rows: int, latent_pixels: int) -> str:
     """One line about the choice."""
     way = WAYS[number]
-    return f"Memory: {free / GIB:.1f} GB free, a step needs about {way.needed(rows, latent_pixels) / GIB:.1f}: {way.words}."
+    return f"Memory: {free / GIB:.1f} GB free, a step needs about {max(0, way.needed(rows, latent_pixels)) / GIB:.1f}: {way.words}."

@@ -8,7 +8,7 @@ which makes the step of U V independent of how the product is split between U an
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,7 +39,8 @@ class RiemannianAdamW(Optimizer):
     ``pairs`` are (up, down): leaf tensors (..., m, r) and (..., r, n); leading dimensions are layers of one shape, stepped together.
     ``frozen`` gives, pair by pair, the part of each factor that is not learned, (A, C) as (..., m', r) and (..., r, n'), or None: it
     counts in the Grams and never moves. ``damping`` is relative (see :func:`gram_inverse`). Weight decay is decoupled and reaches only
-    what is learned. A factor without a gradient stays as it is. Raises ValueError for settings out of range.
+    what is learned. A factor without a gradient stays as it is. ``found_inf`` is that of torch's fused optimisers: while this number on the
+    device is 1, a step leaves everything as it is. Raises ValueError for settings out of range.
     """
 
     def __init__(
@@ -60,15 +61,16 @@ class RiemannianAdamW(Optimizer):
             raise ValueError(f"{len(pairs)} pairs but {len(rests)} frozen parts")
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "damping": damping}
         super().__init__([{"params": list(pair)} for pair in pairs], defaults)
+        self.found_inf: Tensor | None = None
         self._frozen_grams = [None if rest is None else (rest[0].mT @ rest[0], rest[1] @ rest[1].mT) for rest in rests]
 
     @torch.no_grad()
     def preconditioned(self, index: int) -> tuple[Tensor | None, Tensor | None]:
         """The preconditioned gradients of pair ``index``, before Adam's moments."""
-        return self._all_preconditioned([index])[0]
+        return self._preconditioned(index, self._inverses([index]))
 
-    def _all_preconditioned(self, indices: Sequence[int]) -> list[tuple[Tensor | None, Tensor | None]]:
-        """The same for several pairs, with all Grams of one size and one damping inverted at once."""
+    def _inverses(self, indices: Sequence[int]) -> dict[tuple[int, int], Tensor]:
+        """What the gradients of several pairs are multiplied with, by (index, half): all Grams of one size and damping inverted at once."""
         wanted: dict[tuple[int, float], list[tuple[int, int, Tensor]]] = defaultdict(list)
         for index in indices:
             group = self.param_groups[index]
@@ -83,27 +85,32 @@ class RiemannianAdamW(Optimizer):
         for (size, damping), grams in wanted.items():
             inverses = gram_inverse(torch.cat([gram.reshape(-1, size, size) for *_, gram in grams]), damping)
             parts = torch.split(inverses, [gram.numel() // size**2 for *_, gram in grams])
-            for (index, half, gram), inverse in zip(grams, parts, strict=True):
-                gradient = self.param_groups[index]["params"][half].grad
-                inverse = inverse.view(gram.shape)
-                found[index, half] = inverse @ gradient if half else gradient @ inverse
-        return [(found.get((index, 0)), found.get((index, 1))) for index in indices]
+            found |= {(index, half): inverse.view(gram.shape) for (index, half, gram), inverse in zip(grams, parts, strict=True)}
+        return found
+
+    def _preconditioned(self, index: int, inverses: Mapping[tuple[int, int], Tensor]) -> tuple[Tensor | None, Tensor | None]:
+        up, down = self.param_groups[index]["params"]
+        return (
+            None if up.grad is None else up.grad @ inverses[index, 0],
+            None if down.grad is None else inverses[index, 1] @ down.grad,
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step. All gradients are preconditioned before any factor moves. Returns what ``closure`` returns."""
+        """One step. All Grams are inverted before any factor moves. Returns what ``closure`` returns."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        gradients = self._all_preconditioned(range(len(self.param_groups)))
-        for group, pair in zip(self.param_groups, gradients, strict=True):
+        inverses = self._inverses(range(len(self.param_groups)))
+        for index, group in enumerate(self.param_groups):
+            pair = self._preconditioned(index, inverses)  # of one pair at a time: together they are as large as all that is learned
             moving = [(factor, gradient) for factor, gradient in zip(group["params"], pair, strict=True) if gradient is not None]
             for factor, _ in moving:
                 if not self.state[factor]:
                     counter = torch.zeros((), device=factor.device if factor.is_cuda else "cpu")
                     self.state[factor] = {"step": counter, "exp_avg": torch.zeros_like(factor), "exp_avg_sq": torch.zeros_like(factor)}
-            if moving and moving[0][0].is_cuda:
+            if moving and (moving[0][0].is_cuda or self.found_inf is not None):
                 self._fused(moving, group)
             else:
                 for factor, gradient in moving:
@@ -118,7 +125,7 @@ class RiemannianAdamW(Optimizer):
         adamw(
             factors, [torch.empty_like(factor).copy_(gradient) for factor, gradient in moving], first, second, [], counts,
             fused=True, amsgrad=False, beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
-            maximize=False,
+            maximize=False, found_inf=self.found_inf,
         )  # fmt: skip
 
     def _adamw(self, factor: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:

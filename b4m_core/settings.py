@@ -21,7 +21,7 @@ class TrainingSettings:
     ``damping`` is the Riemannian one; ``split`` is a name in splits.py, and ``start`` = published belongs to ``halves`` alone.
     ``correspondence`` says what auxiliary pictures are for: ``keep``, one row of them beside every own row holds what is being taught to
     the base model's own prediction there; ``partner``, the paper's, one row of each set moves the other half, at
-    ``partner_learning_rate``.
+    ``partner_learning_rate``. Training together knows ``keep`` alone, beside the rows of the content and of the style.
 
     The defaults won on the embedded model; rank and rate for SDXL itself are not measured. The paper's are split = halves, start =
     published, correspondence = partner, rank = 64.

@@ -2,8 +2,8 @@
 
 ``train`` says what a training is; ``_Loop.run`` reads as its story. Every micro-step is one batch, one forward and one backward pass
 (row_split.py), done by one of two steps with the same sums (fast/step.py); every optimiser step is a pure function of its number, the
-weights and the moments, so that a run that was cancelled or killed goes on to the same bytes. A graphics card is left to work ahead: it is
-waited for once in an optimiser step.
+weights and the moments, so that a run that was cancelled or killed goes on to the same bytes. A graphics card works ahead: what a step
+found is read while the card is at the next one (fast/update.py).
 """
 
 import contextlib
@@ -26,6 +26,7 @@ from .facts import Concept, Facts
 from .fast.kinds import kinds
 from .fast.network import is_written_out
 from .fast.step import FastStep, PlainStep, Step
+from .fast.update import Found, Update, UpdateAhead
 from .objective import NoiseSchedule
 from .pictures import PictureSet
 from .runs import Run, RunStore, content_key
@@ -43,7 +44,7 @@ class Plan:
     """What is to be trained: the role (a row of trainings.py), the own pictures, the partners' pictures, the settings.
 
     ``content`` and ``style`` start from a fresh adapter, with auxiliary sets as partners; ``together`` starts from ``start``,
-    the merged adapter, with the content pictures as own and the style pictures as its one partner.
+    the merged adapter, with the content pictures as own and the style pictures as its first partner, auxiliary sets of both kinds after it.
     """
 
     role: str
@@ -53,9 +54,11 @@ class Plan:
     start: Adapter | None = None
 
     def __post_init__(self) -> None:
-        training(self.role, self.settings.correspondence)
-        if self.role == "together" and (self.start is None or len(self.partners) != 1):
+        row = training(self.role, self.settings.correspondence)
+        if self.role == "together" and (self.start is None or not self.partners):
             raise B4MError("Training together needs a content adapter, a style adapter and the pictures of both.")
+        if self.role == "together" and len(self.partners) > 1 and not row.keeps:
+            raise B4MError("Training together keeps auxiliary pictures or has none: choose correspondence = keep, or leave them out.")
 
     def key(self, base: BaseModel) -> str:
         """The content key of the run: equal for identical inputs, and only for those."""
@@ -80,8 +83,9 @@ class Plan:
 class Progress:
     """Where a training stands, given to ``watch`` after every micro-step (``step_done`` False) and after every optimiser step (True).
 
-    ``losses`` are (step, own loss, partner loss), growing. ``adapter`` is the live one: read it, do not keep it; None while the pictures
-    are being ``encoded`` (done, total), before the first step.
+    ``losses`` are (step, own loss, partner loss), growing; together they are content's and style's, or, where rows are kept, that of both
+    and that of the kept ones. ``adapter`` is the live one, on a graphics card a step further on: read it, do not keep it; None while
+    the pictures are being ``encoded`` (done, total), before the first step.
     """
 
     step: int
@@ -122,16 +126,17 @@ class _Loop:
         self.row = training(plan.role, plan.settings.correspondence)
         self.schedule: NoiseSchedule = base.schedule
         sets = [plan.own.with_flips() if self.settings.flip else plan.own, *plan.partners]
-        own, *partners = encode_sets(base, sets, self.settings.resolution, all_lead=self.row.partners_lead, watch=self._encoding)
+        own, *partners = encode_sets(base, sets, self.settings.resolution, all_lead=self.row.leaders > 1, watch=self._encoding)
         self.batches = Batches(
             own,
             partners,
             batch=self.settings.batch,
             seed=self.settings.seed,
             timesteps=len(self.schedule),
-            partners_lead=self.row.partners_lead,
+            leaders=self.row.leaders,
             one_beside=self.row.keeps,
         )
+        self.keeps = self.row.kept(len(partners))
         self.unet, self.device = base.unet, base.device
         self.adapter = _first_adapter(plan, base)
         kind = self.adapter.facts.kind
@@ -142,7 +147,8 @@ class _Loop:
             for part in set(kind.learned()) - set(self.moved):
                 stack.rest(part)
         self.optimiser = self.row.optimiser(self.stacks, self.settings)
-        self.step, self.consistent = 0, True
+        self.step, self.consistent = 0, True  # the steps whose losses are read; those that follow are ``ahead``
+        self.ahead: deque[Found] = deque()
         self.losses: list[tuple[float, float, float]] = []
         self.prepared: tuple[int, dict[str, Tensor], int] | None = None
         self.durations: deque[float] = deque(maxlen=30)
@@ -151,17 +157,20 @@ class _Loop:
         self._resume()
         self.micro_step = self._make_step()
         try:
-            saved = time.monotonic()
-            while self.step < self.settings.steps:
-                started = time.monotonic()
-                self._one_step()
-                self.watch(self._progress(step_done=True))
-                self.durations.append(time.monotonic() - started)
-                if time.monotonic() - saved > SAVE_SECONDS:
+            self.update = self._make_update()
+            saved = self.read_at = time.monotonic()
+            for number in range(self.step, self.settings.steps):
+                self._launch(number)
+                due = time.monotonic() - saved > SAVE_SECONDS
+                self._read(0 if due or not self.fast or number + 1 == self.settings.steps else 1)
+                if due:
                     self._save()
                     saved = time.monotonic()
             return self.run_folder.finish(self._result())
         except BaseException:
+            with contextlib.suppress(B4MError):
+                while self.ahead:
+                    self._settle()
             if self.consistent and self.step:
                 self._save()
             raise
@@ -182,27 +191,55 @@ class _Loop:
         of_kind = kinds(self.adapter.shapes())
         return FastStep(self.unet, self.adapter, self.stacks, of_kind, micro_steps=self.settings.accumulation, graph=True)
 
+    def _make_update(self) -> Update:
+        halves = [[stack.parts[part] for stack in self.stacks] for part in self.moved]
+        make = UpdateAhead if self.fast else Update
+        with self._memory_advice():
+            return make(self.optimiser, halves, self.settings.clip, self.micro_step.refresh)
+
     def _encoding(self, done: int, total: int) -> None:
         self.watch(Progress(0, self.settings.steps, step_done=False, losses=[], encoded=(done, total)))
 
-    def _one_step(self) -> None:
-        losses = self._gradients_that_fit()
+    def _launch(self, number: int) -> None:
+        """Do step ``number``, or give it to the card to do."""
+        losses = self._gradients_that_fit(number)
         self.consistent = False
         with self._memory_advice():
-            self.optimiser.step()
-            self.micro_step.refresh()
+            self.ahead.append(self.update(losses))
         self.consistent = True
-        self.step += 1
-        self.losses.append((float(self.step), *losses))
+        self._inputs((number + 1) * self.settings.accumulation)  # while the card is at work
 
-    def _gradients_that_fit(self) -> tuple[float, float]:
+    def _read(self, left: int) -> None:
+        """Read what steps found until ``left`` are ahead."""
+        while len(self.ahead) > left:
+            self._settle()
+            self.watch(self._progress(step_done=True))
+            before, self.read_at = self.read_at, time.monotonic()
+            self.durations.append(self.read_at - before)
+
+    def _settle(self) -> None:
+        """Count the first step that is ahead as done. Raises :class:`B4MError` where it found what is not a number."""
+        read, count = self.ahead[0].read(), 2 * self.settings.accumulation
+        losses = read[:count].view(-1, 2) / self.settings.accumulation
+        for what, values in (("loss", losses), ("gradient", read[count:])):
+            if not torch.isfinite(values).all():
+                self.ahead.clear()  # nothing has moved since
+                raise self._not_a_number(what)
+        totals = torch.zeros(2, dtype=torch.float64)
+        for loss in losses:
+            totals += loss
+        self.ahead.popleft()
+        self.step += 1
+        self.losses.append((float(self.step), float(totals[0]), float(totals[1])))
+
+    def _gradients_that_fit(self, number: int) -> Tensor:
         """The gradients of one step; when memory runs out, once more in a way that needs less."""
         while True:
             with contextlib.suppress(torch.cuda.OutOfMemoryError):
-                return self._gradients()
+                return self._gradients(number)
             if not self.micro_step.squeeze():
                 with self._memory_advice():
-                    return self._gradients()
+                    return self._gradients(number)
 
     @contextlib.contextmanager
     def _memory_advice(self) -> Iterator[None]:
@@ -214,29 +251,19 @@ class _Loop:
                 "lower one of them, or close other programs that use the card."
             ) from error
 
-    def _gradients(self) -> tuple[float, float]:
-        """Accumulate and clip the gradients of one step; the mean own and partner loss."""
+    def _gradients(self, step: int) -> Tensor:
+        """Add up the gradients of one step; the own and partner loss of every micro-step, on the device."""
         for stack in self.stacks:
             for part in self.moved:
                 stack.parts[part].grad.zero_()  # type: ignore[union-attr]
         found = []
         for micro in range(self.settings.accumulation):
-            number = self.step * self.settings.accumulation + micro
-            inputs, own = self._inputs(number)
+            inputs, own = self._inputs(step * self.settings.accumulation + micro)
             rows = self.row.rows(own, len(inputs["noisy"]))
-            found.append(self.micro_step(inputs, own, rows, keep=self.row.keeps))
+            taught = self.row.leaders if self.keeps else 1  # without kept rows the style's are the partner ones
+            found.append(self.micro_step(inputs, own, rows, keep=self.keeps, taught=taught))
             self.watch(self._progress(step_done=False))
-        norms = self._clip()
-        self._inputs(number + 1)  # while the card is still at work; then it is waited for
-        read = torch.cat([torch.cat(found), norms]).cpu().double()
-        losses, norms = read[: 2 * len(found)].view(-1, 2) / self.settings.accumulation, read[2 * len(found) :]
-        for what, values in (("loss", losses), ("gradient", norms)):
-            if not torch.isfinite(values).all():
-                raise self._not_a_number(what)
-        totals = torch.zeros(2, dtype=torch.float64)
-        for loss in losses:
-            totals += loss
-        return float(totals[0]), float(totals[1])
+        return torch.cat(found)
 
     def _inputs(self, number: int) -> tuple[dict[str, Tensor], int]:
         """What micro-step ``number`` goes through the network with, on the CPU, and how many of its rows are own ones."""
@@ -249,11 +276,6 @@ class _Loop:
             }
             self.prepared = number, inputs, batch.own
         return self.prepared[1], self.prepared[2]
-
-    def _clip(self) -> Tensor:
-        """Bound the gradient norm of each part on its own; the norms."""
-        parameters = ([stack.parts[part] for stack in self.stacks] for part in self.moved)
-        return torch.stack([torch.nn.utils.clip_grad_norm_(parts, self.settings.clip) for parts in parameters])
 
     def _not_a_number(self, what: str) -> B4MError:
         return B4MError(

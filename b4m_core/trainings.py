@@ -13,7 +13,7 @@ from .errors import B4MError
 from .projection import PartlyLearnableProjection
 from .riemannian import RiemannianAdamW
 from .row_split import Rows
-from .settings import CORRESPONDENCES, TrainingSettings
+from .settings import TrainingSettings
 from .stacks import Stack
 
 BETAS, EPS = (0.9, 0.999), 1e-8
@@ -26,15 +26,16 @@ class Training:
     """One row.
 
     ``own`` and ``partner`` say whose factors the loss on the own and on the partner pictures moves, content's or style's; ``make`` makes
-    the optimiser from the row, the stacks and the settings. ``keeps``: the partner rows, one beside every own row, are taught the base
-    model's own prediction instead of the noise. ``partners_lead`` lets the partner set choose the bucket on every second micro-step.
+    the optimiser from the row, the stacks and the settings. ``leaders``: how many sets, the own one first, choose the bucket in turn; a
+    partner set that never leads is an auxiliary one. ``keeps``: one row of any auxiliary set stands beside every row of the leading sets,
+    and is taught the base model's own prediction instead of the noise.
     """
 
     own: frozenset[str]
     partner: frozenset[str]
     make: Callable[["Training", Sequence[Stack], TrainingSettings], Optimizer]
     keeps: bool = False
-    partners_lead: bool = False
+    leaders: int = 1
 
     def optimiser(self, stacks: Sequence[Stack], settings: TrainingSettings) -> Optimizer:
         """What steps the stacks."""
@@ -49,9 +50,13 @@ class Training:
         last = total if concept in self.partner else own
         return slice(first, max(first, last))
 
-    def beside(self, sets: int) -> int:
-        """How many rows stand beside every own row, of so many partner sets."""
-        return min(sets, 1) if self.keeps else sets
+    def kept(self, partners: int) -> bool:
+        """Whether rows are kept, with so many partner sets."""
+        return self.keeps and partners >= self.leaders
+
+    def beside(self, partners: int) -> int:
+        """How many rows stand beside every row of the own set, of so many partner sets."""
+        return 2 * self.leaders - 1 if self.kept(partners) else partners
 
     def moved(self, kind: Kind, *, partners: bool) -> tuple[str, ...]:
         """The parts of ``kind`` that move, with partners or without."""
@@ -91,13 +96,13 @@ def _riemannian(row: Training, stacks: Sequence[Stack], settings: TrainingSettin
     )
 
 
-_TOGETHER = Training(CONTENT | STYLE, CONTENT | STYLE, _riemannian, partners_lead=True)
 TRAININGS = {
     ("content", "keep"): Training(CONTENT, CONTENT, _adamw, keeps=True),
     ("content", "partner"): Training(CONTENT, STYLE, _adamw),
     ("style", "keep"): Training(STYLE, STYLE, _adamw, keeps=True),
     ("style", "partner"): Training(STYLE, CONTENT, _adamw),
-    **dict.fromkeys((("together", correspondence) for correspondence in CORRESPONDENCES), _TOGETHER),
+    ("together", "keep"): Training(CONTENT | STYLE, CONTENT | STYLE, _riemannian, keeps=True, leaders=2),
+    ("together", "partner"): Training(CONTENT | STYLE, CONTENT | STYLE, _riemannian, leaders=2),
 }
 
 

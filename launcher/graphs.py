@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ class Scale:
     apart: dict[str, Any]
     together: dict[str, Any]
     auxiliary: dict[str, Any]
+    keeps_together: bool
     sliders: dict[str, Any]
     size: int
     prompt: str
@@ -81,11 +82,13 @@ MINI = Scale(
     apart={"steps": 100, "learning_rate": 1e-3, "rank": 16, "batch": 3, "accumulation": 1, "sample_every": 50},
     together={"steps": 90, "learning_rate": 5e-4, "batch": 2, "accumulation": 1, "sample_every": 45},
     auxiliary={"sets": 4, "pictures": 2},
-    sliders={"content": 0.95, "style": 1.15},
+    keeps_together=False,  # the demo has minutes, and kept rows double what its last training computes
+    sliders={},
     size=192,
     prompt=MINI_PROMPT,
     prompts=f"{MINI_PROMPT}\na snq bird in the snow in w@z style",
 )
+EXAMPLES = replace(MINI, prompt="a snq animal in the mountains in w@z style")
 SDXL = Scale(
     loader=Node("CheckpointLoaderSimple", (40, 60), (300, 100), {"ckpt_name": "sd_xl_base_1.0.safetensors"}, title="Model"),
     wires=_loader("model"),
@@ -94,6 +97,7 @@ SDXL = Scale(
     apart={},
     together={"steps": 100},
     auxiliary={},
+    keeps_together=True,
     sliders={},
     size=1024,
     prompt="a snq teddybear in w@z style",
@@ -104,6 +108,7 @@ SDXL = Scale(
 def _trainings(scale: Scale) -> dict[str, Node]:
     """Pictures and the three trainings, from left to right."""
     auxiliary = scale.wires | scale.auxiliary
+    again = {"content_auxiliary": Wire("other_styles", "auxiliary"), "style_auxiliary": Wire("other_contents", "auxiliary")}
     return {
         "model": scale.loader,
         "content_pictures": Node("B4MPictures", (40, 220), (300, 260), scale.content, "Content: your subject"),
@@ -133,6 +138,7 @@ def _trainings(scale: Scale) -> dict[str, Node]:
             scale.wires
             | {"content": Wire("train_content", "adapter"), "style": Wire("train_style", "adapter")}
             | {"content_pictures": Wire("content_pictures", "pictures"), "style_pictures": Wire("style_pictures", "pictures")}
+            | (again if scale.keeps_together else {})
             | scale.together
             | {"sample_prompt": scale.prompt},
         ),
@@ -204,20 +210,16 @@ def _content_in_style(scale: Scale, note: str) -> Graph:
     return Graph(nodes, groups, note)
 
 
-def _mix_and_match(scale: Scale) -> Graph:
+def _mix_and_match(scale: Scale, content: str, style: str, note: str) -> Graph:
     adapters = {
         "model": scale.loader,
-        "content": Node("B4MLoadAdapter", (40, 220), (300, 80), {"filename": "b4m_content.safetensors"}, "Any content"),
-        "style": Node("B4MLoadAdapter", (40, 350), (300, 80), {"filename": "b4m_style.safetensors"}, "Any style"),
+        "content": Node("B4MLoadAdapter", (40, 220), (300, 80), {"filename": content}, "Any content"),
+        "style": Node("B4MLoadAdapter", (40, 350), (300, 80), {"filename": style}, "Any style"),
         "merge": Node("B4MMergeAdapters", (40, 480), (300, 70), {"content": Wire("content", "adapter"), "style": Wire("style", "adapter")}),
         "facts": Node("B4MAdapterFacts", (40, 600), (300, 260), {"adapter": Wire("merge", "adapter")}),
     }
     groups = (("1  Choose", 20, 0, 340, 900), ("2  Paint", 380, 0, 680, 900))
-    return Graph(
-        adapters | _painting(scale, Wire("merge", "adapter"), 400),
-        groups,
-        "Any trained content with any trained style, without training. Choose the model that they were trained on.",
-    )
+    return Graph(adapters | _painting(scale, Wire("merge", "adapter"), 400), groups, note)
 
 
 GRAPHS = {
@@ -227,7 +229,20 @@ GRAPHS = {
     "b4m_content_in_style_sdxl": _content_in_style(
         SDXL, "The same on a real SDXL: choose your checkpoint and your two folders of pictures."
     ),
-    "b4m_mix_and_match": _mix_and_match(MINI),
+    "b4m_mix_and_match": _mix_and_match(
+        MINI,
+        "b4m_content.safetensors",
+        "b4m_style.safetensors",
+        "Any trained content with any trained style, without training. Choose the model that they were trained on.",
+    ),
+    "b4m_mix_examples": _mix_and_match(
+        EXAMPLES,
+        "(example content) fox",
+        "(example style) stained glass",
+        "Press Run: nothing is trained. Eight contents and eight styles come with B4M; choose any two. A prompt calls a content by its "
+        "class word: `snq animal` for the fox, `snq bird` (penguin, flamingo), `snq vehicle` (rocket, tractor), `snq toy` (teddy bear), "
+        "`snq food` (doughnut), `snq instrument` (guitar). All styles are `w@z style`.",
+    ),
 }
 
 

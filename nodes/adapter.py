@@ -14,11 +14,23 @@ from . import host
 from .widgets import CATEGORY, AdapterWire, advanced, strength
 
 NONE_YET = "(no B4M adapter saved yet)"
+_SHIPPED = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = {
+    f"(example {role}) {path.stem.replace('_', ' ')}": path
+    for role in ("content", "style")
+    for path in sorted((_SHIPPED / role).glob("*.safetensors"))
+}
+"""The adapters that come with B4M. They fit the embedded model alone, so no other LoRA loader lists them."""
 
 
 def adapter_files() -> list[str]:
-    """The LoRA files that B4M wrote, told by their headers."""
-    return [name for name in host.lora_files() if _is_ours(name)] or [NONE_YET]
+    """The LoRA files that B4M wrote, told by their headers, and the examples."""
+    return [*(name for name in host.lora_files() if _is_ours(name)), *EXAMPLES] or [NONE_YET]
+
+
+def _path(name: str) -> Path:
+    """A file from the list: an example, or one in the loras folder."""
+    return EXAMPLES.get(name) or host.safe_lora_path(name)
 
 
 def _is_ours(name: str) -> bool:
@@ -102,7 +114,13 @@ class B4MLoadAdapter(io.ComfyNode):
             display_name="B4M Load Adapter",
             category=CATEGORY,
             description="Loads an adapter that B4M saved. (Any LoRA loader can use the file too, without the two sliders.)",
-            inputs=[io.Combo.Input("filename", options=adapter_files(), tooltip="Adapters in the loras folder. Press R after adding one.")],
+            inputs=[
+                io.Combo.Input(
+                    "filename",
+                    options=adapter_files(),
+                    tooltip="Adapters in the loras folder, then the examples for B4M Mini Model. Press R after adding one.",
+                )
+            ],
             outputs=[AdapterWire.Output(display_name="adapter")],
         )
 
@@ -110,14 +128,14 @@ class B4MLoadAdapter(io.ComfyNode):
     def fingerprint_inputs(cls, filename: str) -> str:
         if filename == NONE_YET:
             return filename
-        status = host.safe_lora_path(filename).stat()
+        status = _path(filename).stat()
         return f"{filename}|{status.st_size}|{status.st_mtime_ns}"
 
     @classmethod
     def execute(cls, filename: str) -> io.NodeOutput:
         if filename == NONE_YET:
             raise B4MError("There is no B4M adapter in the loras folder yet: train one and save it, or put a file there and press R.")
-        return io.NodeOutput(load_adapter(host.safe_lora_path(filename)))
+        return io.NodeOutput(load_adapter(_path(filename)))
 
 
 class B4MApplyAdapter(io.ComfyNode):

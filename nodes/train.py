@@ -279,6 +279,8 @@ class B4MTrainTogether(io.ComfyNode):
                 AdapterWire.Input("style", tooltip="From Train Style."),
                 Pictures.Input("content_pictures", tooltip="The pictures of the subject again."),
                 Pictures.Input("style_pictures", tooltip="The pictures of the style again."),
+                Auxiliary.Input("content_auxiliary", optional=True, tooltip=_again("Train Content")),
+                Auxiliary.Input("style_auxiliary", optional=True, tooltip=_again("Train Style")),
                 *_training_widgets(),
                 advanced(
                     io.Float.Input("damping", default=1e-4, min=1e-8, max=1e6, step=1e-5, round=False, tooltip="Of the preconditioner.")
@@ -299,16 +301,22 @@ class B4MTrainTogether(io.ComfyNode):
         style: Adapter,
         content_pictures: PictureSet,
         style_pictures: PictureSet,
+        content_auxiliary: tuple[PictureSet, ...] | None = None,
+        style_auxiliary: tuple[PictureSet, ...] | None = None,
         **widgets: Any,
     ) -> io.NodeOutput:
         start = merge(content, style)
-        session, settings = _session(cls, "together", model, clip, vae, widgets, partners=1, **start.facts.common())
+        partners = (style_pictures, *(content_auxiliary or ()), *(style_auxiliary or ()))
+        session, settings = _session(cls, "together", model, clip, vae, widgets, partners=len(partners), **start.facts.common())
         if not session.prompt.strip():
             session.prompt = together_prompt(content_pictures, style_pictures)
         notes = [note for each in (content, style) for note in base_note(each, session.base.network_fingerprint, session.base.name)]
-        plan = Plan("together", content_pictures, (style_pictures,), settings, start)
-        adapter = session.run(plan, widgets["run"] == RETRAIN, notes)
+        adapter = session.run(Plan("together", content_pictures, partners, settings, start), widgets["run"] == RETRAIN, notes)
         return _result(session, adapter)
+
+
+def _again(node: str) -> str:
+    return f"What {node} got: on these, what is taught must not change the model. Doubles the rows of every step."
 
 
 def together_prompt(content: PictureSet, style: PictureSet) -> str:

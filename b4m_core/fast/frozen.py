@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear
 
+from .streamed import Resident
+
 
 class FrozenConv(torch.autograd.Function):
     """A convolution whose weight and bias are constants: only the weight is kept."""
@@ -29,21 +31,23 @@ class FrozenConv(torch.autograd.Function):
 
 
 class FrozenFeedForward(torch.autograd.Function):
-    """W_2 (h gelu(g)) + b_2 with [h, g] = W_1 x + b_1: keeps [h, g] and nothing else."""
+    """W_2 (h gelu(g)) + b_2 with [h, g] = W_1 x + b_1: keeps [h, g] and nothing else. ``weights``: where they are (streamed.py)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, first: nn.Linear, second: nn.Linear, kernels: Any) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, x: Tensor, first: nn.Linear, second: nn.Linear, kernels: Any, weights: Resident) -> Tensor:  # noqa: D102
+        weights.take(first)
         both = linear(x, first.weight, first.bias)
         ctx.save_for_backward(both)
-        ctx.first, ctx.second, ctx.kernels = first, second, kernels
+        ctx.first, ctx.second, ctx.kernels, ctx.weights = first, second, kernels, weights
         return linear(geglu(both) if kernels is None else kernels.geglu(both), second.weight, second.bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         (both,) = ctx.saved_tensors
+        ctx.weights.take(ctx.first)
         product = gradients[0] @ ctx.second.weight
         into = geglu_backward(both, product) if ctx.kernels is None else ctx.kernels.geglu_backward(both, product)
-        return into @ ctx.first.weight, None, None, None
+        return into @ ctx.first.weight, None, None, None, None
 
 
 def geglu(both: Tensor) -> Tensor:

@@ -6,14 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-WARM_UP = 2
-
 
 class Captured:
     """``function`` (tensors by name to one tensor) recorded for the shapes of ``example``; a call copies its inputs in and replays.
 
     The result is a tensor that the next call overwrites. Graphs that never run at once may share their memory: ``pool``. The function runs
-    ``WARM_UP`` times before it is recorded, and may read nothing back from the card.
+    once before it is recorded, which lets libraries choose and compile, and may read nothing back from the card.
     """
 
     def __init__(self, function: Callable[..., Tensor], example: Mapping[str, Tensor], device: torch.device, pool: Any = None) -> None:
@@ -21,8 +19,7 @@ class Captured:
         side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                function(**self.inputs)
+            function(**self.inputs)
         torch.cuda.current_stream(device).wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):  # the host's other threads go on meanwhile

@@ -16,6 +16,7 @@ from .frozen import FrozenFeedForward, convolve
 from .groups import Groups
 from .norms import add_norm, shifted_norm
 from .resnets import Resnets
+from .streamed import Resident
 
 
 class Network:
@@ -23,9 +24,12 @@ class Network:
 
     def __init__(self, unet: Any, groups: Groups, kernels: Any = None) -> None:
         self.unet, self.groups, self.kernels, self.recompute = unet, groups, kernels, False
+        self.weights = Resident()
         self._names = {id(module): name for name, module in unet.named_modules()}
         levels = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
         self.resnets = Resnets([resnet for level in levels for resnet in level.resnets], kernels)
+        transformers = [module for level in levels for module in getattr(level, "attentions", ())]
+        self.feed_forwards = [(block.ff.net[0].proj, block.ff.net[2]) for module in transformers for block in module.transformer_blocks]
 
     def __call__(self, noisy: Tensor, timesteps: Tensor, context: Tensor, pooled: Tensor, size_ids: Tensor) -> Tensor:
         """The prediction (R, 4, h, w), in the compute dtype."""
@@ -96,7 +100,7 @@ class Network:
         (q,) = self.groups(f"{name}.attn2.to_q", y)
         (out,) = self.groups(f"{name}.attn2.to_out.0", _attend(q, keys, values, heads))
         x, y = add_norm(x, out, block.norm3, kernels)
-        return x, FrozenFeedForward.apply(y, block.ff.net[0].proj, block.ff.net[2], kernels)
+        return x, FrozenFeedForward.apply(y, block.ff.net[0].proj, block.ff.net[2], kernels, self.weights)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

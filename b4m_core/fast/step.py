@@ -21,6 +21,7 @@ from .graph import Captured
 from .groups import Groups
 from .kinds import Shape
 from .network import Network
+from .streamed import Streamed
 
 MOST_GRAPHS = 8  # one for every shape of a batch; shapes beyond that run without
 _log = logging.getLogger("b4m")
@@ -29,14 +30,14 @@ _log = logging.getLogger("b4m")
 class Step(Protocol):
     """What the training loop asks of either."""
 
-    def __call__(self, inputs: Mapping[str, Tensor], own: int, rows: Rows, *, keep: bool = False) -> Tensor:
+    def __call__(self, inputs: Mapping[str, Tensor], own: int, rows: Rows, *, keep: bool = False, taught: int = 1) -> Tensor:
         """Add the gradients of one micro-step to the stacks'; the mean own and partner loss, (2,), on the device, for the caller to keep.
 
         The gradients are those of the losses' sum divided by the number of micro-steps in an optimiser step.
 
         ``inputs``: ``noisy`` and ``target`` (R, 4, h, w), ``mask`` (R, 1, h, w), ``timesteps`` (R,), ``context``, ``pooled``, ``size_ids``;
         the first ``own`` rows are the own ones, ``rows`` says who moves what. ``keep``: the target of the other rows is what the base
-        model predicts without the adapter.
+        model predicts without the adapter. ``taught``: from how many sets the own rows come, in equal parts; the sum has the mean of each.
         """
 
     def refresh(self) -> None:
@@ -58,7 +59,7 @@ class PlainStep:
         self.device, self.dtype = weight.device, weight.dtype
         adapter.attach(unet)
 
-    def __call__(self, inputs: Mapping[str, Tensor], own: int, rows: Rows, *, keep: bool = False) -> Tensor:  # noqa: D102
+    def __call__(self, inputs: Mapping[str, Tensor], own: int, rows: Rows, *, keep: bool = False, taught: int = 1) -> Tensor:  # noqa: D102
         self.adapter.rows = rows
         given = {name: value.to(self.device) for name, value in inputs.items()}
         if keep and own < len(given["noisy"]):
@@ -69,7 +70,7 @@ class PlainStep:
         losses = row_losses(predicted, given["target"], given["mask"])
         partner = losses[own:]
         means = losses[:own].mean(), partner.mean() if len(partner) else losses.new_zeros(())
-        ((means[0] + means[1]) / self.micro_steps).backward()  # type: ignore[no-untyped-call]
+        ((taught * means[0] + means[1]) / self.micro_steps).backward()  # type: ignore[no-untyped-call]
         return torch.stack(means).detach()
 
     def refresh(self) -> None:  # noqa: D102
@@ -101,12 +102,13 @@ def predict(unet: Any, given: Mapping[str, Tensor], dtype: torch.dtype) -> Tenso
 
 
 class _Counts(NamedTuple):
-    """Of the rows of one pass, how many are ``own``; how many own and partner rows their batch has; whether the partners keep."""
+    """Of the rows of one pass, how many are ``own``; how many own and partner rows their batch has; whether partners keep; sets taught."""
 
     own: int
     all_own: int
     all_partners: int
     keep: bool
+    taught: int
 
 
 class FastStep:
@@ -132,7 +134,7 @@ class FastStep:
                 module.weight.data = module.weight.data.contiguous(memory_format=self.layout)
         self.groups = Groups(unet, adapter.layers, stacks, of_kind, kernels)
         self.network = Network(unet, self.groups, kernels)
-        self._wanted = graph
+        self._wanted = graph and self.device.type == "cuda"
         self._begin()
 
     def _begin(self) -> None:
@@ -140,18 +142,21 @@ class FastStep:
         self.graph = self._wanted
         self._captured: dict[tuple[object, ...], Captured] = {}
         if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
             torch.cuda.empty_cache()
         self._pool = torch.cuda.graph_pool_handle() if self.graph else None
 
-    def __call__(self, inputs: Mapping[str, Tensor], own: int, rows: Rows, *, keep: bool = False) -> Tensor:  # noqa: D102
+    def __call__(self, inputs: Mapping[str, Tensor], own: int, rows: Rows, *, keep: bool = False, taught: int = 1) -> Tensor:  # noqa: D102
         count = len(inputs["noisy"])
         if self.way is None:
             self.way = self._fastest(count, inputs["noisy"][0, 0].numel())
         way = WAYS[self.way]
         self.network.recompute = way.recompute
+        if way.streamed and not isinstance(self.network.weights, Streamed):
+            self.network.weights = Streamed(self.network.feed_forwards, self.device)
         total = torch.zeros(2, device=self.device)
         for part, of_own, which in _one_by_one(inputs, own, rows) if way.by_row else [(inputs, own, rows)]:
-            total = total + self._pass(part, which, _Counts(of_own, own, count - own, keep))
+            total = total + self._pass(part, which, _Counts(of_own, own, count - own, keep, taught))
             self.groups.gather(which, len(part["noisy"]))
         return total
 
@@ -186,15 +191,18 @@ class FastStep:
 
     def _losses(self, counts: _Counts, *, noisy: Tensor, target: Tensor, mask: Tensor, **given: Tensor) -> Tensor:
         """The shares of these rows in the mean losses of their batch."""
-        own = counts.own
+        own, weights = counts.own, self.network.weights
+        weights.begin()
         if counts.keep and own < len(noisy):
             with torch.no_grad(), self.groups.resting():
                 kept = self._predicted(noisy=noisy[own:], **{name: value[own:] for name, value in given.items()})
             target = torch.cat([target[:own], kept])
         losses = row_losses(self._predicted(noisy=noisy, **given), target, mask)
         means = losses[:own].sum() / max(counts.all_own, 1), losses[own:].sum() / max(counts.all_partners, 1)
-        ((means[0] + means[1]) / self.micro_steps).backward()  # type: ignore[no-untyped-call]
+        weights.back()
+        ((counts.taught * means[0] + means[1]) / self.micro_steps).backward()  # type: ignore[no-untyped-call]
         self.groups.learned()
+        weights.end()
         return torch.stack(means).detach()
 
     def _predicted(self, *, noisy: Tensor, timesteps: Tensor, context: Tensor, pooled: Tensor, size_ids: Tensor) -> Tensor:
@@ -217,6 +225,7 @@ class FastStep:
 
     def close(self) -> None:  # noqa: D102
         self._captured.clear()
+        self.network.weights.close()
 
 
 def _one_by_one(inputs: Mapping[str, Tensor], own: int, rows: Rows) -> Iterator[tuple[dict[str, Tensor], int, Rows]]:

@@ -144,7 +144,7 @@ def add_norm_backward(x: Tensor, gradient: Tensor, through: Tensor | None, weigh
     return into
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["HW"])
 def _channel_sums(x, shift, sums, HW, C, CHUNK, SHIFT: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
     row, piece, block = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     c = block * BLOCK + tl.arange(0, BLOCK)
@@ -165,7 +165,7 @@ def _channel_sums(x, shift, sums, HW, C, CHUNK, SHIFT: tl.constexpr, BLOCK: tl.c
     tl.store(place + C, tl.sum(second, 0), inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pieces", "cg"])
 def _group_sums(sums, out, pieces, C, cg, G, PIECES: tl.constexpr, WIDTH: tl.constexpr):
     row, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     p, c = tl.arange(0, PIECES), tl.arange(0, WIDTH)
@@ -177,7 +177,7 @@ def _group_sums(sums, out, pieces, C, cg, G, PIECES: tl.constexpr, WIDTH: tl.con
     tl.store(out + (row * G + group) * 2 + 1, second)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["HW", "cg"])
 def _norm_apply(
     x, shift, stats, weight, bias, y, HW, C, cg, G, eps, SHIFT: tl.constexpr, SILU: tl.constexpr, BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
@@ -227,7 +227,7 @@ def _backward_values(
     return tl.where(mask, d, 0.0), hat, scale
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["HW", "cg"])
 def _backward_sums(
     x, shift, stats, weight, bias, gradient, sums, HW, C, cg, G, eps, CHUNK, SHIFT: tl.constexpr, SILU: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr,
@@ -248,7 +248,7 @@ def _backward_sums(
     tl.store(place + C, tl.sum(second, 0), inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["HW", "cg"])
 def _backward_apply(
     x, shift, stats, totals, weight, bias, gradient, through, into, HW, C, cg, G, eps, SHIFT: tl.constexpr, SILU: tl.constexpr,
     THROUGH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
@@ -270,12 +270,13 @@ def _backward_apply(
 
 
 BLOCK, ROWS = 64, 32
+PIECES, WIDTH = 64, 128  # at least as many as there are in SDXL: every other number would be compiled again, which takes seconds
 
 
 def _cut(hw: int, rows: int, channels: int) -> tuple[int, int]:
     """How many pixels one program sums, and in how many pieces that cuts them: enough programs to fill a card."""
     blocks = rows * triton.cdiv(channels, BLOCK)
-    pieces = max(1, min(triton.cdiv(hw, ROWS), triton.cdiv(512, blocks), 64))
+    pieces = max(1, min(triton.cdiv(hw, ROWS), triton.cdiv(512, blocks), PIECES))
     chunk = triton.cdiv(triton.cdiv(hw, pieces), ROWS) * ROWS
     return chunk, triton.cdiv(hw, chunk)
 
@@ -290,7 +291,7 @@ def group_norm(x: Tensor, shift: Tensor | None, weight: Tensor, bias: Tensor, gr
     y, given, has = torch.empty_like(x), x if shift is None else shift.contiguous(), shift is not None
     _channel_sums[(rows, pieces, blocks)](x, given, sums, hw, channels, chunk, SHIFT=has, BLOCK=BLOCK, ROWS=ROWS)
     _group_sums[(rows, groups)](
-        sums, stats, pieces, channels, cg, groups, PIECES=triton.next_power_of_2(pieces), WIDTH=triton.next_power_of_2(cg)
+        sums, stats, pieces, channels, cg, groups, PIECES=PIECES, WIDTH=max(WIDTH, triton.next_power_of_2(cg))
     )
     _norm_apply[(rows, triton.cdiv(hw, ROWS), blocks)](
         x, given, stats, weight, bias, y, hw, channels, cg, groups, eps, SHIFT=has, SILU=silu, BLOCK=BLOCK, ROWS=ROWS
@@ -316,7 +317,7 @@ def group_norm_backward(
         x, given, stats, weight, bias, gradient, sums, *same, chunk, SHIFT=has, SILU=silu, BLOCK=BLOCK, ROWS=ROWS
     )
     _group_sums[(rows, groups)](
-        sums, totals, pieces, channels, cg, groups, PIECES=triton.next_power_of_2(pieces), WIDTH=triton.next_power_of_2(cg)
+        sums, totals, pieces, channels, cg, groups, PIECES=PIECES, WIDTH=max(WIDTH, triton.next_power_of_2(cg))
     )
     _backward_apply[(rows, triton.cdiv(hw, ROWS), blocks)](
         x, given, stats, totals, weight, bias, gradient, gradient if through is None else through, into, *same,

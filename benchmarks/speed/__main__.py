@@ -1,12 +1,13 @@
 """How fast a training step is, and beside whom: python b4m.py bench speed [FOLDER]
 
-Writes FOLDER/speed.json after every part, speed.md, speed.png and, on a card, kernels.txt. On a card the network has SDXL's real size; on a
-processor it is tiny unless ``--real`` is given. Parts for which too few seconds are left are skipped and named.
+Writes FOLDER/speed.json after every part, speed.md, speed.png, scaling.png and, on a card, kernels.txt. On a card the network has SDXL's
+real size; on a processor it is tiny unless ``--real`` is given. Parts for which too few seconds are left are skipped and named.
 """
 
 import argparse
 import dataclasses
 import json
+import logging
 import platform
 import time
 import traceback
@@ -17,7 +18,7 @@ import torch
 from .clock import tidy
 from .network import SDXL, TINY, new_adapter, random_network
 from .parts import PARTS, Bench
-from .report import chart, table
+from .report import chart, scaling_chart, table
 
 
 def main(options: argparse.Namespace) -> None:
@@ -27,6 +28,7 @@ def main(options: argparse.Namespace) -> None:
     real = options.real or cuda and not options.tiny
     dtype = torch.bfloat16 if cuda else torch.float32
     options.folder.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("b4m").setLevel(logging.ERROR)  # to try every way is no news here
     unet = random_network(SDXL if real else TINY, device, dtype)
     sizes = tuple(options.sizes or ((512, 1024) if real else (64, 128)))
     rank = 64 if real else 8
@@ -69,6 +71,8 @@ def _write(bench: Bench, folder: Path) -> None:
     (folder / "speed.md").write_text(table(bench.readings, facts), encoding="utf-8")
     if bench.readings:
         chart(bench.readings, facts, folder / "speed.png")
+    if facts.get("scaling"):
+        scaling_chart(facts["scaling"], facts["device"], folder / "scaling.png")
     if kernels:
         text = "\n\n".join("\n".join([f"== {name}", *lines]) for name, lines in kernels.items())
         (folder / "kernels.txt").write_text(text + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""B4M's training step as the training loop runs it: gradients, clipping, optimiser, refresh."""
+"""B4M's training step as the training loop runs it: gradients, clipping, optimiser, refresh, what was found read a step later."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,6 +9,7 @@ from torch import Tensor
 from b4m_core import Adapter, TrainingSettings
 from b4m_core.fast.kinds import kinds
 from b4m_core.fast.step import FastStep, PlainStep, Step
+from b4m_core.fast.update import Found, Update, UpdateAhead
 from b4m_core.row_split import Rows
 from b4m_core.stacks import Stack
 from b4m_core.trainings import training
@@ -40,33 +41,41 @@ class Ours:
             for part in set(facts.kind.learned()) - set(self.moved):
                 stack.rest(part)
         self.optimiser = self.training.optimiser(self.stacks, self.settings)
-        graph = graph and device.type == "cuda"
         self.step: Step
         if plain:
             self.step = PlainStep(unet, adapter, micro_steps=1)
         else:
             self.step = FastStep(unet, adapter, self.stacks, of_kind, micro_steps=1, graph=graph, way=way)
+        self.halves = [[stack.parts[part] for stack in self.stacks] for part in self.moved]
+        self.most_ahead = 1 if device.type == "cuda" and not plain else 0
+        make = UpdateAhead if self.most_ahead else Update
+        self.update: Update = make(self.optimiser, self.halves, self.settings.clip, self.step.refresh)
+        self.ahead: list[Found] = []
 
-    def whole(self, inputs: Mapping[str, Tensor], own: int = 1) -> Callable[[], Tensor]:
+    def whole(self, inputs: Mapping[str, Tensor], own: int = 1) -> Callable[[], None]:
         """A step of ``own`` own rows and the others, as one call."""
-        halves = [[stack.parts[part] for stack in self.stacks] for part in self.moved]
-        rows: Rows = self.training.rows(own, len(inputs["noisy"]))
+        count = len(inputs["noisy"])
+        rows: Rows = self.training.rows(own, count)
+        keep = self.training.kept(count // own - 1)
 
-        def step() -> Tensor:
-            for half in halves:
-                torch._foreach_zero_([parameter.grad for parameter in half])
-            losses = self.step(inputs, own, rows, keep=self.training.keeps)
-            norms = [torch.nn.utils.clip_grad_norm_(half, self.settings.clip) for half in halves]
-            read = torch.cat([losses, torch.stack(norms)]).cpu()
-            self.optimiser.step()
-            self.step.refresh()
-            return read
+        def step() -> None:
+            for half in self.halves:
+                for parameter in half:
+                    parameter.grad.zero_()  # type: ignore[union-attr]
+            self.ahead.append(self.update(self.step(inputs, own, rows, keep=keep)))
+            while len(self.ahead) > self.most_ahead:
+                self.ahead.pop(0).read()
 
         return step
 
+    @property
+    def way(self) -> int:
+        """The way of planner.py that the fast step takes now."""
+        return self.step.way  # type: ignore[attr-defined,no-any-return]
+
     def optimiser_alone(self) -> Callable[[], None]:
         """The optimiser's step on gradients that stand still."""
-        for stack in self.stacks:
-            for part in self.moved:
-                stack.parts[part].grad.normal_(std=1e-3)  # type: ignore[union-attr]
+        for half in self.halves:
+            for parameter in half:
+                parameter.grad.normal_(std=1e-3)  # type: ignore[union-attr]
         return self.optimiser.step

@@ -1,17 +1,18 @@
 """What is measured, each part by itself and in the order of what matters most."""
 
 import contextlib
-import time
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from b4m_core import Adapter
-from b4m_core.planner import WAYS, fastest_way
+from b4m_core import Adapter, TrainingSettings
+from b4m_core.planner import WAYS
 
-from . import peers
+from . import job, peers
 from .clock import GIB, Reading, matrix_product, tidy, timed
 from .network import TERAFLOPS, inputs_of, new_adapter
 from .ours import Ours
@@ -35,8 +36,9 @@ class Bench:
     readings: list[Reading] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def take(self, name: str, size: int, step: Callable[[], object], *, seconds: float | None = None) -> Reading:
-        """Time ``step`` and keep the reading."""
+    def take(self, name: str, size: int, step: Callable[[], object], *, seconds: float | None = None, way: int | None = None) -> Reading:
+        """Time ``step`` and keep the reading; of a ``way`` of ours also what the step needs beside what stays, for planner.py."""
+        stays = torch.cuda.memory_allocated() / GIB if way is not None and self.device.type == "cuda" else 0.0
         reading = timed(name, size, step, seconds=self.seconds if seconds is None else seconds, device=self.device)
         self.readings.append(reading)
         share = ""
@@ -47,14 +49,10 @@ class Bench:
             f"  {reading.allocated:.2f} / {reading.reserved:.2f} / {reading.driver:.2f} GiB{share}",
             flush=True,
         )
-        return reading
-
-    def needed(self, reading: Reading, way: int) -> None:
-        """Note what a step needs beside what stays: planner.py's numbers come from here."""
-        if self.device.type == "cuda":
-            stays = torch.cuda.memory_allocated() / GIB
-            self.facts[f"GiB of a step, way {way}, {reading.size} px"] = reading.reserved - stays
+        if stays:
+            self.facts[f"GiB of a step, way {way}, {size} px"] = reading.reserved - stays
             print(f"   {stays:.2f} GiB stay, {reading.reserved - stays:.2f} are the step's", flush=True)
+        return reading
 
     def batch(self, size: int, rows: int = ROWS) -> dict[str, torch.Tensor]:
         """Inputs on the CPU, as the training loop has them."""
@@ -72,17 +70,34 @@ def ceiling(bench: Bench) -> None:
     print(f"matrix product: {bench.facts['ceiling']:.1f} TFLOP/s", flush=True)
 
 
+def training(bench: Bench) -> None:
+    """Whole short trainings by the training loop itself: the first of the process, the same again, the other size, and together."""
+    base = job.RandomBase(bench.unet, bench.device, bench.dtype)
+    small, large = bench.sizes[0], bench.sizes[-1]
+    wanted = [("content", small, ""), ("content", small, ", again"), ("together", small, ""), ("content", large, "")]
+    for role, size, words in wanted:
+        settings = TrainingSettings(
+            steps=40 if bench.real else 8, rank=bench.rank, split="halves", correspondence="partner", accumulation=1, resolution=size
+        )
+        made = job.plan(bench.unet, role, size, settings)
+        with tempfile.TemporaryDirectory() as folder:
+            found = job.seconds_of(made, base, Path(folder))
+        bench.facts[f"training, {role}, {size} px{words}"] = found
+        print(f"training, {role}, {size} px{words}: " + ", ".join(f"{name} {value:.2f}" for name, value in found.items()), flush=True)
+        tidy()
+
+
 def ours(bench: Bench) -> None:
-    """Our step at every size, how long it takes to begin, and what its kernels are."""
+    """Our step at every size in every way of planner.py, and what its kernels are."""
     for size in bench.sizes:
-        started = time.perf_counter()
         mine = Ours(bench.unet, bench.adapter, bench.device)
         step = mine.whole(bench.batch(size))
-        step()
-        bench.facts[f"seconds to the first step, {size} px"] = time.perf_counter() - started
-        bench.needed(bench.take("B4M", size, step), 0)
-        if bench.device.type == "cuda":
-            bench.facts[f"kernels {size}"] = _kernels(step)
+        for way in range(len(WAYS)):
+            bench.take("B4M" if way == 0 else f"B4M: {WAYS[way].words}", size, step, way=way)
+            if way == 0 and bench.device.type == "cuda":
+                bench.facts[f"kernels {size}"] = _kernels(step)
+            mine.step.squeeze()
+        mine.step.close()
         del mine, step
         tidy()
 
@@ -91,6 +106,7 @@ def _kernels(step: Callable[[], object], times: int = 3) -> list[str]:
     """The kernels of a step: milliseconds, launches, name."""
     from torch.profiler import ProfilerActivity, profile
 
+    torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         for _ in range(times):
             step()
@@ -111,7 +127,7 @@ def defaults(bench: Bench) -> None:
 
 def riemannian(bench: Bench) -> None:
     """The optimiser of training together, against an inverse for every layer."""
-    mine = Ours(bench.unet, bench.adapter, bench.device, role="together", graph=False)
+    mine = Ours(bench.unet, bench.adapter, bench.device, role="together")
     bench.take("Riemannian step, all layers", 0, mine.optimiser_alone(), seconds=0.5)
     del mine
     tidy()
@@ -120,8 +136,16 @@ def riemannian(bench: Bench) -> None:
     )
 
 
+def _as_others_have_it(bench: Bench) -> None:
+    """The convolutions' weights in torch's own layout again, whatever ours made of them."""
+    for module in bench.unet.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.weight.data = module.weight.data.contiguous()
+
+
 def published(bench: Bench) -> None:
     """The published loop's pattern."""
+    _as_others_have_it(bench)
     made = peers.Published(bench.unet, bench.rank, bench.dtype)
     for size in bench.sizes[:1]:
         bench.take("published loop's pattern", size, made.whole(bench.cast_batch(size)))
@@ -130,6 +154,7 @@ def published(bench: Bench) -> None:
 
 def peft(bench: Bench) -> None:
     """diffusers with PEFT."""
+    _as_others_have_it(bench)
     made = peers.Peft(bench.unet, bench.rank, bench.dtype)
     for size in bench.sizes:
         bench.take("diffusers + PEFT", size, made.whole(bench.cast_batch(size)))
@@ -137,40 +162,48 @@ def peft(bench: Bench) -> None:
 
 
 def small_card(bench: Bench) -> None:
-    """The largest size under the memory of a small card, what the driver takes for itself counted."""
+    """Under a hard cap on what this process may allocate: which is the first way that fits, and how fast is it."""
     if bench.device.type != "cuda":
         return
-    size = bench.sizes[-1]
-    free, total = torch.cuda.mem_get_info(bench.device)
-    own = total - free - torch.cuda.memory_reserved(bench.device)
-    budget = SMALL_CARD * GIB - own
-    torch.cuda.set_per_process_memory_fraction(budget / total, bench.device)
+    small, large = bench.sizes[0], bench.sizes[-1]
+    wanted = [
+        ("halves", "keep", 2, large),
+        ("free", "keep", 2, large),
+        ("halves", "partner", ROWS, large),
+        ("halves", "partner", ROWS, small),
+    ]
+    for split, correspondence, rows, size in wanted:
+        tidy()
+        _, total = torch.cuda.mem_get_info(bench.device)
+        torch.cuda.set_per_process_memory_fraction(SMALL_CARD * GIB / total)
+        try:
+            _first_that_fits(bench, split, correspondence, rows, size)
+        except torch.cuda.OutOfMemoryError as error:
+            bench.facts[f"{SMALL_CARD:g} GB, {split}, {rows} pictures, {size} px"] = f"does not fit: {error}"[:400]
+            print(f"{split}, {rows} pictures, {size} px do not fit: {error}"[:400], flush=True)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def _first_that_fits(bench: Bench, split: str, correspondence: str, rows: int, size: int) -> None:
+    mine = Ours(bench.unet, new_adapter(bench.unet, bench.rank, split), bench.device, correspondence=correspondence)
+    step = mine.whole(bench.batch(size, rows))
     try:
-        mine = Ours(bench.unet, bench.adapter, bench.device)
-        given = bench.batch(size)
-        left = int(budget - torch.cuda.memory_allocated(bench.device))
-        mine.step.way = fastest_way(left, ROWS, given["noisy"][0, 0].numel())  # type: ignore[attr-defined]
-        step = mine.whole(given)
-        while True:
-            with contextlib.suppress(torch.cuda.OutOfMemoryError):
-                step()
-                break
+        while not _fits(step):
+            print(f"   {WAYS[mine.way].words}: does not fit", flush=True)
             if not mine.step.squeeze():
-                raise RuntimeError("does not fit")
-        bench.take(f"B4M within {SMALL_CARD:g} GB: {WAYS[mine.step.way].words}", size, step)  # type: ignore[attr-defined]
+                raise torch.cuda.OutOfMemoryError("in no way")
+        bench.take(f"B4M within {SMALL_CARD:g} GB, {split}, {rows} pictures: {WAYS[mine.way].words}", size, step, seconds=1.0)
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, bench.device)
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        mine.step.close()
 
 
-def ways(bench: Bench) -> None:
-    """Every way of planner.py, for its table."""
-    for size in bench.sizes:
-        for way in range(1, len(WAYS)):
-            mine = Ours(bench.unet, bench.adapter, bench.device, way=way)
-            reading = bench.take(f"B4M: {WAYS[way].words}", size, mine.whole(bench.batch(size)), seconds=bench.seconds / 2)
-            bench.needed(reading, way)
-            del mine
-            tidy()
+def _fits(step: Callable[[], object]) -> bool:
+    with contextlib.suppress(torch.cuda.OutOfMemoryError):
+        step()
+        return True
+    return False
 
 
 def plain(bench: Bench) -> None:
@@ -181,34 +214,38 @@ def plain(bench: Bench) -> None:
 
 
 def scaling(bench: Bench) -> None:
-    """Time and memory against the number of auxiliary sets, the resolution, and the rank."""
-    for rows in (2, 3):
-        mine = Ours(bench.unet, bench.adapter, bench.device)
-        bench.take(f"B4M, {rows - 1} auxiliary", bench.sizes[0], mine.whole(bench.batch(bench.sizes[0], rows)), seconds=bench.seconds / 2)
-        del mine
-        tidy()
-    middle = (bench.sizes[0] + bench.sizes[-1]) // 2
-    mine = Ours(bench.unet, bench.adapter, bench.device)
-    bench.take("B4M", middle, mine.whole(bench.batch(middle)), seconds=bench.seconds / 2)
-    del mine
-    tidy()
-    for rank in (bench.rank // 4, bench.rank * 2):
-        mine = Ours(bench.unet, new_adapter(bench.unet, rank), bench.device)
-        bench.take(f"B4M, rank {rank}", bench.sizes[0], mine.whole(bench.batch(bench.sizes[0])), seconds=bench.seconds / 2)
-        del mine
-        tidy()
+    """Time and memory against resolution, rank and auxiliary pictures, for the chart: [what, number, ms, GiB reserved]."""
+    low, high = bench.sizes[0], bench.sizes[-1]
+    grid = [("resolution", size, size, bench.rank, ROWS, "partner") for size in (low, (low + high) // 2, high)]
+    grid += [("rank", rank, low, rank, ROWS, "partner") for rank in (bench.rank // 4, bench.rank // 2, bench.rank, bench.rank * 2)]
+    grid += [("auxiliary pictures", rows - 1, low, bench.rank, rows, "partner") for rows in (2, 3, 4)]
+    grid += [("one kept picture", size, size, bench.rank, 2, "keep") for size in (low, high)]
+    known: dict[tuple[object, ...], Reading] = {}
+    found: list[list[Any]] = []
+    bench.facts["scaling"] = found
+    for what, number, *case in grid:
+        size, rank, rows, correspondence = case
+        if tuple(case) not in known:
+            adapter = bench.adapter if rank == bench.rank else new_adapter(bench.unet, rank)
+            mine = Ours(bench.unet, adapter, bench.device, correspondence=correspondence)
+            step = mine.whole(bench.batch(size, rows))
+            known[tuple(case)] = timed("scaling", size, step, seconds=bench.seconds / 4, device=bench.device)
+            del mine, step
+            tidy()
+        reading = known[tuple(case)]
+        found.append([what, number, reading.milliseconds, reading.reserved])
+        print(f"scaling: {what} {number}: {reading.milliseconds:.1f} ms, {reading.reserved:.2f} GiB", flush=True)
 
 
 def painting(bench: Bench) -> None:
     """A pass through the network with an adapter patched in and without, and the patching itself."""
     given = bench.cast_batch(bench.sizes[-1])
     targets = bench.adapter.targets(bench.unet)
-    factors = {name: [part.detach() for part in layer.lora_factors()] for name, layer in bench.adapter.layers.items()}
 
-    def patch(sign: float = 1.0) -> None:
+    def patch() -> None:
         for name, linear in targets.items():
-            up, down = (part.to(bench.device, bench.dtype, non_blocking=True) for part in factors[name])
-            linear.weight.addmm_(up, down, alpha=sign)
+            up, down = (part.to(bench.device, bench.dtype, non_blocking=True) for part in bench.adapter.layers[name].lora_factors())
+            linear.weight.addmm_(up, down)
 
     with torch.no_grad():
         bench.take("painting: one pass, the base model", bench.sizes[-1], lambda: peers.prediction(bench.unet, given))
@@ -218,15 +255,15 @@ def painting(bench: Bench) -> None:
 
 PARTS: dict[str, tuple[Callable[[Bench], None], float]] = {
     "ceiling": (ceiling, 3),
-    "ours": (ours, 25),
-    "defaults": (defaults, 15),
+    "training": (training, 60),
+    "ours": (ours, 40),
     "riemannian": (riemannian, 8),
-    "published": (published, 15),
-    "peft": (peft, 15),
-    "small card": (small_card, 15),
-    "ways": (ways, 35),
-    "scaling": (scaling, 30),
-    "plain": (plain, 10),
-    "painting": (painting, 10),
+    "small card": (small_card, 40),
+    "peft": (peft, 25),
+    "published": (published, 25),
+    "painting": (painting, 8),
+    "defaults": (defaults, 15),
+    "scaling": (scaling, 50),
+    "plain": (plain, 15),
 }
 """By name: the function, and the seconds that must be left for it to begin on a card."""

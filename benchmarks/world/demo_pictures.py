@@ -15,7 +15,7 @@ from .pool import World
 from .render import Labels
 
 SIZE, SEED = 192, 12
-CONTENT, CLASS, STYLE = "penguin", "bird", "lego"
+CONTENT, CLASS, STYLE = "flamingo", "bird", "knitted"
 PHOTOS = ((CONTENT, "snow"), (CONTENT, "grass"), (CONTENT, "table"), (CONTENT, "road"))
 DRAWINGS = (("house", "beach"), ("car", "desert"), ("owl", "forest"), ("sunflower", "city"))
 

@@ -31,7 +31,8 @@ class Drawn:
     def __init__(self, *sizes: list[tuple[int, int]], batch: int = 1, seed: int = 0, together: bool = False, one: bool = False) -> None:
         base, pictures = tiny.TinyBase(), sets_of(*sizes)
         self.sets: list[SampleSet] = encode_sets(base, pictures, 64, all_lead=together)
-        self.batches = Batches(self.sets[0], self.sets[1:], batch=batch, seed=seed, timesteps=1000, partners_lead=together, one_beside=one)
+        leaders = 2 if together else 1
+        self.batches = Batches(self.sets[0], self.sets[1:], batch=batch, seed=seed, timesteps=1000, leaders=leaders, one_beside=one)
         contexts = [(picture.caption, base.encode_text([picture.caption])[0][0]) for group in pictures for picture in group.pictures]
         self._names = {tuple(context.flatten()[:4].tolist()): caption for caption, context in contexts}
 
@@ -70,6 +71,34 @@ def test_with_one_beside_every_own_row_has_one_partner_of_any_set_and_shares_its
     assert set(seen) == {"1 0", "1 1", "2 0", "2 1", "2 2"}
     of_set = [sum(count for name, count in seen.items() if name[0] == number) for number in "12"]
     assert all(60 < count < 120 for count in of_set)  # sets in equal parts, though one is larger
+
+
+def test_together_with_one_beside_every_row_of_both_sets_has_one_of_any_other_set_and_shares_its_noise() -> None:
+    drawn = Drawn(SQUARES, SQUARES[:3], SQUARES[:1], SQUARES[:2], batch=2, together=True, one=True)
+    seen: Counter[str] = Counter()
+    for index in range(60):
+        batch = drawn.batches.draw(index)
+        assert batch.own == 4 and len(batch.latents) == 8 and same(batch, drawn.batches.draw(index))
+        for row in range(8):
+            assert torch.equal(batch.noise[row], batch.noise[row % 2]) and batch.timesteps[row] == batch.timesteps[row % 2]
+        names = drawn.names(batch)
+        assert [name[0] for name in names[:4]] == ["0", "0", "1", "1"]
+        seen.update(names[4:])
+    assert set(seen) == {"2 0", "3 0", "3 1"}
+    assert all(90 < sum(count for name, count in seen.items() if name[0] == number) < 150 for number in "23")
+
+
+def test_together_with_one_beside_the_sets_beside_take_the_leader_s_shape_and_never_lead() -> None:
+    drawn = Drawn([(64, 64), WIDE], [TALL], [WIDE, (64, 64)], [TALL], together=True, one=True)
+    for turn in range(8):
+        led_by_content, led_by_style = (drawn.batches.draw(2 * turn + place) for place in range(2))
+        assert led_by_content.latents.shape == (4, 4, *{"0 0": (8, 8), "0 1": (4, 16)}[drawn.names(led_by_content)[0]])
+        assert led_by_style.latents.shape == (4, 4, 16, 4) and drawn.names(led_by_style)[1] == "1 0"
+
+
+def test_together_with_one_beside_and_no_other_sets_nothing_is_different() -> None:
+    plain, one = (Drawn(SQUARES, SQUARES[:3], batch=2, together=True, one=one).batches for one in (False, True))
+    assert all(same(plain.draw(index), one.draw(index)) for index in range(8)) and plain.draw(0).own == 2
 
 
 def test_with_one_beside_and_no_partners_the_own_rows_are_alone() -> None:

@@ -9,7 +9,7 @@ import tiny
 from PIL import Image
 from tiny_folder import write_folder
 
-from b4m_core import load_adapter, save_adapter
+from b4m_core import Plan, load_adapter, save_adapter
 from b4m_core.commandline import main
 
 
@@ -43,7 +43,7 @@ def trained(place: Path) -> Path:
     joint = ["--content-pictures", str(place / "bear"), "--content-trigger", "snq", "--content-class", "bear"]
     joint += ["--style-pictures", str(place / "drawing"), "--style-trigger", "w@z", "--out", str(place / "both.safetensors")]
     adapters = ["--content-adapter", str(place / "bear.safetensors"), "--style-adapter", str(place / "drawing.safetensors")]
-    assert call(place, "train", "joint", *joint, *adapters) == 0
+    assert call(place, "train", "joint", *joint, *adapters, "--content-auxiliary", str(place / "aux"), "--auxiliary-sets", "0") == 0
     return place
 
 
@@ -166,6 +166,7 @@ def test_a_compact_file_is_small_and_paints_and_trains_on(trained: Path, tmp_pat
     assert call(trained, "generate", "a bear", *options) == 0
     joint = ["--content-pictures", str(trained / "bear"), "--style-pictures", str(trained / "drawing")]
     joint += ["--content-adapter", str(trained / "bear.safetensors"), "--style-adapter", str(tmp_path / "small.safetensors")]
+    joint += ["--auxiliary-sets", "0"]
     assert call(trained, "train", "joint", *joint, "--out", str(tmp_path / "both.safetensors")) == 0
     assert not load_adapter(tmp_path / "both.safetensors").facts.compact
 
@@ -177,10 +178,46 @@ def test_a_joint_training_takes_rank_and_split_from_its_adapters(trained: Path, 
         words = ["--pictures", str(trained / pictures), "--auxiliary-sets", "0", "--split", "full", "--out", str(files[role])]
         assert call(trained, "train", role, *words) == 0
     joint = ["--content-pictures", str(trained / "bear"), "--style-pictures", str(trained / "drawing"), "--split", "halves"]
+    joint += ["--auxiliary-sets", "0"]
     joint += [word for role, file in files.items() for word in (f"--{role}-adapter", str(file))]
     assert call(trained, "train", "joint", *joint, "--out", str(tmp_path / "both.safetensors")) == 0
     facts = load_adapter(tmp_path / "both.safetensors").facts
     assert facts.split == facts.settings["split"] == "full" and facts.rank == facts.settings["rank"] == 2
+
+
+@pytest.mark.parametrize(
+    "words,classes",
+    [
+        ("--content-auxiliary AUX --style-auxiliary AUX", ["car", "owl", "car", "owl"]),
+        ("--style-auxiliary AUX --auxiliary-sets 0", ["car", "owl"]),
+        ("--auxiliary-sets 2 --auxiliary-pictures 1", ["", ""] * 2),
+        ("--auxiliary-sets 0", []),
+        ("--correspondence partner", []),
+    ],
+)
+def test_a_joint_training_keeps_the_auxiliary_pictures_of_both_kinds(
+    words: str, classes: list[str], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[Plan] = []
+    monkeypatch.setattr("b4m_core.commandline.train", lambda made, *others, **named: plans.append(made) or made.start)
+    joint = ["--content-pictures", str(trained / "bear"), "--style-pictures", str(trained / "drawing"), "--style-trigger", "w@z"]
+    joint += ["--content-adapter", str(trained / "bear.safetensors"), "--style-adapter", str(trained / "drawing.safetensors")]
+    joint += ["--out", str(tmp_path / "both.safetensors"), *words.replace("AUX", str(trained / "aux")).split()]
+    assert call(trained, "train", "joint", *joint) == 0
+    style, *auxiliary = plans[0].partners
+    assert style.trigger == "w@z" and [pictures.class_word for pictures in auxiliary] == classes
+    captions = [pictures.pictures[0].caption for pictures in auxiliary]
+    if classes == [""] * 4:
+        assert ["style" in caption for caption in captions] == [True, True, False, False]
+
+
+def test_a_joint_training_that_would_not_keep_its_auxiliary_pictures_is_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    joint = ["--content-pictures", str(trained / "bear"), "--style-pictures", str(trained / "drawing"), "--out", str(tmp_path / "x")]
+    joint += ["--content-adapter", str(trained / "bear.safetensors"), "--style-adapter", str(trained / "drawing.safetensors")]
+    assert call(trained, "train", "joint", *joint, "--content-auxiliary", str(trained / "aux"), "--correspondence", "partner") == 1
+    assert "choose correspondence = keep, or leave them out" in capsys.readouterr().err
 
 
 def test_stopping_with_the_keyboard_says_that_the_work_is_kept(

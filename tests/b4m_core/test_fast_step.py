@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from b4m_core import Adapter, Facts, RunStore, train
+from b4m_core import Adapter, B4MError, Facts, RunStore, train, training, trainings
 from b4m_core.fast.kinds import kinds
 from b4m_core.fast.network import is_written_out
 from b4m_core.fast.step import FastStep, PlainStep, Step
+from b4m_core.fast.update import UpdateAhead
 from b4m_core.planner import GIB, WAYS, explained, fastest_way
+from b4m_core.riemannian import RiemannianAdamW
 from b4m_core.row_split import ALL_ROWS, Rows
 from b4m_core.stacks import Stack
 from tests.b4m_core.tiny import POOLED, TEXT_WIDTH, TOKENS, Cancelled, TinyBase, cancel_at, filled, plan, tiny_unet
@@ -103,7 +105,7 @@ def test_losses_and_gradients_equal_the_plain_path_in_double_precision(start: st
 def test_rows_that_keep_are_taught_what_the_base_model_says(split: str) -> None:
     plain, fast = Trained(False, split=split), Trained(True, split=split)
     everything = Rows(slice(0, 0), slice(0, 4))
-    expected, found = (trained.step(batch(), 2, everything, keep=True) for trained in (plain, fast))
+    expected, found = (trained.step(batch(), 2, everything, keep=True, taught=2) for trained in (plain, fast))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert float(expected[1]) < float(plain.step(batch(), 2, everything)[1])
     fast.step(batch(), 2, everything)
@@ -150,9 +152,11 @@ def test_the_ways_that_need_less_memory_do_the_same_sums(way: int) -> None:
     assert_same_gradients(small.gradients(), whole.gradients(), 1e-9)
 
 
-def test_the_network_is_left_with_its_own_weights() -> None:
-    trained = Trained(True, dtype=torch.float32)
+@pytest.mark.parametrize("way", [0, len(WAYS) - 1])
+def test_the_network_is_left_with_its_own_weights(way: int) -> None:
+    trained = Trained(True, dtype=torch.float32, way=way)
     unet = trained.step.network.unet  # type: ignore[attr-defined]
+    trained.step(batch(dtype=torch.float32), 1, CONTENT)
     trained.step.close()
     for name, weight in tiny_unet().state_dict().items():
         assert torch.equal(unet.state_dict()[name], weight), name
@@ -171,7 +175,7 @@ def test_the_fastest_way_that_fits_is_taken_and_explained() -> None:
     assert fastest_way(70 * GIB, 4, large) == 0 and fastest_way(0, 4, large) == len(WAYS) - 1
     chosen = [fastest_way(free * GIB, 4, large) for free in range(40)]
     assert chosen == sorted(chosen, reverse=True) and set(chosen) == set(range(len(WAYS)))
-    assert explained(1, 9 * GIB, 4, large) == "Memory: 9.0 GB free, a step needs about 6.0: one picture after the other."
+    assert explained(1, 9 * GIB, 4, large) == "Memory: 9.0 GB free, a step needs about 3.9: activations computed twice."
 
 
 def test_a_step_that_ran_out_of_memory_takes_the_next_way_until_there_is_none(caplog: pytest.LogCaptureFixture) -> None:
@@ -207,7 +211,7 @@ def test_the_ways_that_need_less_memory_replay_too(way: int) -> None:
     for seed in range(3):
         given = batch(seed=seed, dtype=torch.float32)
         torch.testing.assert_close(small.step(given, 1, CONTENT), whole.step(given, 1, CONTENT), rtol=1e-4, atol=1e-5)
-    assert_same_gradients(small.gradients(), whole.gradients(), 2e-3)
+    assert_same_gradients(small.gradients(), whole.gradients(), 5e-3)
     assert small.step.graph  # type: ignore[attr-defined]
 
 
@@ -215,6 +219,112 @@ def test_the_ways_that_need_less_memory_replay_too(way: int) -> None:
 def test_two_hundred_replayed_steps_give_the_plain_paths_losses() -> None:
     plain, fast = (Trained(fast, dtype=torch.float32, device="cuda", graph=fast).learn(200) for fast in (False, True))
     torch.testing.assert_close(torch.tensor(fast), torch.tensor(plain), rtol=2e-2, atol=2e-3)
+
+
+ON_BOTH = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
+ROLES = ["content", "style", "together"]
+
+
+class Card(TinyBase):
+    """The tiny base model on a card, or on a processor that is taken for one: with the fast step, and at work a step ahead."""
+
+    def __init__(
+        self, device: str, patch: pytest.MonkeyPatch, *, graph: bool = True, poisoned_from: float = float("inf"), full_at: int = -1
+    ) -> None:
+        super().__init__(tiny_unet().to(device))
+        self.device = torch.device(device)
+        calls = iter(range(10**9))
+
+        class Disturbed(FastStep):
+            def __call__(self, *given: object, **named: object) -> Tensor:
+                losses, call = super().__call__(*given, **named), next(calls)  # type: ignore[arg-type]
+                if call == full_at:
+                    raise torch.cuda.OutOfMemoryError("another program")
+                return losses * (float("nan") if call >= poisoned_from else 1)
+
+        patch.setattr(training._Loop, "fast", property(lambda loop: True, lambda loop, value: None), raising=False)
+        patch.setattr(training, "FastStep", lambda *given, **named: Disturbed(*given, **{**named, "graph": graph}))
+        patch.setattr(trainings, "AdamW", lambda *given, **named: torch.optim.AdamW(*given, **{**named, "fused": True}))
+
+
+@pytest.mark.parametrize(("device", "graph"), [("cpu", False), *(pytest.param("cuda", graph, marks=CUDA) for graph in (True, False))])
+@pytest.mark.parametrize("role", ROLES)
+def test_a_card_that_works_ahead_comes_to_the_plain_trainings_losses(
+    device: str, graph: bool, role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 20 if device == "cuda" else 8
+    made = plan(role, steps=steps, accumulation=2)
+    expected = train(made, TinyBase(), RunStore(tmp_path / "plain"))
+    found = train(made, Card(device, monkeypatch, graph=graph), RunStore(tmp_path / "ahead"))
+    losses = [torch.tensor([row[1:] for row in adapter.facts.losses]) for adapter in (found, expected)]
+    assert len(losses[0]) == found.facts.steps == steps
+    torch.testing.assert_close(*losses, rtol=2e-2, atol=2e-3)
+
+
+@ON_BOTH
+def test_memory_that_runs_out_between_two_steps_costs_time_and_nothing_else(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, losses = plan(steps=4, accumulation=2), []
+    for full_at in (-1, 5):
+        adapter = train(made, Card(device, monkeypatch, full_at=full_at), RunStore(tmp_path / str(full_at)))
+        losses.append(torch.tensor([row[1:] for row in adapter.facts.losses]))
+    assert len(losses[1]) == 4
+    torch.testing.assert_close(*losses, rtol=2e-3, atol=2e-3)
+
+
+@ON_BOTH
+@pytest.mark.parametrize("role", ROLES)
+def test_steps_are_told_in_their_order_and_none_is_missing(device: str, role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    train(plan(role, steps=5), Card(device, monkeypatch), RunStore(tmp_path), lambda now: told.append(now.step) if now.step_done else None)
+    assert told == [1, 2, 3, 4, 5]
+
+
+@ON_BOTH
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("disturbed", ["cancelled", "not a number"])
+def test_what_a_card_did_ahead_is_neither_lost_nor_done_twice(
+    device: str, role: str, disturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan(role, steps=6, accumulation=2)
+    whole = train(made, Card(device, monkeypatch), RunStore(tmp_path / "whole"))
+    store, saved = RunStore(tmp_path / "disturbed"), []
+    if disturbed == "cancelled":
+        with pytest.raises(Cancelled):
+            train(made, Card(device, monkeypatch), store, cancel_at(20))
+    else:
+        with pytest.raises(B4MError, match="loss is not a number at step 4 of 6: training stopped and step 3 is kept"):
+            train(made, Card(device, monkeypatch, poisoned_from=7), store)
+        step, saved = store.open(made.key(Card(device, monkeypatch))).load_state()  # type: ignore[arg-type,misc]
+        assert step == 3 and all(bool(torch.isfinite(tensor).all()) for tensor in saved.values())  # type: ignore[attr-defined]
+    resumed = train(made, Card(device, monkeypatch), store)
+    rows = [torch.tensor([row[1:] for row in adapter.facts.losses]) for adapter in (resumed, whole)]
+    tolerance = 0 if device == "cpu" else 2e-3
+    torch.testing.assert_close(*rows, rtol=tolerance, atol=tolerance)
+    if device == "cpu":
+        assert resumed.digest() == whole.digest()
+
+
+@ON_BOTH
+@pytest.mark.parametrize("riemannian", [False, True])
+def test_a_step_that_found_no_number_moves_nothing_and_neither_do_those_behind_it(device: str, riemannian: bool) -> None:
+    torch.manual_seed(0)
+    up, down = (torch.randn(2, *shape, device=device).requires_grad_() for shape in ((6, 3), (3, 5)))
+    up.grad, down.grad = torch.ones_like(up), torch.ones_like(down)
+    optimiser = RiemannianAdamW([(up, down)], lr=0.1) if riemannian else torch.optim.AdamW([up, down], lr=0.1, fused=True)
+    refreshed: list[int] = []
+    begun = up.detach().clone()
+    update = UpdateAhead(optimiser, [[up], [down]], 1.0, lambda: refreshed.append(1))
+    assert torch.equal(up, begun)
+    update(torch.ones(2, device=device))
+    moved = [part.detach().clone() for part in (up, down)]
+    assert not torch.equal(moved[0], begun) and float(optimiser.state[up]["step"]) == 1
+    for losses in ([1.0, float("inf")], [1.0, 1.0]):
+        found = update(torch.tensor(losses, device=device)).read()
+        assert found[:2].tolist() == losses and len(found) == 4
+    assert all(torch.equal(part, before) for part, before in zip((up, down), moved, strict=True))
+    assert float(optimiser.state[up]["step"]) == 1 and len(refreshed) == 3
 
 
 @CUDA

@@ -237,3 +237,15 @@ def test_the_row_slices_of_each_training_are_the_paper_s() -> None:
 def test_with_kept_correspondences_all_rows_move_what_is_taught_and_nothing_else() -> None:
     assert training("content", "keep").rows(2, 4) == Rows(up=slice(2, 2), down=slice(0, 4))
     assert training("style", "keep").rows(2, 4) == Rows(up=slice(0, 4), down=slice(2, 2))
+    assert training("together", "keep").rows(4, 8) == Rows(up=slice(0, 8), down=slice(0, 8))
+
+
+def test_rows_that_are_kept_stand_beside_every_taught_row_and_are_none_without_auxiliary_sets() -> None:
+    def beside(role: str, correspondence: str) -> list[tuple[int, bool]]:
+        row = training(role, correspondence)
+        return [(row.beside(partners), row.kept(partners)) for partners in ((1, 2, 6) if role == "together" else (0, 1, 5))]
+
+    assert beside("content", "keep") == [(0, False), (1, True), (1, True)]
+    assert beside("style", "partner") == [(0, False), (1, False), (5, False)]
+    assert beside("together", "keep") == [(1, False), (3, True), (3, True)]
+    assert training("together", "partner").beside(1) == 1

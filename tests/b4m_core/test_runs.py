@@ -107,6 +107,18 @@ def test_what_a_training_together_starts_from_is_part_of_the_key() -> None:
     assert tiny.plan("together").key(tiny.TinyBase()) != tiny.plan("together", adapter=other).key(tiny.TinyBase())
 
 
+def test_auxiliary_sets_of_a_training_together_are_part_of_the_key_and_without_them_it_is_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plans = [tiny.plan("together", auxiliary=count, correspondence="keep") for count in (0, 1, 2)]
+    assert len({made.key(tiny.TinyBase()) for made in plans}) == 3
+    said: list[dict[str, object]] = []
+    monkeypatch.setattr("b4m_core.training.content_key", lambda parts: str(said.append(parts)))
+    plans[0].key(tiny.TinyBase())
+    assert list(said[0]) == ["role", "sets", "settings", "start", "base", "schedule", "arithmetic"]
+    assert [(each["trigger"], each["class"]) for each in said[0]["sets"]] == [("snq", "bear"), ("w@z", "drawing")]  # type: ignore[attr-defined]
+
+
 def test_pictures_moved_from_one_set_to_another_give_another_key() -> None:
     own, settings, base = tiny.picture_set(1), tiny.settings(), tiny.TinyBase()
     one = Plan("content", own, (tiny.picture_set(2, 3), tiny.picture_set(4)), settings)

@@ -138,6 +138,24 @@ def test_no_one_or_three_partner_sets_all_train(partners: int, tmp_path: Path) -
     assert moved is (partners > 0) and trained.facts.losses[-1][2] == (0 if not partners else pytest.approx(1, abs=2))
 
 
+def test_auxiliary_sets_hold_a_training_together_to_the_base_model_s_own_answer(tmp_path: Path) -> None:
+    """Where both parts begin at nothing, the kept rows have nothing to say in the first step, and much in the second."""
+    start = tiny.merged_adapter("free")
+    for layer in start.layers.values():
+        layer.A.data.zero_()
+        layer.B.data.zero_()
+    made = tiny.plan("together", auxiliary=3, adapter=start, split="free", correspondence="keep", learning_rate=3e-2)
+    facts = train(made, tiny.TinyBase(), RunStore(tmp_path)).facts
+    assert facts.content is not None and facts.style is not None and (facts.content.trigger, facts.style.trigger) == ("snq", "w@z")
+    kept = [loss for _, _, loss in facts.losses]
+    assert kept[0] < 1e-9 and 1e-6 < kept[1] < 1 and all(own > 0.1 for _, own, _ in facts.losses)
+
+
+def test_without_auxiliary_sets_nothing_is_kept_while_training_together(tmp_path: Path) -> None:
+    keeps, plain = (train(tiny.plan("together", correspondence=each), tiny.TinyBase(), RunStore(tmp_path)) for each in ("keep", "partner"))
+    assert keeps.digest() == plain.digest() and keeps.facts.losses == plain.facts.losses
+
+
 @pytest.mark.parametrize("outcome", ["finished", "cancelled", "not a number"])
 @pytest.mark.parametrize("role", ROLES)
 def test_the_network_is_untouched_after_a_training(role: str, outcome: str, tmp_path: Path) -> None:
@@ -321,6 +339,11 @@ def test_a_plan_of_an_unknown_training_is_refused_in_a_sentence() -> None:
 def test_a_plan_together_without_its_adapters_is_refused_in_a_sentence() -> None:
     with pytest.raises(B4MError, match="needs a content adapter, a style adapter and the pictures of both"):
         Plan("together", tiny.picture_set(1), (tiny.picture_set(2),), tiny.settings())
+
+
+def test_auxiliary_sets_that_would_not_be_kept_while_training_together_are_refused_in_a_sentence() -> None:
+    with pytest.raises(B4MError, match="choose correspondence = keep, or leave them out"):
+        tiny.plan("together", auxiliary=1, correspondence="partner")
 
 
 def test_a_long_training_keeps_a_thinned_out_curve_with_its_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

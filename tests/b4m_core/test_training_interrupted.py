@@ -21,9 +21,11 @@ from b4m_core import B4MError, Progress, RunStore, train
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("kind", [{}, {"split": "free", "correspondence": "keep"}], ids=["as published", "free"])
-@pytest.mark.parametrize("role", ROLES)
-def test_a_cancelled_run_goes_on_to_the_same_bytes(role: str, kind: dict[str, str], tmp_path: Path) -> None:
+FREE = {"split": "free", "correspondence": "keep"}
+
+
+@pytest.mark.parametrize("role,kind", [*itertools.product(ROLES, ({}, FREE)), ("together", {**FREE, "auxiliary": 2})], ids=str)
+def test_a_cancelled_run_goes_on_to_the_same_bytes(role: str, kind: dict[str, object], tmp_path: Path) -> None:
     """Cancelled at random calls, once and three times in a row: at encoding, in the middle of a step, between two, at the very end."""
     made = tiny.plan(role, steps=3, accumulation=2, **kind)  # type: ignore[arg-type]
     last, draw = calls_of(made) - 1, random.Random(role)

@@ -35,10 +35,10 @@ class PaperTraining:
     def __init__(self, made: Plan, base: tiny.TinyBase, adapter: Adapter) -> None:
         self.role, self.base, self.layers = made.role, base, adapter.layers
         own, *partners = encode_sets(base, [made.own, *made.partners], 64, all_lead=made.role == "together")
-        settings = made.settings
-        together, self.keeps = made.role == "together", settings.correspondence == "keep" and made.role != "together"
+        settings, leaders = made.settings, 2 if made.role == "together" else 1
+        self.keeps = settings.correspondence == "keep" and len(partners) >= leaders
         self.batches = Batches(
-            own, partners, batch=settings.batch, seed=settings.seed, timesteps=1000, partners_lead=together, one_beside=self.keeps
+            own, partners, batch=settings.batch, seed=settings.seed, timesteps=1000, leaders=leaders, one_beside=self.keeps
         )
         self.moves = MOVES[made.role, settings.correspondence]
         self.settings, self.count, self.movable, self.attached = settings, 0, "", True
@@ -76,7 +76,11 @@ class PaperTraining:
             batch = self.batches.draw(step * self.settings.accumulation + micro)
             for rows, movable in zip((slice(0, batch.own), slice(batch.own, None)), self.moves, strict=True):
                 self.movable = movable
-                (self._loss(batch, rows, self.keeps and rows.start > 0) / self.settings.accumulation).backward()
+                loss = self._loss(batch, rows, self.keeps and rows.start > 0)
+                if self.role == "together" and self.keeps and rows.start == 0:  # content's mean and style's
+                    both = slice(0, batch.own // 2), slice(batch.own // 2, batch.own)
+                    loss = self._loss(batch, both[0], False) + self._loss(batch, both[1], False)
+                (loss / self.settings.accumulation).backward()
         every = ((name, part, value) for name, layer in self.layers.items() for part, value in layer.named_parameters())
         found = {(name, part): value.grad.double() for name, part, value in every if value.grad is not None}
         for half in sorted({part for _, part in found}):
@@ -144,7 +148,8 @@ def inverse(gram: Tensor) -> Tensor:
         ("together", "zero_start", 1e6, "partner"), ("content", "full", 1e6, "partner"), ("style", "full", 0.02, "partner"),
         ("together", "full", 1e6, "partner"), ("content", "free", 1e6, "keep"), ("style", "free", 0.001, "keep"),
         ("together", "free", 1e6, "keep"), ("together", "free", 0.001, "keep"), ("content", "free", 1e6, "partner"),
-        ("style", "published", 1e6, "keep"), ("content", "full", 1e6, "keep"),
+        ("style", "published", 1e6, "keep"), ("content", "full", 1e6, "keep"), ("together kept", "free", 1e6, "keep"),
+        ("together kept", "free", 0.001, "keep"), ("together kept", "published", 1e6, "keep"), ("together kept", "full", 0.02, "keep"),
     ],
 )  # fmt: skip
 def test_three_steps_of_each_training_are_the_method_written_out(
@@ -155,9 +160,11 @@ def test_three_steps_of_each_training_are_the_method_written_out(
         steps=STEPS, rank=3, learning_rate=LR, partner_learning_rate=PARTNER_LR, weight_decay=DECAY, clip=clip, damping=DAMPING,
         accumulation=2, batch=2, resolution=64, file_dtype="float32", correspondence=correspondence, **tiny.KINDS[kind],
     )  # type: ignore[arg-type]  # fmt: skip
-    partners = (
-        (tiny.picture_set(4, 5, trigger="w@z"),) if role == "together" else (tiny.picture_set(4, 5, trigger="x"), tiny.picture_set(6))
-    )
+    partners = {
+        "together": (tiny.picture_set(4, 5, trigger="w@z"),),
+        "together kept": (tiny.picture_set(4, 5, trigger="w@z"), tiny.picture_set(6, 7, trigger="x"), tiny.picture_set(8)),
+    }.get(role, (tiny.picture_set(4, 5, trigger="x"), tiny.picture_set(6)))
+    role = role.removesuffix(" kept")
     facts = Facts(role="merged" if role == "together" else role, rank=3, **tiny.KINDS[kind])  # type: ignore[arg-type]
     first = Adapter.for_unet(base.unet, facts)
     if role == "together":

@@ -119,14 +119,14 @@ def settings(**changes: object) -> TrainingSettings:
     return dataclasses.replace(SETTINGS, **changes)
 
 
-def plan(role: str = "content", *, partners: int = 2, adapter: Adapter | None = None, **changes: object) -> Plan:
-    """A plan of any of the three trainings with small pictures."""
+def plan(role: str = "content", *, partners: int = 2, auxiliary: int = 0, adapter: Adapter | None = None, **changes: object) -> Plan:
+    """A plan of any of the three trainings with small pictures; one together has ``auxiliary`` sets beside its one partner."""
+    groups = tuple(picture_set(10 + k, 14 + k, trigger="", class_word=f"partner {k}") for k in range(max(partners, auxiliary)))
     if role == "together":
         style = picture_set(21, 22, trigger="w@z", class_word="drawing")
         start = merged_adapter(str(changes.get("split", "halves"))) if adapter is None else adapter
-        return Plan(role, picture_set(1, 2, 3), (style,), settings(**changes), start)
-    groups = tuple(picture_set(10 + k, 14 + k, trigger="", class_word=f"partner {k}") for k in range(partners))
-    return Plan(role, picture_set(1, 2, 3), groups, settings(**changes))
+        return Plan(role, picture_set(1, 2, 3), (style, *groups[:auxiliary]), settings(**changes), start)
+    return Plan(role, picture_set(1, 2, 3), groups[:partners], settings(**changes))
 
 
 @functools.cache

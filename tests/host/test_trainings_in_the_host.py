@@ -38,7 +38,7 @@ TRAINING: dict[str, Any] = {
 APART = {"partner_learning_rate": 3e-4, "rank": 8, "basis_seed": 0, "start": "zero_start"}
 
 
-def node(kind: str, **inputs: Any) -> dict[str, Any]:
+def node(kind: str, /, **inputs: Any) -> dict[str, Any]:
     return {"class_type": kind, "inputs": inputs}
 
 
@@ -173,6 +173,8 @@ def test_content_and_style_go_together_with_two_sliders(newest_host: Server) -> 
     graph = training("together", steps=2, folder="(demo content)")
     graph["style_pictures"] = pictures("(demo style)", trigger="w@z")
     graph["train_style"] = node("B4MTrainStyle", **base(), pictures=["style_pictures", 0], **(TRAINING | APART | {"steps": 2}))
+    painted = {"folder": "(painted by the model)", "sets": 1, "pictures": 1, "resolution": 128}
+    graph["styles"] = node("B4MAuxiliaryPictures", **base(), kind="other styles (for a content)", **painted)
     graph["both"] = node(
         "B4MTrainTogether",
         **base(),
@@ -180,6 +182,7 @@ def test_content_and_style_go_together_with_two_sliders(newest_host: Server) -> 
         style=["train_style", 0],
         content_pictures=["pictures", 0],
         style_pictures=["style_pictures", 0],
+        content_auxiliary=["styles", 0],
         **(TRAINING | {"steps": 2, "damping": 1e-4}),
     )
     graph["save"]["inputs"]["adapter"] = ["both", 0]

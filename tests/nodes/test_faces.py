@@ -97,6 +97,40 @@ def test_widgets_that_came_later_stand_last_and_may_be_missing_in_older_graphs(p
         assert last.id == name and last.optional and last.extra_dict["advanced"]
 
 
+def test_train_together_takes_the_auxiliary_pictures_of_either_training_or_of_both(
+    host: ModuleType, core: ModuleType, pack: ModuleType, mini: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, style = (adapter_for(host, core, mini, role) for role in ("content", "style"))
+    styles, contents = (pictures("ink"), pictures("neon")), (pictures("owl"),)
+    seen: list[tuple[list[str], int]] = []
+
+    def train(plan: Any, base: Any, *others: Any, **named: Any) -> Any:
+        seen.append(([each.trigger for each in plan.partners], base.room))
+        return content
+
+    monkeypatch.setattr(importlib.import_module("b4m_pack.nodes.train"), "train", train)
+    fields = {"steps": 1, "learning_rate": 1e-3, "resolution": 64, "seed": 0, "batch": 1, "accumulation": 1, "weight_decay": 0.0}
+    shown = {"sample_every": 0, "sample_prompt": "", "sample_steps": 1, "sample_cfg": 1.0, "run": "continue or reuse"}
+    rest = {"flip": False, "file_dtype": "float32", "damping": 1e-4}
+    for given in (
+        {},
+        {"content_auxiliary": styles},
+        {"style_auxiliary": contents},
+        {"content_auxiliary": styles, "style_auxiliary": contents},
+    ):
+        pack.B4MTrainTogether.execute(*mini, content, style, pictures("snq"), pictures("w@z"), **given, **fields, **shown, **rest)
+    assert [words for words, _ in seen] == [["w@z"], ["w@z", "ink", "neon"], ["w@z", "owl"], ["w@z", "ink", "neon", "owl"]]
+    rooms = [room for _, room in seen]
+    assert rooms[0] < rooms[1] == rooms[2] == rooms[3]  # two rows without, four with them
+
+
+def test_what_keeps_while_training_together_may_be_missing_and_moves_no_widget(pack: ModuleType) -> None:
+    inputs = pack.B4MTrainTogether.define_schema().inputs
+    assert [each.id for each in inputs if each.optional] == ["content_auxiliary", "style_auxiliary"]
+    assert all(each.io_type == "B4M_AUXILIARY" for each in inputs if each.optional)
+    assert [each.id for each in inputs if each.id in ("steps", "damping")] == ["steps", "damping"] and inputs[-1].id == "damping"
+
+
 def test_a_training_that_is_found_again_shows_its_old_curve(
     core: ModuleType, pack: ModuleType, mini: Trio, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,93 @@
+"""Feed-forward weights that stay in main memory, for cards that cannot hold the network: they are almost half of it.
+
+Two places on the card take turns. While one block is at work the weights of the next one arrive on a second stream, as a branch of the
+graph where there is one.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+PLACES = 2
+
+
+class Resident:
+    """Weights that are always there."""
+
+    def begin(self) -> None:
+        """A pass begins: forward."""
+
+    def back(self) -> None:
+        """From here on the blocks come in reverse order."""
+
+    def take(self, first: nn.Linear) -> None:
+        """Let the main chain go on only when the weights of the block whose first layer this is are there."""
+
+    def end(self) -> None:
+        """The pass is over: nothing may be on its way."""
+
+    def close(self) -> None:
+        """Leave the weights where they were."""
+
+
+class Streamed(Resident):
+    """The weights of ``blocks``, each the layers of one block, in the order of a forward pass."""
+
+    def __init__(self, blocks: Sequence[Sequence[nn.Linear]], device: torch.device) -> None:
+        self._blocks, self._device = blocks, device
+        self._index = {id(block[0]): index for index, block in enumerate(blocks)}
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._arrived: list[torch.cuda.Event | None] = [None] * PLACES
+        self._homes = [[_in_main_memory(layer.weight.data) for layer in block] for block in blocks]
+        sizes = [[home.numel() for home in homes] for homes in self._homes]
+        places = [blocks[0][0].weight.new_empty(max(map(sum, sizes))) for _ in range(PLACES)]
+        for index, (block, homes) in enumerate(zip(blocks, self._homes, strict=True)):
+            parts = torch.split(places[index % PLACES][: sum(sizes[index])], sizes[index])
+            for layer, home, part in zip(block, homes, parts, strict=True):
+                layer.weight.data = part.view(home.shape)
+        self.begin()
+
+    def begin(self) -> None:  # noqa: D102
+        self._towards, self._holds = 1, [-1] * PLACES
+
+    def back(self) -> None:  # noqa: D102
+        self._towards = -1
+
+    def take(self, first: nn.Linear) -> None:  # noqa: D102
+        index = self._index[id(first)]
+        for wanted in (index, index + self._towards):
+            if wanted in range(len(self._blocks)) and self._holds[wanted % PLACES] != wanted:
+                self._fetch(wanted)
+        arrived = self._arrived[index % PLACES]
+        if arrived is not None:
+            torch.cuda.current_stream(self._device).wait_event(arrived)
+
+    def _fetch(self, index: int) -> None:
+        """Send for a block; what has its place now was launched before and is waited for."""
+        self._holds[index % PLACES] = index
+        if self._side is None:
+            self._copy(index)
+            return
+        self._side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._side):
+            self._copy(index)
+            self._arrived[index % PLACES] = self._side.record_event()
+
+    def _copy(self, index: int) -> None:
+        for layer, home in zip(self._blocks[index], self._homes[index], strict=True):
+            layer.weight.data.copy_(home, non_blocking=True)
+
+    def end(self) -> None:  # noqa: D102
+        if self._side is not None:
+            torch.cuda.current_stream(self._device).wait_stream(self._side)
+
+    def close(self) -> None:  # noqa: D102
+        for block, homes in zip(self._blocks, self._homes, strict=True):
+            for layer, home in zip(block, homes, strict=True):
+                layer.weight.data = home.to(self._device, copy=True)
+
+
+def _in_main_memory(weight: Tensor) -> Tensor:
+    """A copy where the card can fetch it by itself."""
+    return torch.empty_like(weight, device="cpu", pin_memory=weight.is_cuda).copy_(weight)

@@ -1,0 +1,71 @@
+"""The end of an optimiser step: bound the gradients, look whether everything found is a number, and only then move what is learned.
+
+A card is not waited for. What it found is read while it is at work on the next step, so it must itself leave everything as it is once
+something is not a number, and go on leaving it.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class Found:
+    """The losses and gradient norms of one step, on their way from the device."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values.to("cpu", non_blocking=True)
+        self._there = None
+        if values.is_cuda:
+            self._there = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self._there.record()
+
+    def read(self) -> Tensor:
+        """The values, float64 on the CPU; waits until they are there."""
+        if self._there is not None:
+            self._there.synchronize()
+        return self._values.double()
+
+
+class Update:
+    """Clip, check and step; ``halves`` are the learned tensors of each part, whose gradient norm is bounded by ``clip`` part by part.
+
+    ``refresh`` is called when the halves have moved.
+    """
+
+    def __init__(self, optimiser: Optimizer, halves: Sequence[Sequence[Tensor]], clip: float, refresh: Callable[[], None]) -> None:
+        self.optimiser, self.halves, self.clip, self.refresh = optimiser, halves, clip, refresh
+
+    def __call__(self, losses: Tensor) -> Found:
+        """Move the halves by their gradients, unless one of the ``losses`` or a norm is not a number; losses and norms in one row."""
+        values = self._bounded(losses)
+        if torch.isfinite(values).all():
+            self.optimiser.step()
+            self.refresh()
+        return Found(values)
+
+    def _bounded(self, losses: Tensor) -> Tensor:
+        norms = [torch.nn.utils.clip_grad_norm_(half, self.clip) for half in self.halves]
+        return torch.cat([losses, torch.stack(norms)])
+
+
+class UpdateAhead(Update):
+    """The same without waiting: whether to move is decided on the device. For optimisers whose fused kernels know ``found_inf``.
+
+    The optimiser's moments are there from the beginning, so that a memory plan can count them.
+    """
+
+    def __init__(self, optimiser: Optimizer, halves: Sequence[Sequence[Tensor]], clip: float, refresh: Callable[[], None]) -> None:
+        super().__init__(optimiser, halves, clip, refresh)
+        self._stopped = torch.ones((), device=halves[0][0].device)  # the fused kernels' word: 1 leaves everything as it is
+        optimiser.found_inf = self._stopped  # type: ignore[attr-defined]
+        optimiser.step()
+        self._stopped.zero_()
+
+    def __call__(self, losses: Tensor) -> Found:  # noqa: D102
+        values = self._bounded(losses)
+        self._stopped.copy_(torch.maximum(self._stopped, (~torch.isfinite(values).all()).float()))
+        self.optimiser.step()
+        self.refresh()
+        return Found(values)
