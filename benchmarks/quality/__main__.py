@@ -1,8 +1,8 @@
-"""The contest, in pieces: python -m benchmarks.quality run|tune|examples FOLDER --seconds 540
+"""The contest, in pieces: python -m benchmarks.quality run|tune|ablate|examples FOLDER --seconds 540
 
 ``run`` fills FOLDER/chosen.json from the development pairs, if it is not there, and then runs the rows of the table on the test pairs,
-again until all are there (``--only`` picks rows). ``tune`` repeats what was tried while the method was made; ``examples`` trains the
-shipped ones.
+again until all are there (``--only`` picks rows). ``ablate`` changes one thing at a time on the development pairs, ``tune`` repeats what
+was tried while the method was made, ``examples`` trains the shipped ones.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import torch
 from benchmarks.world.judge import Judge, load_judge
 
 from . import concepts
+from .ablate import Ablating
 from .choose import choose
 from .contest import Running
 from .examples import EXAMPLES, make_examples
@@ -35,6 +36,10 @@ def main(options: argparse.Namespace) -> None:
     judges = {name: load_judge(name).to(device) for name in ("first", "second")}
     if options.quick:
         quick(studio, judges, options.folder, options.seconds)
+        return
+    if options.work == "ablate":
+        left = options.seconds - (time.monotonic() - started)
+        Ablating(Contest(studio, judges, concepts.DEVELOPMENT, (0,)), options.folder, left).run(options.only)
         return
     chosen = options.folder / "chosen.json"
     if options.work == "tune" or not chosen.exists():
@@ -60,9 +65,9 @@ def quick(studio: Studio, judges: dict[str, Judge], folder: Path, seconds: float
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", choices=("tune", "run", "examples"))
+    parser.add_argument("work", choices=("tune", "run", "ablate", "examples"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--quick", action="store_true", help="one pair, few steps: minutes on two cores")
     parser.add_argument("--seconds", type=float, default=540.0)
-    parser.add_argument("--only", action="append", default=[], help="a trial or row by name; may repeat")
+    parser.add_argument("--only", action="append", default=[], help="a trial, row or ablation by name; may repeat")
     main(parser.parse_args())

@@ -57,7 +57,9 @@ TEST = Split(TEST_CONTENTS, TEST_STYLES)
 
 
 def class_word(content: str) -> str:
-    return {each.name: each.class_word for each in load_contents()}[content]
+    """Of a content, or of a kind that only its members are listed of, like "tree"."""
+    known = {each.name: each.class_word for each in load_contents()}
+    return known.get(content) or next(word for name, word in known.items() if name.endswith(f" {content}"))
 
 
 def subject(content: str) -> str:

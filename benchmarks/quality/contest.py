@@ -30,7 +30,9 @@ EXAMINED = (
     "sum of LoRAs, half the rows",
     "sum of LoRAs",
     "ours: B4M, free, kept",
+    "ours + joint, Riemannian",
     "ours + joint, Riemannian, kept",
+    "one LoRA on both, rank 32",
     "sum + joint, AdamW (the control)",
 )
 

@@ -3,7 +3,8 @@
 A family knows nothing of pictures or optimisers. All tensors of one layer shape are stacked, (L, G, ...) for L layers and G adapters.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,10 @@ class Adapters:
         made = [family.make(net, shape, rank, groups, generator) for shape in range(len(net.shapes))]
         return Adapters(family, [learned for learned, _ in made], [frozen for _, frozen in made])
 
+    @property
+    def count(self) -> int:
+        return next(iter(self.learned[0].values())).shape[1]
+
     def factors(self, live: frozenset[str], dtype: torch.dtype) -> Factors:
         """The factors, in which autograd sees only the tensors named in ``live``."""
         ups, downs = [], []
@@ -52,6 +57,14 @@ class Adapters:
             ups.append(up.to(dtype))
             downs.append(down.to(dtype))
         return Factors(ups, downs)
+
+    def wearing(self, bank: "Bank", picked: Tensor, live: frozenset[str], dtype: torch.dtype) -> Factors:
+        """Like ``factors``, for every row by itself: row r of adapter g has the bank's own tensors of its adapter ``picked[g, r]``."""
+        rows, flat, learned = picked.shape[1], picked.flatten(), []
+        for mine, partner in zip(self.learned, bank.adapters.learned, strict=True):
+            stack = {name: (value if name in live else value.detach()).repeat_interleave(rows, 1) for name, value in mine.items()}
+            learned.append({**stack, **{name: partner[name].index_select(1, flat) for name in bank.names}})
+        return Adapters(self.family, learned, self.frozen).factors(live, dtype)
 
     def scaled(self, content: Tensor | float = 1.0, style: Tensor | float = 1.0) -> "Adapters":
         """A copy in which each concept's share of the update is scaled."""
@@ -70,6 +83,34 @@ class Adapters:
         return Adapters(self.family, [{k: v[:, rows].detach().clone() for k, v in stack.items()} for stack in self.learned], self.frozen)
 
 
+@dataclass(frozen=True)
+class Bank:
+    """Finished adapters whose tensors ``names`` a training may wear in place of its own, to fit partners that it will never meet."""
+
+    adapters: Adapters
+    names: tuple[str, ...]
+
+
+def side_by_side(several: Sequence[Adapters]) -> Adapters:
+    """Adapters of families whose learned tensors have the same names and shapes as one, one after the other, to be trained as one batch."""
+    if len(several) == 1:
+        return several[0]
+    ends = [sum(each.count for each in several[: k + 1]) for k in range(len(several))]
+    shapes = range(len(several[0].learned))
+
+    def factors(t: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        parts = []
+        for k, each in enumerate(several):
+            own = {name: t[name][:, ends[k] - each.count : ends[k]] for name in each.learned[0]}
+            parts.append(each.family.factors({**own, **{name: t[f"{name} {k}"] for name in each.frozen[0]}}))
+        return torch.cat([up for up, _ in parts], 1), torch.cat([down for _, down in parts], 1)
+
+    learned = [{name: torch.cat([each.learned[shape][name] for each in several], 1) for name in several[0].learned[0]} for shape in shapes]
+    frozen = [{f"{name} {k}": value for k, each in enumerate(several) for name, value in each.frozen[shape].items()} for shape in shapes]
+    first = several[0].family
+    return Adapters(Family(first.make, factors, first.content, first.style), learned, frozen)
+
+
 def merged(content: Adapters, contents: list[int], style: Adapters, looks: list[int]) -> Adapters:
     """Adapter p has the content tensors of content run ``contents[p]`` and the style tensors of style run ``looks[p]``."""
     family, left, right = content.family, content.take(contents), style.take(looks)
@@ -83,17 +124,18 @@ def merged(content: Adapters, contents: list[int], style: Adapters, looks: list[
 # ---- low rank adaptation: both factors learned, one pair for a content and one for a style ----------------------------------------
 
 
+def _pairs(net: GroupedUNet, shape: int, content_down: Tensor, style_down: Tensor) -> tuple[Stack, Stack]:
+    """Both factors of both concepts learned: the downs (L, G, r, n) start as given, the ups at zero."""
+    learned = {}
+    for concept, down in (("content", content_down), ("style", style_down)):
+        learned[f"{concept}_down"] = down.to(net.device).contiguous()
+        learned[f"{concept}_up"] = down.new_zeros(*down.shape[:2], net.shapes[shape][0], down.shape[2]).to(net.device)
+    return learned, {}
+
+
 def _lora(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
-    m, n = net.shapes[shape]
-    layers = len(net.names[shape])
-
-    def down() -> Tensor:
-        return (torch.randn(layers, groups, rank, n, generator=generator) / rank).to(net.device)
-
-    def up() -> Tensor:
-        return torch.zeros(layers, groups, m, rank, device=net.device)
-
-    return {"content_down": down(), "content_up": up(), "style_down": down(), "style_up": up()}, {}
+    size = (len(net.names[shape]), groups, rank, net.shapes[shape][1])
+    return _pairs(net, shape, *(torch.randn(size, generator=generator) / rank for _ in range(2)))
 
 
 def _two_pairs(t: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -120,6 +162,19 @@ def _halves(net: GroupedUNet, shape: int, rank: int, groups: int, generator: tor
     b = torch.zeros(layers, groups, m - m // 2, rank, device=net.device)
     d = torch.zeros(layers, groups, rank, n - n // 2, device=net.device)
     return {"D": d, "B": b}, {"A": a, "C": c}
+
+
+def _halves_singular(largest: bool) -> Callable[..., tuple[Stack, Stack]]:
+    """The halves on those of W's own singular vectors, scaled to the size of the random basis."""
+
+    def make(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+        learned, frozen = _halves(net, shape, rank, groups, generator)
+        u, _, v = torch.linalg.svd(net.weights[shape], full_matrices=False)
+        picked = slice(0, rank) if largest else slice(u.shape[-1] - rank, u.shape[-1])
+        a, c = u[:, None, : frozen["A"].shape[-2], picked], v[:, None, picked, : frozen["C"].shape[-1]]
+        return learned, {"A": a * (frozen["A"].norm() / a.norm()), "C": c * (frozen["C"].norm() / c.norm())}
+
+    return make
 
 
 def _published(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
@@ -178,21 +233,30 @@ NO_CORNER = Family(_halves, _blocks(corner=False, constant=False), ("D",), ("B",
 FULL = Family(_full, _sum, ("D",), ("B",))
 FULL_MAJOR = Family(_full_singular(True), _sum, ("D",), ("B",))
 FULL_MINOR = Family(_full_singular(False), _sum, ("D",), ("B",))
+HALVES_MAJOR = Family(_halves_singular(True), _blocks(corner=True, constant=False), ("D",), ("B",))
+HALVES_MINOR = Family(_halves_singular(False), _blocks(corner=True, constant=False), ("D",), ("B",))
+HALVES_SWAPPED = Family(_halves, _blocks(corner=True, constant=False), ("B",), ("D",))
+FULL_SWAPPED = Family(_full, _sum, ("B",), ("D",))
 
 
-def _interleaved(t: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The cornerless halves with even output rows and input columns frozen, odd ones learned, so that both concepts reach every head."""
-    up, down = _blocks(corner=False, constant=False)(t)
-    half_m, half_n = t["A"].shape[-2], t["C"].shape[-1]
+def _woven(most: int) -> Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]]:
+    """The cornerless halves with frozen and learned rows and columns in turns, in blocks of ``most`` or, where a half is no multiple of
+    it, the next that fits; so that both concepts reach every head."""
 
-    def weave(x: Tensor, half: int, axis: int) -> Tensor:
-        order = torch.stack([torch.arange(half), torch.arange(half) + half], 1).flatten().to(x.device)
-        return x.index_select(axis, order)
+    def weave(x: Tensor) -> Tensor:
+        """Both halves of the last axis in turns."""
+        block = math.gcd(most, x.shape[-1] // 2)
+        return x.unflatten(-1, (2, -1, block)).transpose(-3, -2).flatten(-3)
 
-    return weave(up, half_m, -2), weave(down, half_n, -1)
+    def factors(t: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        up, down = _blocks(corner=False, constant=False)(t)
+        return weave(up.mT).mT, weave(down)
+
+    return factors
 
 
-INTERLEAVED = Family(_halves, _interleaved, ("D",), ("B",))
+INTERLEAVED = Family(_halves, _woven(1), ("D",), ("B",))
+WITHIN_HEADS = Family(_halves, _woven(32), ("D",), ("B",))  # half of each head of the embedded model, whose heads are 64 wide
 
 
 # ---- the tangent space of A C: both halves learned by each concept, on one frozen basis, so that every merge is a sum of one rank -----
@@ -238,16 +302,27 @@ TWO_TANGENTS = Family(_two_tangents, _two_tangents_factors, ("content_D", "conte
 
 def _free(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
     """The downs start as disjoint rows of one orthonormal basis, shared by everyone; the ups start at zero."""
-    (m, n), layers = net.shapes[shape], len(net.names[shape])
-    rows = torch.stack([frozen_halves(2 * m, 2 * n, 2 * rank, name=name, seed=0)[1] for name in net.names[shape]]).to(net.device)
-    learned = {}
-    for concept, part in (("content", slice(0, rank)), ("style", slice(rank, None))):
-        learned[f"{concept}_down"] = rows[:, None, part].expand(-1, groups, -1, -1).clone()
-        learned[f"{concept}_up"] = torch.zeros(layers, groups, m, rank, device=net.device)
-    return learned, {}
+    m, n = net.shapes[shape]
+    rows = torch.stack([frozen_halves(2 * m, 2 * n, 2 * rank, name=name, seed=0)[1] for name in net.names[shape]])
+    return _pairs(net, shape, *(part[:, None].expand(-1, groups, -1, -1).clone() for part in rows.split(rank, 1)))
+
+
+def _shared_random(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+    """As a LoRA starts, but everyone from the same numbers."""
+    learned, _ = _lora(net, shape, rank, 1, generator)
+    return {name: value.expand(-1, groups, -1, -1).clone() for name, value in learned.items()}, {}
+
+
+def _own_orthogonal(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+    """Like free, but every adapter from an orthonormal basis of its own, of the same size."""
+    m, n = net.shapes[shape]
+    columns = torch.linalg.qr(torch.randn(len(net.names[shape]), groups, n, 2 * rank, generator=generator))[0]
+    return _pairs(net, shape, *(columns.mT * (n / (m + n)) ** 0.5).split(rank, 2))
 
 
 FREE = Family(_free, _two_pairs, ("content_down", "content_up"), ("style_down", "style_up"))
+SHARED_RANDOM = Family(_shared_random, _two_pairs, FREE.content, FREE.style)
+OWN_ORTHOGONAL = Family(_own_orthogonal, _two_pairs, FREE.content, FREE.style)
 
 
 # ---- leaning halves: each concept's own factor at the full rate, its frozen basis at a share of it -----------------------------------
@@ -369,8 +444,15 @@ FAMILIES = {
     "full": FULL,
     "full, major": FULL_MAJOR,
     "full, minor": FULL_MINOR,
+    "halves, major": HALVES_MAJOR,
+    "halves, minor": HALVES_MINOR,
+    "halves, swapped": HALVES_SWAPPED,
+    "full, swapped": FULL_SWAPPED,
     "interleaved": INTERLEAVED,
+    "within heads": WITHIN_HEADS,
     "free": FREE,
+    "shared random": SHARED_RANDOM,
+    "own orthogonal": OWN_ORTHOGONAL,
     "leaning": LEANING,
     "blocks": block_lora(*BLOCKS),
     "tangent": TANGENT,

@@ -18,7 +18,7 @@ from b4m_core.adapter import attention_projections
 
 @dataclass
 class Factors:
-    """The update of every layer for every group.
+    """The update of every layer for every group, or for every part of a group's rows, where there are a multiple of the groups.
 
     One entry for each layer shape: ``up`` (L, G, m, k) and ``down`` (L, G, k, n), the update being up @ down. ``gates`` (steps, L, G, k),
     if there, scale the rank components by sampling step.
@@ -75,11 +75,12 @@ class GroupedLinear(nn.Module):
 
     def _update(self, x: Tensor, factors: Factors) -> Tensor:
         """x (G, rows, tokens, n) -> (G, rows, tokens, m)."""
-        hidden = torch.bmm(x.flatten(1, 2), factors.down[self.shape][self.place].mT)
+        down, up = factors.down[self.shape][self.place], factors.up[self.shape][self.place]
+        hidden = torch.bmm(x.reshape(len(down), -1, x.shape[-1]), down.mT)
         if factors.gates is not None:
             gate = factors.gates[self.shape][:, self.place].index_select(0, self.wardrobe.step.view(1))[0]
             hidden = hidden * gate[:, None].to(hidden.dtype)
-        return torch.bmm(hidden, factors.up[self.shape][self.place].mT).unflatten(1, x.shape[1:3])
+        return torch.bmm(hidden, up.mT).reshape(*x.shape[:-1], -1)
 
 
 class GroupedUNet:

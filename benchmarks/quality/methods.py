@@ -1,5 +1,8 @@
 """What the rows of the contest are made with: trainings apart, a merge, perhaps a joint training; then pictures, then marks."""
 
+import copy
+import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,11 +14,11 @@ from benchmarks.world.judge import Judge
 
 from . import concepts
 from .concepts import Split
-from .families import FAMILIES, SLOW, Adapters, merged, zip_penalty, zipped
+from .families import FAMILIES, SLOW, Adapters, Bank, merged, side_by_side, zip_penalty, zipped
 from .grouped import Factors
 from .metrics import Metric
 from .painting import marks, paint, questions
-from .references import PictureTable, Studio, auxiliary_sets, content_set, style_set
+from .references import PictureTable, Studio, auxiliary_captions, auxiliary_sets, content_set, style_set
 from .training import Part, Trainings, train
 
 PARTNER_RATE = 0.1  # of the own rate, as in the paper
@@ -50,6 +53,7 @@ class Apart:
     sets: int = 4
     decay: bool = False
     slow: float = 1.0  # share of the rate for the leaning family's bases
+    bank: bool = False  # every own row wears a finished partner: an auxiliary concept under the trigger, trained the same way alone
 
 
 @dataclass(frozen=True)
@@ -75,28 +79,62 @@ class Contest:
         most = len(concepts.AUXILIARY_STYLES)
         self.auxiliary = {kind: studio.table(auxiliary_sets(studio, kind, most)) for kind in ("styles", "contents")}
         self.done: dict[tuple[Apart, str], Adapters] = {}
+        self.seen: list[tuple[int, float, float]] = []  # by the last joint training's metric: step, cosine, condition
+        self._list_pairs()
+
+    def _list_pairs(self) -> None:
+        split = self.split
         self.pairs = [(seed, content, style) for seed in range(len(self.seeds)) for content, style in split.pairs]
-        self.asked = [questions(studio, split.contents[content], split.styles[style]) for _, content, style in self.pairs]
+        self.asked = [questions(self.studio, split.contents[content], split.styles[style]) for _, content, style in self.pairs]
+
+    def with_seeds(self, seeds: Sequence[int]) -> "Contest":
+        """The same pictures with other training seeds, nothing trained yet."""
+        other = copy.copy(self)
+        other.seeds, other.done = list(seeds), {}
+        other._list_pairs()
+        return other
 
     def prepare(self, several: Sequence[Apart]) -> None:
-        """Train what is not yet there of ``several`` settings that differ in their rates alone, as one batch."""
+        """Train what is not yet there of ``several`` settings, which differ in rates or in families of the same tensors, as one batch."""
         for role in ("content", "style"):
             missing = [apart for apart in dict.fromkeys(several) if (apart, role) not in self.done]
             if missing:
                 self._train_apart(missing, role)
 
     def _train_apart(self, several: list[Apart], role: str) -> None:
+        trained = self._apart(several, role, self.contents if role == "content" else self.styles, self.seeds)
+        self.done.update({(apart, role): adapters for apart, adapters in zip(several, trained, strict=True)})
+
+    def _bank(self, apart: Apart, role: str) -> Bank:
+        """Auxiliary concepts of ``role``, learned under the trigger and without a bank. None of them is in any pair."""
+        alone, kind = dataclasses.replace(apart, bank=False), f"{role}s"
+        if (alone, f"bank of {kind}") not in self.done:
+            known = self.auxiliary[kind]
+            texts = [self.studio.encode_text(auxiliary_captions(kind, k, trigger=True)) for k in range(len(known.counts))]
+            context, pooled = (torch.stack(column) for column in zip(*texts, strict=True))
+            table = PictureTable(known.latents, context, pooled, known.counts)
+            self.done[alone, f"bank of {kind}"] = self._apart([alone], role, table, [0])[0]
+        family = FAMILIES[apart.family]
+        return Bank(self.done[alone, f"bank of {kind}"], family.content if role == "content" else family.style)
+
+    def _apart(self, several: list[Apart], role: str, table: PictureTable, seeds: Sequence[int]) -> list[Adapters]:
+        """One training for each setting, seed and set of ``table``; settings of one family stand together."""
         first = several[0]
         family = FAMILIES[first.family]
         mine, other = (family.content, family.style) if role == "content" else (family.style, family.content)
-        table = self.contents if role == "content" else self.styles
-        runs = [(apart, seed, concept) for apart in several for seed in self.seeds for concept in range(len(table.counts))]
-        adapters = Adapters.fresh(family, self.studio.learner, first.rank, len(runs), seed=0)
+        runs = [(apart, seed, concept) for apart in several for seed in seeds for concept in range(len(table.counts))]
+        each = len(seeds) * len(table.counts)
+        fresh = {
+            name: Adapters.fresh(FAMILIES[name], self.studio.learner, first.rank, settings * each, seed=0)
+            for name, settings in Counter(apart.family for apart in several).items()
+        }
+        adapters = side_by_side(list(fresh.values()))
         beside = self._partners(first, role)
+        bank = self._bank(first, "style" if role == "content" else "content") if first.bank else None
         own_live, beside_live = OWN_AND_BESIDE[first.partners](mine, other)
         what = Trainings(
             parts=[
-                Part(table, [[concept] for _, _, concept in runs], first.rows[0], own_live),
+                Part(table, [[concept] for _, _, concept in runs], first.rows[0], own_live, bank=bank),
                 Part(
                     beside,
                     [list(range(len(beside.counts)))] * len(runs),
@@ -112,9 +150,9 @@ class Contest:
             decay=first.decay,
         )
         train(self.studio, what, adapters)
-        each = len(runs) // len(several)
-        for place, apart in enumerate(several):
-            self.done[apart, role] = adapters.take(list(range(place * each, (place + 1) * each)))
+        trained = [adapters.take(list(range(place * each, (place + 1) * each))).learned for place in range(len(several))]
+        kinds = [fresh[apart.family] for apart in several]
+        return [Adapters(kind.family, learned, kind.frozen) for kind, learned in zip(kinds, trained, strict=True)]
 
     def _steps(self, wanted: int) -> int:
         """``wanted``, or what a quick run allows."""
@@ -137,12 +175,31 @@ class Contest:
 
     def together(self, adapters: Adapters, several: Sequence[Joint]) -> list[Adapters]:
         """``adapters`` after each of several joint trainings that differ in their rates alone, as one batch."""
-        first, count = several[0], len(self.pairs)
+        count = len(self.pairs)
         copies = adapters.take([pair for _ in several for pair in range(count)])
+        what = self._joint(copies, several)
+        train(self.studio, what, copies)
+        self.seen = what.notes
+        for step, cosine, condition in what.notes:
+            print(f"  preconditioning at step {step}: cosine to the raw gradient {cosine:.3f}, condition {condition:.0f}", flush=True)
+        return [copies.take(list(range(place * count, (place + 1) * count))) for place in range(len(several))]
+
+    def lengths(self, adapters: Adapters, joint: Joint, steps: Sequence[int]) -> dict[int, Adapters]:
+        """``adapters`` after each number of joint steps, from one run: at a constant rate the longer contains the shorter."""
+        copies = adapters.take(list(range(len(self.pairs))))
+        what = self._joint(copies, [dataclasses.replace(joint, steps=max(steps))])
+        what.snapshots = dict.fromkeys(map(self._steps, steps))
+        train(self.studio, what, copies)
+        self.seen = what.notes
+        found = {step: what.snapshots[self._steps(step)] for step in steps}
+        return {step: each for step, each in found.items() if each is not None}
+
+    def _joint(self, copies: Adapters, several: Sequence[Joint]) -> Trainings:
+        first, count = several[0], len(self.pairs)
         live = frozenset(copies.learned[0]) if first.live is None else first.live
         pairs = self.pairs * len(several)
         beside = PictureTable.join([self.auxiliary[name].first(4) for name in ("styles", "contents")])
-        what = Trainings(
+        return Trainings(
             parts=[
                 Part(self.contents, [[content] for _, content, _ in pairs], first.rows[0], live),
                 Part(self.styles, [[style] for _, _, style in pairs], first.rows[1], live),
@@ -154,10 +211,6 @@ class Contest:
             metric=first.metric,
             decay=first.decay,
         )
-        train(self.studio, what, copies)
-        for step, cosine, condition in what.notes:
-            print(f"  preconditioning at step {step}: cosine to the raw gradient {cosine:.3f}, condition {condition:.0f}", flush=True)
-        return [copies.take(list(range(place * count, (place + 1) * count))) for place in range(len(several))]
 
     def zip(self, adapters: Adapters, rate: float, steps: int = 100) -> Adapters:
         """ZipLoRA's mergers on two finished LoRAs, learned to answer as each of them alone does on its own pictures."""

@@ -160,19 +160,23 @@ def style_set(studio: Studio, style: str) -> tuple[Tensor, list[str]]:
 
 def auxiliary_sets(studio: Studio, kind: str, sets: int) -> list[tuple[Tensor, list[str]]]:
     """Sets that the base model paints: one style over many contents ("styles"), or photos of one content ("contents")."""
-    captions = [_auxiliary_captions(kind, k) for k in range(sets)]
+    captions = [auxiliary_captions(kind, k) for k in range(sets)]
     studio.painter.wear(1, [])
     seeds = [1000 * k + i for k in range(sets) for i in range(concepts.AUXILIARY_PICTURES)]
     painted = studio.sample(*studio.encode_text(sum(captions, [])), start_noise(seeds, studio.side, studio.device))
     return list(zip(painted.split(concepts.AUXILIARY_PICTURES), captions, strict=True))
 
 
-def _auxiliary_captions(kind: str, k: int) -> list[str]:
+def auxiliary_captions(kind: str, k: int, *, trigger: bool = False) -> list[str]:
+    """What set k is called: by its name, or by the trigger, as if it were to be learned."""
     places = [phrase(place) for place in concepts.AUXILIARY_PLACES[: concepts.AUXILIARY_PICTURES]]
+    content, style = concepts.AUXILIARY_CONTENTS[k], concepts.AUXILIARY_STYLES[k]
     if kind == "styles":
+        look = concepts.STYLE_TRIGGER if trigger else style
         things = [with_article(concepts.AUXILIARY_CONTENTS[(k + i) % 8]) for i in range(len(places))]
-        return [f"{thing} {place} in {concepts.AUXILIARY_STYLES[k]} style" for thing, place in zip(things, places, strict=True)]
-    return [f"a photo of {with_article(concepts.AUXILIARY_CONTENTS[k])} {place}" for place in places]
+        return [f"{thing} {place} in {look} style" for thing, place in zip(things, places, strict=True)]
+    shown = concepts.subject(content) if trigger else with_article(content)
+    return [f"a photo of {shown} {place}" for place in places]
 
 
 def phrase(place: str) -> str:

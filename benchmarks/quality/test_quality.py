@@ -1,4 +1,9 @@
-"""The contest's engine against plain arithmetic: grouped updates, families, optimiser, merges, statistics."""
+"""The contest's engine against plain arithmetic: grouped updates, families, optimiser, merges, statistics; every row once, tiny."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,11 +11,16 @@ import torch
 
 from b4m_core import PartlyLearnableProjection
 from b4m_core.riemannian import RiemannianAdamW
+from benchmarks.world.judge import load_judge
 
-from . import concepts, metrics
-from .families import FAMILIES, Adapters, merged
+from . import concepts, contest, metrics, references, rows
+from .ablate import JOINT, Ablating, read
+from .ablation_table import table
+from .choose import OURS
+from .families import FAMILIES, Adapters, Bank, merged, side_by_side
 from .grouped import Factors, GroupedLinear, Segment, Wardrobe
 from .merging import choose_by_step, null_space
+from .methods import Apart, Contest
 from .optimiser import ManyAdamW, clip_each
 from .statistics import difference, holm, resampled
 
@@ -56,7 +66,10 @@ def test_a_merge_takes_each_concepts_own_tensors(family: str) -> None:
         assert torch.equal(both.learned[0][name][:, 1], right.learned[0][name][:, 1])
 
 
-@pytest.mark.parametrize("family", ["lora", "free", "full", "tangent", "orthogonal", "no corner", "interleaved", "two inputs"])
+@pytest.mark.parametrize(
+    "family",
+    ["lora", "free", "full", "full, swapped", "tangent", "orthogonal", "no corner", "within heads", "interleaved", "two inputs"],
+)
 def test_strengths_scale_an_exact_sum(family: str) -> None:
     adapters = filled(family)
     alone = update_of(adapters.scaled(1.0, 0.0)), update_of(adapters.scaled(0.0, 1.0))
@@ -97,6 +110,39 @@ def test_gates_open_and_close_components_by_step() -> None:
     torch.testing.assert_close(
         layer(x) - layer.linear(x), torch.stack([row @ update_of(alone)[0, g].T for g, row in enumerate(x)]), rtol=1e-4, atol=1e-5
     )
+
+
+def test_with_a_bank_every_row_wears_a_partner_of_its_own() -> None:
+    linear, wardrobe, picked = torch.nn.Linear(10, 12), Wardrobe(groups=3), torch.tensor([[1, 0], [0, 0], [1, 1]])
+    layer, mine, partners, x = GroupedLinear(linear, wardrobe, 0, 1), filled("free"), filled("free", groups=2), torch.randn(6, 5, 10)
+    for stack in partners.learned:
+        stack.update({name: value + 1 for name, value in stack.items()})
+    names = FAMILIES["free"].style
+    wardrobe.segments = [Segment(0, 2, mine.wearing(Bank(partners, names), picked, frozenset(), torch.float32))]
+    update = update_of(merged(mine, [0, 0, 1, 1, 2, 2], partners, picked.flatten().tolist()))[1]
+    expected = torch.stack([row @ (linear.weight + update[index]).T + linear.bias for index, row in enumerate(x)])
+    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_side_by_side_every_family_makes_its_own_update() -> None:
+    several = [filled("halves", groups=2), filled("interleaved", groups=1), filled("halves, minor", groups=2)]
+    torch.testing.assert_close(update_of(side_by_side(several)), torch.cat([update_of(each) for each in several], 1))
+
+
+def test_interleaved_halves_take_turns() -> None:
+    update = update_of(filled("interleaved"))
+    assert update[..., ::2, ::2].abs().max() == update[..., 1::2, 1::2].abs().max() == 0
+    assert update[..., ::2, 1::2].abs().min() > 0
+
+
+def test_the_starts_differ_in_what_they_say() -> None:
+    def down(family: str) -> torch.Tensor:
+        return Adapters.fresh(FAMILIES[family], Net(), 2, 3, seed=0).learned[0]["content_down"]  # type: ignore[arg-type]
+
+    for family, shared in (("free", True), ("shared random", True), ("lora", False), ("own orthogonal", False)):
+        assert torch.equal(down(family)[:, 0], down(family)[:, 1]) == shared
+    gram = down("own orthogonal") @ down("own orthogonal").mT
+    torch.testing.assert_close(gram, (torch.eye(2) * 10 / 22).expand_as(gram), rtol=1e-4, atol=1e-5)
 
 
 def test_many_optimisers_step_like_one_each() -> None:
@@ -171,3 +217,75 @@ def test_development_and_test_share_nothing() -> None:
     assert len(concepts.TEST.pairs) == 24
     shown = set(concepts.CONTENT_PLACES) | {place for _, place in concepts.STYLE_PICTURES}
     assert not shown & {place for place, _ in concepts.PROMPTS}
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Iterator[Contest]:
+    """One development pair on the embedded model, so small that a training or a picture takes a moment: it only proves that it runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, value in (
+            (references, "SIZE", 64),
+            (references, "STEPS", 2),
+            (rows, "STEPS", 2),
+            (contest, "EXAMINED", ("sum of LoRAs",)),
+            (contest, "FRONTIER", contest.FRONTIER[:1]),
+            (concepts, "PROMPTS", concepts.PROMPTS[:1]),
+            (concepts, "NOISES", concepts.NOISES[:1]),
+            (concepts, "AUXILIARY_PICTURES", 1),
+            (concepts, "AUXILIARY_STYLES", concepts.AUXILIARY_STYLES[:2]),
+        ):
+            patch.setattr(module, name, value)
+        studio = references.Studio(Path(__file__).resolve().parents[2] / "mini", torch.device("cpu"))
+        split = concepts.Split(concepts.DEVELOPMENT_CONTENTS[:1], concepts.DEVELOPMENT_STYLES[:1])
+        yield Contest(studio, {name: load_judge(name) for name in ("first", "second")}, split, (0,), most_steps=1)
+
+
+def test_every_row_runs(tiny: Contest, tmp_path: Path) -> None:
+    chosen = json.loads((Path(__file__).parent / "results" / "chosen.json").read_text(encoding="utf-8"))
+    running = contest.Running(tiny, tmp_path, chosen, 1e9)
+    running.run([])
+    assert [name for name in running.table if not (tmp_path / "rows" / f"{contest.slug(name)}.safetensors").exists()] == []
+
+
+def test_ablations_go_on_where_they_were(tiny: Contest, tmp_path: Path) -> None:
+    ablating = Ablating(tiny, tmp_path, 1e9)
+    ablating.run(["steps together"])
+    lines = read(ablating.file)
+    ablating.run(["steps"])
+    assert read(ablating.file) == lines
+    assert [line["name"] for line in lines] == ["0", "20", "50", "100", "150", "500"]
+    assert lines[1]["preconditioning"]
+    assert sum(row.startswith("| 150 |") for row in table(lines)) == 1
+
+
+def test_families_trained_as_one_batch_are_as_if_alone(tiny: Contest) -> None:
+    several = [Apart(family=family, rows=(1, 0)) for family in ("halves", "no corner")]
+    together, alone = tiny.with_seeds((0,)), tiny.with_seeds((0,))
+    together.prepare(several)
+    alone.prepare(several[1:])
+    trained, expected = together.done[several[1], "style"], alone.done[several[1], "style"]
+    assert trained.family is expected.family
+    # where a gradient is next to nothing, rounding decides which way AdamW's first step goes
+    assert ((trained.learned[0]["B"] - expected.learned[0]["B"]).abs() > 1e-5).float().mean() < 1e-3
+
+
+def test_a_training_with_a_bank_differs_from_one_without(tiny: Contest) -> None:
+    alone = Apart(family="halves", rows=(1, 0))
+    for role, name in (("content", "D"), ("style", "B")):
+        without, within = (tiny._apart([each], role, tiny.contents, [0])[0] for each in (alone, dataclasses.replace(alone, bank=True)))
+        assert not torch.equal(without.learned[0][name], within.learned[0][name])
+        assert tiny.done[alone, "bank of styles" if role == "content" else "bank of contents"].count == 2
+
+
+def test_a_longer_joint_training_contains_the_shorter(tiny: Contest) -> None:
+    two_steps = tiny.with_seeds((0,))
+    two_steps.most_steps = 2
+    start = tiny.merge(OURS)
+    found, alone = two_steps.lengths(start, JOINT, (1, 2)), two_steps.lengths(start, JOINT, (1,))
+    for stack, single, longer in zip(found[1].learned, alone[1].learned, found[2].learned, strict=True):
+        torch.testing.assert_close(stack["content_up"], single["content_up"])
+        assert not torch.equal(stack["content_up"], longer["content_up"])
+
+
+def test_what_is_known_by_its_kinds_has_a_class_word() -> None:
+    assert [concepts.class_word(name) for name in ("tree", "car", "penguin")] == ["plant", "vehicle", "bird"]

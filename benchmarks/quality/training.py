@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.world.diffusion import add_noise
 
-from .families import Adapters
+from .families import Adapters, Bank
 from .grouped import Factors, Segment
 from .metrics import Metric, cosine_and_condition
 from .optimiser import ManyAdamW, clip_each
@@ -22,7 +22,8 @@ Teacher = Literal["noise", "base"] | Factors
 class Part:
     """Rows of every step that are treated alike: ``rows`` pictures of run g's ``sets[g]``, whose loss moves the tensors named in ``live``.
 
-    ``teacher`` is what they are taught: the noise, the base model's own prediction, or that of fixed factors.
+    ``teacher`` is what they are taught: the noise, the base model's own prediction, or that of fixed factors. With a ``bank`` every row
+    wears, in every step, a partner drawn from it.
     """
 
     table: PictureTable
@@ -30,6 +31,7 @@ class Part:
     rows: int
     live: frozenset[str]
     teacher: Teacher = "noise"
+    bank: Bank | None = None
 
 
 @dataclass
@@ -38,7 +40,7 @@ class Trainings:
 
     The rows of later parts share noise and timestep with those of the first. ``shares`` are factors on the rates of single tensors,
     ``metric`` changes the gradients before AdamW, ``penalty`` is added to the loss, and ``decay`` lets the rates fall to zero over the
-    second half.
+    second half. ``snapshots`` is filled with copies of the adapters after the numbers of steps that are its keys.
     """
 
     parts: list[Part]
@@ -50,6 +52,7 @@ class Trainings:
     penalty: Callable[[Adapters], Tensor] | None = None
     decay: bool = False
     notes: list[tuple[int, float, float]] = field(default_factory=list)  # step, cosine and condition of the metric
+    snapshots: dict[int, Adapters | None] = field(default_factory=dict)
 
 
 class Batch:
@@ -72,6 +75,9 @@ class Batch:
         distinct = sorted(set(what.seeds))
         self.lane = torch.tensor([distinct.index(seed) for seed in what.seeds])
         self.generators = [torch.Generator().manual_seed(1000 + seed) for seed in distinct]
+        # partners have a stream of their own, so that the pictures drawn are the same with a bank and without
+        self.partners = [torch.zeros(groups, part.rows, dtype=torch.long, device=device) for part in self.parts]
+        self.partner_generator = torch.Generator().manual_seed(2000)
 
     def fill(self) -> None:
         """Draw the next step: one stream for each training seed, the same for every method."""
@@ -87,6 +93,9 @@ class Batch:
             self.latents[:, places] = part.table.latents[where]
             self.context[:, places] = part.table.context[where]
             self.pooled[:, places] = part.table.pooled[where]
+        for part, partners in zip(self.parts, self.partners, strict=True):
+            if part.bank is not None:
+                partners.copy_(torch.randint(part.bank.adapters.count, partners.shape, generator=self.partner_generator))
 
 
 class Step:
@@ -110,8 +119,8 @@ class Step:
         inputs = (noisy, batch.times.flatten(), batch.context.flatten(0, 1), batch.pooled.flatten(0, 1))
         target = torch.cat([self._target(part, inputs, places) for part, places in zip(batch.parts, batch.slices, strict=True)], 1)
         segments = [
-            Segment(places.start, places.stop, self.adapters.factors(part.live, net.dtype))
-            for part, places in zip(batch.parts, batch.slices, strict=True)
+            Segment(places.start, places.stop, self._worn(part, partners))
+            for part, places, partners in zip(batch.parts, batch.slices, batch.partners, strict=True)
         ]
         net.wear(self.groups, segments)
         error = (net(*inputs).unflatten(0, (self.groups, -1)) - target).square().mean((2, 3, 4))
@@ -119,6 +128,11 @@ class Step:
         total = losses.sum() if self.what.penalty is None else losses.sum() + self.what.penalty(self.adapters)
         total.backward()
         self.losses.copy_(losses.detach())
+
+    def _worn(self, part: Part, partners: Tensor) -> Factors:
+        if part.bank is None:
+            return self.adapters.factors(part.live, self.studio.learner.dtype)
+        return self.adapters.wearing(part.bank, partners, part.live, self.studio.learner.dtype)
 
     @torch.no_grad()
     def _target(self, part: Part, inputs: Sequence[Tensor], places: slice) -> Tensor:
@@ -167,6 +181,8 @@ def train(studio: Studio, what: Trainings, adapters: Adapters) -> list[list[floa
         for tensors in step.live.values():
             clip_each([tensor.grad for tensor in tensors])
         optimiser.step(min(1.0, 2 * (1 - number / what.steps)) if what.decay else 1.0)
+        if number + 1 in what.snapshots:
+            what.snapshots[number + 1] = adapters.take(list(range(adapters.count)))
         if number % 20 == 0:
             curve.append(step.losses.mean(0).tolist())
     for _, tensor in named:
