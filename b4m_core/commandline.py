@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import diffusers
@@ -28,6 +28,7 @@ from .settings import TrainingSettings
 from .training import Plan, Progress, train
 
 CONTENT_PATTERN, STYLE_PATTERN = "a photo of a {trigger} {class}", "a {class} in {trigger} style"
+OTHERS = {"content": "in other styles", "style": "of other contents"}  # what stands beside the pictures of each
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
             _joint_arguments(sub)
         else:
             _picture_arguments(sub, "", CONTENT_PATTERN if role == "content" else STYLE_PATTERN)
-            _auxiliary_arguments(sub, "")
+            _auxiliary_arguments(sub, {"": OTHERS[role]})
     generator = commands.add_parser("generate", help="paint a picture with an adapter")
     generator.set_defaults(run=_generate)
     _model_arguments(generator)
@@ -115,9 +116,10 @@ def _picture_arguments(parser: argparse.ArgumentParser, prefix: str, pattern: st
     )
 
 
-def _auxiliary_arguments(parser: argparse.ArgumentParser, *prefixes: str) -> None:
-    for prefix in prefixes:
-        parser.add_argument(f"--{prefix}auxiliary", type=Path, help="a folder of your own auxiliary pictures, one subfolder a set")
+def _auxiliary_arguments(parser: argparse.ArgumentParser, shown: Mapping[str, str]) -> None:
+    """``shown``: what the pictures of each prefix show."""
+    for prefix, others in shown.items():
+        parser.add_argument(f"--{prefix}auxiliary", type=Path, help=f"a folder of your own pictures {others}, one subfolder for each")
     parser.add_argument("--auxiliary-sets", type=int, default=4, help="how many auxiliary sets the base model paints; 0 for none")
     parser.add_argument("--auxiliary-pictures", type=int, default=4, help="how many pictures it paints for each")
 
@@ -125,7 +127,7 @@ def _auxiliary_arguments(parser: argparse.ArgumentParser, *prefixes: str) -> Non
 def _joint_arguments(parser: argparse.ArgumentParser) -> None:
     _picture_arguments(parser, "content-", CONTENT_PATTERN)
     _picture_arguments(parser, "style-", STYLE_PATTERN)
-    _auxiliary_arguments(parser, "content-", "style-")
+    _auxiliary_arguments(parser, {f"{role}-": others for role, others in OTHERS.items()})
     parser.add_argument("--content-adapter", type=Path, required=True)
     parser.add_argument("--style-adapter", type=Path, required=True)
 
@@ -151,9 +153,9 @@ def _pictures(options: argparse.Namespace, prefix: str) -> PictureSet:
 
 def _auxiliary(options: argparse.Namespace, base: DiffusersFolder, role: str, folder: Path | None, side: int) -> tuple[PictureSet, ...]:
     """What stands beside the pictures of ``role``: the artist's own in ``folder``, or else painted ones of ``side`` pixels."""
+    kind, caption = ("styles", "a picture in {class} style") if role == "content" else ("contents", "a photo of a {class}")
     if folder is not None:
-        return own_auxiliary(folder, "a photo of a {class}")
-    kind = "styles" if role == "content" else "contents"
+        return own_auxiliary(folder, caption)
     sets, pictures = options.auxiliary_sets, options.auxiliary_pictures
     return paint_auxiliary(base, kind, sets=sets, pictures=pictures, resolution=side, cache=options.store)
 

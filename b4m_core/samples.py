@@ -40,12 +40,12 @@ def encode_sets(
     sets: Sequence[PictureSet],
     resolution: int,
     *,
-    all_lead: bool,
+    leaders: int,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[SampleSet]:
-    """Encode what the batches can need: the first set, which leads, at its own buckets; the others at their leaders' buckets.
+    """Encode what the batches can need: the first ``leaders`` sets at their own buckets, every set at those of its leaders.
 
-    When ``all_lead``, every set is also a leader. ``watch`` (pictures done, total) may raise.
+    ``watch`` (pictures done, total) may raise.
     """
     homes = [
         tuple(nearest_bucket(picture.pixels.shape[0], picture.pixels.shape[1], resolution) for picture in pictures.pictures)
@@ -56,7 +56,7 @@ def encode_sets(
         (number, bucket, index)
         for number in range(len(sets))
         for index in range(len(homes[number]))
-        for bucket in _needed(homes, number, index, all_lead)
+        for bucket in _needed(homes, number, index, leaders)
     ]
     found: list[dict[tuple[Bucket, int], Sample]] = [{} for _ in sets]
     for done, (number, bucket, index) in enumerate(needed):
@@ -65,11 +65,10 @@ def encode_sets(
     return [SampleSet(home, samples) for home, samples in zip(homes, found, strict=True)]
 
 
-def _needed(homes: Sequence[Sequence[Bucket]], number: int, index: int, all_lead: bool) -> list[Bucket]:
+def _needed(homes: Sequence[Sequence[Bucket]], number: int, index: int, leaders: int) -> list[Bucket]:
     """The buckets at which picture ``index`` of set ``number`` can be drawn: its own if it leads, and those of the sets that lead it."""
-    own = {homes[number][index]} if all_lead or number == 0 else set()
-    leaders = [other for other in (range(len(homes)) if all_lead else [0]) if other != number]
-    return sorted(own | {bucket for leader in leaders for bucket in homes[leader]})
+    own = {homes[number][index]} if number < leaders else set()
+    return sorted(own | {bucket for leader in range(leaders) if leader != number for bucket in homes[leader]})
 
 
 def _encode_texts(base: BaseModel, prompts: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:

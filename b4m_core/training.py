@@ -126,7 +126,7 @@ class _Loop:
         self.row = training(plan.role, plan.settings.correspondence)
         self.schedule: NoiseSchedule = base.schedule
         sets = [plan.own.with_flips() if self.settings.flip else plan.own, *plan.partners]
-        own, *partners = encode_sets(base, sets, self.settings.resolution, all_lead=self.row.leaders > 1, watch=self._encoding)
+        own, *partners = encode_sets(base, sets, self.settings.resolution, leaders=self.row.leaders, watch=self._encoding)
         self.batches = Batches(
             own,
             partners,
@@ -141,7 +141,8 @@ class _Loop:
         self.adapter = _first_adapter(plan, base)
         kind = self.adapter.facts.kind
         self.fast = self.device.type == "cuda" and is_written_out(self.unet)
-        self.stacks = self._stacks()
+        with self._memory_advice():
+            self.stacks = self._stacks()
         self.moved = self.row.moved(kind, partners=bool(partners))
         for stack in self.stacks:
             for part in set(kind.learned()) - set(self.moved):
@@ -155,7 +156,8 @@ class _Loop:
 
     def run(self) -> Adapter:
         self._resume()
-        self.micro_step = self._make_step()
+        with self._memory_advice():
+            self.micro_step = self._make_step()
         try:
             self.update = self._make_update()
             saved = self.read_at = time.monotonic()
@@ -203,9 +205,10 @@ class _Loop:
     def _launch(self, number: int) -> None:
         """Do step ``number``, or give it to the card to do."""
         losses = self._gradients_that_fit(number)
-        self.consistent = False
         with self._memory_advice():
-            self.ahead.append(self.update(losses))
+            values = self.update.bounded(losses)
+            self.consistent = False
+            self.ahead.append(self.update(values))
         self.consistent = True
         self._inputs((number + 1) * self.settings.accumulation)  # while the card is at work
 

@@ -14,7 +14,7 @@ from . import host
 from .widgets import CATEGORY, AdapterWire, advanced, strength
 
 NONE_YET = "(no B4M adapter saved yet)"
-_SHIPPED = Path(__file__).resolve().parents[1] / "examples"
+_SHIPPED = Path(__file__).resolve().parents[1] / "adapters"
 EXAMPLES = {
     f"(example {role}) {path.stem.replace('_', ' ')}": path
     for role in ("content", "style")

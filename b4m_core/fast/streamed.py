@@ -4,10 +4,13 @@ Two places on the card take turns. While one block is at work the weights of the
 graph where there is one.
 """
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from ..errors import B4MError
 
 PLACES = 2
 
@@ -32,7 +35,10 @@ class Resident:
 
 
 class Streamed(Resident):
-    """The weights of ``blocks``, each the layers of one block, in the order of a forward pass."""
+    """The weights of ``blocks``, each the layers of one block, in the order of a forward pass.
+
+    Raises :class:`B4MError` when main memory has no room for them.
+    """
 
     def __init__(self, blocks: Sequence[Sequence[nn.Linear]], device: torch.device) -> None:
         self._blocks, self._device = blocks, device
@@ -83,11 +89,21 @@ class Streamed(Resident):
             torch.cuda.current_stream(self._device).wait_stream(self._side)
 
     def close(self) -> None:  # noqa: D102
-        for block, homes in zip(self._blocks, self._homes, strict=True):
-            for layer, home in zip(block, homes, strict=True):
+        self.end()
+        pairs = [pair for block, homes in zip(self._blocks, self._homes, strict=True) for pair in zip(block, homes, strict=True)]
+        for layer, home in pairs:
+            layer.weight.data = home  # right wherever it is, should the card have no room for it now
+        with contextlib.suppress(torch.cuda.OutOfMemoryError):
+            for layer, home in pairs:
                 layer.weight.data = home.to(self._device, copy=True)
 
 
 def _in_main_memory(weight: Tensor) -> Tensor:
     """A copy where the card can fetch it by itself."""
-    return torch.empty_like(weight, device="cpu", pin_memory=weight.is_cuda).copy_(weight)
+    try:
+        return torch.empty_like(weight, device="cpu", pin_memory=weight.is_cuda).copy_(weight)
+    except RuntimeError as error:  # of every kind: torch has none of its own for main memory
+        raise B4MError(
+            "The graphics card's memory is too small for this training, and main memory has no room for a part of the model: "
+            "close other programs, or lower resolution or rank."
+        ) from error

@@ -15,7 +15,7 @@ class Found:
     """The losses and gradient norms of one step, on their way from the device."""
 
     def __init__(self, values: Tensor) -> None:
-        self._values = values.to("cpu", non_blocking=True)
+        self._values = values.to("cpu", non_blocking=values.is_cuda)  # elsewhere nothing says when they are there
         self._there = None
         if values.is_cuda:
             self._there = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
@@ -37,15 +37,15 @@ class Update:
     def __init__(self, optimiser: Optimizer, halves: Sequence[Sequence[Tensor]], clip: float, refresh: Callable[[], None]) -> None:
         self.optimiser, self.halves, self.clip, self.refresh = optimiser, halves, clip, refresh
 
-    def __call__(self, losses: Tensor) -> Found:
-        """Move the halves by their gradients, unless one of the ``losses`` or a norm is not a number; losses and norms in one row."""
-        values = self._bounded(losses)
+    def __call__(self, values: Tensor) -> Found:
+        """Move the halves by their gradients, unless one of ``values`` is not a number."""
         if torch.isfinite(values).all():
             self.optimiser.step()
             self.refresh()
         return Found(values)
 
-    def _bounded(self, losses: Tensor) -> Tensor:
+    def bounded(self, losses: Tensor) -> Tensor:
+        """Bound the gradients; ``losses`` and the norms that there were, in one row. Nothing that is learned moves."""
         norms = [torch.nn.utils.clip_grad_norm_(half, self.clip) for half in self.halves]
         return torch.cat([losses, torch.stack(norms)])
 
@@ -63,8 +63,7 @@ class UpdateAhead(Update):
         optimiser.step()
         self._stopped.zero_()
 
-    def __call__(self, losses: Tensor) -> Found:  # noqa: D102
-        values = self._bounded(losses)
+    def __call__(self, values: Tensor) -> Found:  # noqa: D102
         self._stopped.copy_(torch.maximum(self._stopped, (~torch.isfinite(values).all()).float()))
         self.optimiser.step()
         self.refresh()

@@ -2,7 +2,7 @@
 
     mkdir FOLDER; cp benchmarks/quality/results/chosen.json FOLDER; python -m benchmarks.quality examples FOLDER
 
-FOLDER gets content/*.safetensors and style/*.safetensors (what the pack has in examples/), and, from these files, the table of all pairs
+FOLDER gets content/*.safetensors and style/*.safetensors (what the pack has in adapters/), and, from these files, the table of all pairs
 (example_sheet.py) as examples.webp and what the judges say of six prompts and four noises of every pair as examples.json.
 """
 

@@ -1,7 +1,8 @@
 """How fast a training step is, and beside whom: python b4m.py bench speed [FOLDER]
 
 Writes FOLDER/speed.json after every part, speed.md, speed.png, scaling.png and, on a card, kernels.txt. On a card the network has SDXL's
-real size; on a processor it is tiny unless ``--real`` is given. Parts for which too few seconds are left are skipped and named.
+real size, on a processor that of the embedded model unless ``--real`` is given. Parts for which too few seconds are left are skipped and
+named.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 
 from .clock import tidy
-from .network import SDXL, TINY, new_adapter, random_network
+from .network import EMBEDDED, SDXL, TINY, new_adapter, random_network
 from .parts import PARTS, Bench
 from .report import chart, scaling_chart, table
 
@@ -29,11 +30,10 @@ def main(options: argparse.Namespace) -> None:
     dtype = torch.bfloat16 if cuda else torch.float32
     options.folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("b4m").setLevel(logging.ERROR)  # to try every way is no news here
-    unet = random_network(SDXL if real else TINY, device, dtype)
-    sizes = tuple(options.sizes or ((512, 1024) if real else (64, 128)))
-    rank = 64 if real else 8
+    config, sizes, rank = (SDXL, (512, 1024), 64) if real else (TINY, (64, 128), 8) if options.tiny else (EMBEDDED, (128, 192), 16)
+    unet = random_network(config, device, dtype)
     started = time.monotonic()
-    bench = Bench(unet, new_adapter(unet, rank), device, dtype, sizes, 2.0 if cuda else 1.0, real, rank)
+    bench = Bench(unet, new_adapter(unet, rank), device, dtype, tuple(options.sizes or sizes), 2.0 if cuda else 10.0, real, rank)
     bench.facts |= {
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
         "torch": torch.__version__,
@@ -84,6 +84,6 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--sizes", type=int, nargs="*", help="sides in pixels, smallest first")
     parser.add_argument("--real", action="store_true", help="SDXL's real size on a processor too")
-    parser.add_argument("--tiny", action="store_true", help="the tiny network on a card too")
+    parser.add_argument("--tiny", action="store_true", help="a tiny network, to try the benchmark itself")
     parser.add_argument("--only", action="append", default=[], choices=list(PARTS), help="a part by name; may repeat")
     main(parser.parse_args())

@@ -1,6 +1,8 @@
 """SDXL's network at its real size with random weights, and what goes through it: speed does not depend on the numbers."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +33,8 @@ TINY = SDXL | {
     "projection_class_embeddings_input_dim": 1536 + 16,
 }
 """The same topology for trying the benchmark itself."""
+EMBEDDED: dict[str, Any] = json.loads((Path(__file__).parents[2] / "mini" / "unet" / "config.json").read_text(encoding="utf-8"))
+"""The model that comes with the pack: what a processor trains."""
 TERAFLOPS = {512: 13.07, 1024: 59.46}
 """The useful arithmetic of a step of one own and three auxiliary pictures at real size."""
 

@@ -16,7 +16,7 @@ from b4m_core.trainings import training
 
 
 class Ours:
-    """One training; ``way`` is a number in planner.py, ``plain`` the step without the fast path."""
+    """One training; ``way`` is a number in planner.py, ``plain`` the step without the fast path, which is the loop's step off cards."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Ours:
         role: str = "content",
         correspondence: str = "partner",
     ) -> None:
-        adapter = adapter.clone()
+        adapter, plain = adapter.clone(), plain or device.type != "cuda"
         of_kind = kinds(adapter.shapes())
         self.stacks = [Stack([adapter.layers[path] for group in kind for path in group], device) for kind in of_kind.values()]
         facts = adapter.facts
@@ -62,7 +62,7 @@ class Ours:
             for half in self.halves:
                 for parameter in half:
                     parameter.grad.zero_()  # type: ignore[union-attr]
-            self.ahead.append(self.update(self.step(inputs, own, rows, keep=keep)))
+            self.ahead.append(self.update(self.update.bounded(self.step(inputs, own, rows, keep=keep))))
             while len(self.ahead) > self.most_ahead:
                 self.ahead.pop(0).read()
 

@@ -30,7 +30,7 @@ class Drawn:
 
     def __init__(self, *sizes: list[tuple[int, int]], batch: int = 1, seed: int = 0, together: bool = False, one: bool = False) -> None:
         base, pictures = tiny.TinyBase(), sets_of(*sizes)
-        self.sets: list[SampleSet] = encode_sets(base, pictures, 64, all_lead=together)
+        self.sets: list[SampleSet] = encode_sets(base, pictures, 64, leaders=2 if together else 1)
         leaders = 2 if together else 1
         self.batches = Batches(self.sets[0], self.sets[1:], batch=batch, seed=seed, timesteps=1000, leaders=leaders, one_beside=one)
         contexts = [(picture.caption, base.encode_text([picture.caption])[0][0]) for group in pictures for picture in group.pictures]
@@ -194,20 +194,20 @@ def test_together_both_sets_lead_in_turn_and_each_comes_round_fairly() -> None:
 
 def test_own_pictures_are_encoded_at_their_own_size_alone() -> None:
     base, sizes = tiny.TinyBase(), [WIDE, TALL, (64, 64)] * 2
-    encode_sets(base, sets_of(sizes, [(64, 64)]), 64, all_lead=False)
+    encode_sets(base, sets_of(sizes, [(64, 64)]), 64, leaders=1)
     assert len(base.encoded) == 6 + 3
 
 
 def test_every_prompt_is_encoded_once_however_often_it_comes() -> None:
     base = tiny.TinyBase()
-    encode_sets(base, [tiny.picture_set(1, 2, 3), tiny.picture_set(4, 5)], 64, all_lead=True)
+    encode_sets(base, [tiny.picture_set(1, 2, 3), tiny.picture_set(4, 5)], 64, leaders=2)
     assert base.read == ["a photo of a snq bear"]
 
 
 def test_a_mask_becomes_its_average_over_each_latent() -> None:
     mask = np.zeros((64, 64), dtype=np.uint8)
     mask[:, :36] = 255
-    samples = encode_sets(tiny.TinyBase(), [PictureSet((tiny.picture(1, mask=mask), tiny.picture(2)))], 64, all_lead=False)[0]
+    samples = encode_sets(tiny.TinyBase(), [PictureSet((tiny.picture(1, mask=mask), tiny.picture(2)))], 64, leaders=1)[0]
     (bucket,) = set(samples.home)
     assert samples.at[bucket, 0].mask.shape == (1, 8, 8)
     assert samples.at[bucket, 0].mask[0, 3].tolist() == [1, 1, 1, 1, 0.5, 0, 0, 0]
@@ -216,7 +216,7 @@ def test_a_mask_becomes_its_average_over_each_latent() -> None:
 
 def test_rows_hold_exactly_what_the_encoders_gave() -> None:
     base, (pictures,) = tiny.TinyBase(), sets_of([(64, 64)])
-    (samples,) = encode_sets(base, [pictures], 64, all_lead=False)
+    (samples,) = encode_sets(base, [pictures], 64, leaders=1)
     batch = Batches(samples, [], batch=1, seed=0, timesteps=1000).draw(0)
     latents = base.encode_pictures(torch.from_numpy(pictures.pictures[0].pixels / np.float32(255)).permute(2, 0, 1)[None])
     context, pooled = base.encode_text(["0 0"])

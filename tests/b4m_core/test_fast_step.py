@@ -162,6 +162,21 @@ def test_the_network_is_left_with_its_own_weights(way: int) -> None:
         assert torch.equal(unet.state_dict()[name], weight), name
 
 
+def test_streamed_weights_are_right_though_the_card_has_no_room_for_them_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = Trained(True, dtype=torch.float32, way=len(WAYS) - 1)
+    unet = trained.step.network.unet  # type: ignore[attr-defined]
+    trained.step(batch(dtype=torch.float32), 1, CONTENT)
+
+    def full(*given: object, **named: object) -> Tensor:
+        raise torch.cuda.OutOfMemoryError("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tensor, "to", full)
+        trained.step.close()
+    for name, weight in tiny_unet().state_dict().items():
+        assert torch.equal(unet.state_dict()[name], weight), name
+
+
 def test_only_the_network_that_is_written_out_takes_the_fast_step() -> None:
     unet = tiny_unet()
     assert is_written_out(unet) and not is_written_out(torch.nn.Linear(1, 1))
@@ -317,11 +332,11 @@ def test_a_step_that_found_no_number_moves_nothing_and_neither_do_those_behind_i
     begun = up.detach().clone()
     update = UpdateAhead(optimiser, [[up], [down]], 1.0, lambda: refreshed.append(1))
     assert torch.equal(up, begun)
-    update(torch.ones(2, device=device))
+    update(update.bounded(torch.ones(2, device=device)))
     moved = [part.detach().clone() for part in (up, down)]
     assert not torch.equal(moved[0], begun) and float(optimiser.state[up]["step"]) == 1
     for losses in ([1.0, float("inf")], [1.0, 1.0]):
-        found = update(torch.tensor(losses, device=device)).read()
+        found = update(update.bounded(torch.tensor(losses, device=device))).read()
         assert found[:2].tolist() == losses and len(found) == 4
     assert all(torch.equal(part, before) for part, before in zip((up, down), moved, strict=True))
     assert float(optimiser.state[up]["step"]) == 1 and len(refreshed) == 3

@@ -1,4 +1,4 @@
-"""The adapters that come with the pack, in examples/: eight contents, eight styles, and any of the sixty-four pairs mixes."""
+"""The adapters that come with the pack, in adapters/: eight contents, eight styles, and any of the sixty-four pairs mixes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from b4m_core.compose import base_note
 from b4m_core.diffusers_folder import DiffusersFolder
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = {role: sorted((ROOT / "examples" / role).glob("*.safetensors")) for role in ("content", "style")}
+FILES = {role: sorted((ROOT / "adapters" / role).glob("*.safetensors")) for role in ("content", "style")}
 MOST_BYTES = 8_000_000
 
 pytestmark = pytest.mark.skipif(not any(FILES.values()), reason="the examples are not there yet")

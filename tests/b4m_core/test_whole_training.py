@@ -34,7 +34,7 @@ class PaperTraining:
 
     def __init__(self, made: Plan, base: tiny.TinyBase, adapter: Adapter) -> None:
         self.role, self.base, self.layers = made.role, base, adapter.layers
-        own, *partners = encode_sets(base, [made.own, *made.partners], 64, all_lead=made.role == "together")
+        own, *partners = encode_sets(base, [made.own, *made.partners], 64, leaders=2 if made.role == "together" else 1)
         settings, leaders = made.settings, 2 if made.role == "together" else 1
         self.keeps = settings.correspondence == "keep" and len(partners) >= leaders
         self.batches = Batches(

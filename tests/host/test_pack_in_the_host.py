@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ def test_a_graph_that_the_host_refuses_names_the_node_and_the_reason(newest_host
 def test_the_shipped_workflow_is_what_its_builder_makes_of_this_host(newest_host: Server, folder: str, name: str) -> None:
     built = graphs.build(newest_host.client.node_types())
     assert (graphs.WORKFLOWS / folder / name).read_text(encoding="utf-8") == built[folder + name]
+
+
+@pytest.mark.parametrize("file", [*(f"{name}.json" for name in graphs.GRAPHS), "b4m_content_in_style.jpg", "b4m_mix_examples.jpg"])
+def test_the_template_browser_finds_what_it_lists(newest_host: Server, file: str) -> None:
+    """The host takes the first folder that there is of several names, examples among them: none but workflows may be in the pack."""
+    with urllib.request.urlopen(f"{newest_host.address}/api/workflow_templates/b4m/{file}") as answer:
+        assert answer.read() == (graphs.WORKFLOWS / file).read_bytes()
 
 
 @pytest.mark.parametrize("path", shipped.SHIPPED, ids=lambda path: path.stem)
