@@ -1,4 +1,4 @@
-"""The contest, in pieces: python -m benchmarks.quality run|tune|ablate|examples FOLDER --seconds 540
+"""The contest, in pieces: python b4m.py bench quality [run|tune|ablate|examples] [FOLDER] --seconds 540
 
 ``run`` fills FOLDER/chosen.json from the development pairs, if it is not there, and then runs the rows of the table on the test pairs,
 again until all are there (``--only`` picks rows). ``ablate`` changes one thing at a time on the development pairs, ``tune`` repeats what
@@ -65,8 +65,8 @@ def quick(studio: Studio, judges: dict[str, Judge], folder: Path, seconds: float
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", choices=("tune", "run", "ablate", "examples"))
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("work", choices=("tune", "run", "ablate", "examples"), nargs="?", default="run")
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("b4m_quality"), help="where the results go (b4m_quality)")
     parser.add_argument("--quick", action="store_true", help="one pair, few steps: minutes on two cores")
     parser.add_argument("--seconds", type=float, default=540.0)
     parser.add_argument("--only", action="append", default=[], help="a trial, row or ablation by name; may repeat")
