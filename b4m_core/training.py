@@ -29,6 +29,7 @@ from .fast.step import FastStep, PlainStep, Step
 from .fast.update import Found, Update, UpdateAhead
 from .objective import NoiseSchedule
 from .pictures import PictureSet
+from .planner import WAYS
 from .runs import Run, RunStore, content_key
 from .samples import encode_sets
 from .settings import TrainingSettings
@@ -156,10 +157,8 @@ class _Loop:
 
     def run(self) -> Adapter:
         self._resume()
-        with self._memory_advice():
-            self.micro_step = self._make_step()
+        self.micro_step, self.update = self._make()
         try:
-            self.update = self._make_update()
             saved = self.read_at = time.monotonic()
             for number in range(self.step, self.settings.steps):
                 self._launch(number)
@@ -187,17 +186,27 @@ class _Loop:
         groups = kinds(self.adapter.shapes()).values()
         return [Stack([self.adapter.layers[path] for group in kind for path in group], self.device) for kind in groups]
 
-    def _make_step(self) -> Step:
+    def _make(self) -> tuple[Step, Update]:
+        """The step and its end; where a card has no room to build them, in the way that needs least from the beginning."""
+        with self._memory_advice():
+            with contextlib.suppress(torch.cuda.OutOfMemoryError):
+                return self._made(None)
+            return self._made(len(WAYS) - 1)
+
+    def _made(self, way: int | None) -> tuple[Step, Update]:
+        halves = [[stack.parts[part] for stack in self.stacks] for part in self.moved]
+        step, make = self._make_step(way), UpdateAhead if self.fast else Update
+        try:
+            return step, make(self.optimiser, halves, self.settings.clip, step.refresh)
+        except BaseException:
+            step.close()
+            raise
+
+    def _make_step(self, way: int | None) -> Step:
         if not self.fast:
             return PlainStep(self.unet, self.adapter, micro_steps=self.settings.accumulation)
         of_kind = kinds(self.adapter.shapes())
-        return FastStep(self.unet, self.adapter, self.stacks, of_kind, micro_steps=self.settings.accumulation, graph=True)
-
-    def _make_update(self) -> Update:
-        halves = [[stack.parts[part] for stack in self.stacks] for part in self.moved]
-        make = UpdateAhead if self.fast else Update
-        with self._memory_advice():
-            return make(self.optimiser, halves, self.settings.clip, self.micro_step.refresh)
+        return FastStep(self.unet, self.adapter, self.stacks, of_kind, micro_steps=self.settings.accumulation, graph=True, way=way)
 
     def _encoding(self, done: int, total: int) -> None:
         self.watch(Progress(0, self.settings.steps, step_done=False, losses=[], encoded=(done, total)))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear, scaled_dot_product_attention, silu
 from torch.utils.checkpoint import checkpoint
 
@@ -22,14 +22,10 @@ from .streamed import Resident
 class Network:
     """The network with the projections of ``groups``. ``recompute``: keep what goes into a block, and compute the rest of it twice."""
 
-    def __init__(self, unet: Any, groups: Groups, kernels: Any = None) -> None:
-        self.unet, self.groups, self.kernels, self.recompute = unet, groups, kernels, False
-        self.weights = Resident()
+    def __init__(self, unet: Any, groups: Groups, kernels: Any, weights: Resident) -> None:
+        self.unet, self.groups, self.kernels, self.weights, self.recompute = unet, groups, kernels, weights, False
         self._names = {id(module): name for name, module in unet.named_modules()}
-        levels = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
-        self.resnets = Resnets([resnet for level in levels for resnet in level.resnets], kernels)
-        transformers = [module for level in levels for module in getattr(level, "attentions", ())]
-        self.feed_forwards = [(block.ff.net[0].proj, block.ff.net[2]) for module in transformers for block in module.transformer_blocks]
+        self.resnets = Resnets([resnet for level in _levels(unet) for resnet in level.resnets], kernels)
 
     def __call__(self, noisy: Tensor, timesteps: Tensor, context: Tensor, pooled: Tensor, size_ids: Tensor) -> Tensor:
         """The prediction (R, 4, h, w), in the compute dtype."""
@@ -101,6 +97,16 @@ class Network:
         (out,) = self.groups(f"{name}.attn2.to_out.0", _attend(q, keys, values, heads))
         x, y = add_norm(x, out, block.norm3, kernels)
         return x, FrozenFeedForward.apply(y, block.ff.net[0].proj, block.ff.net[2], kernels, self.weights)
+
+
+def _levels(unet: Any) -> list[Any]:
+    return [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
+
+
+def feed_forwards(unet: Any) -> list[tuple[nn.Linear, nn.Linear]]:
+    """The two layers of every feed-forward, in the order of a pass."""
+    transformers = [module for level in _levels(unet) for module in getattr(level, "attentions", ())]
+    return [(block.ff.net[0].proj, block.ff.net[2]) for module in transformers for block in module.transformer_blocks]
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

@@ -20,8 +20,8 @@ from .accelerate import kernels_for
 from .graph import Captured
 from .groups import Groups
 from .kinds import Shape
-from .network import Network
-from .streamed import Streamed
+from .network import Network, feed_forwards
+from .streamed import Resident, Streamed
 
 MOST_GRAPHS = 8  # one for every shape of a batch; shapes beyond that run without
 _log = logging.getLogger("b4m")
@@ -132,8 +132,13 @@ class FastStep:
         for module in unet.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight.data = module.weight.data.contiguous(memory_format=self.layout)
-        self.groups = Groups(unet, adapter.layers, stacks, of_kind, kernels)
-        self.network = Network(unet, self.groups, kernels)
+        weights = self._streamed(unet) if way is not None and WAYS[way].streamed else Resident()
+        try:
+            self.groups = Groups(unet, adapter.layers, stacks, of_kind, kernels)
+            self.network = Network(unet, self.groups, kernels, weights)
+        except BaseException:
+            weights.close()
+            raise
         self._wanted = graph and self.device.type == "cuda"
         self._begin()
 
@@ -153,12 +158,15 @@ class FastStep:
         way = WAYS[self.way]
         self.network.recompute = way.recompute
         if way.streamed and not isinstance(self.network.weights, Streamed):
-            self.network.weights = Streamed(self.network.feed_forwards, self.device)
+            self.network.weights = self._streamed(self.network.unet)
         total = torch.zeros(2, device=self.device)
         for part, of_own, which in _one_by_one(inputs, own, rows) if way.by_row else [(inputs, own, rows)]:
             total = total + self._pass(part, which, _Counts(of_own, own, count - own, keep, taught))
             self.groups.gather(which, len(part["noisy"]))
         return total
+
+    def _streamed(self, unet: Any) -> Resident:
+        return Streamed(feed_forwards(unet), self.device)
 
     def _fastest(self, rows: int, latent_pixels: int) -> int:
         if self.device.type != "cuda":

@@ -188,7 +188,11 @@ def small_card(bench: Bench) -> None:
 
 
 def _first_that_fits(bench: Bench, split: str, correspondence: str, rows: int, size: int) -> None:
-    mine = Ours(bench.unet, new_adapter(bench.unet, bench.rank, split), bench.device, correspondence=correspondence)
+    adapter = new_adapter(bench.unet, bench.rank, split)
+    try:
+        mine = Ours(bench.unet, adapter, bench.device, correspondence=correspondence)
+    except torch.cuda.OutOfMemoryError:  # as the training loop does
+        mine = Ours(bench.unet, adapter, bench.device, correspondence=correspondence, way=len(WAYS) - 1)
     step = mine.whole(bench.batch(size, rows))
     try:
         while not _fits(step):

@@ -244,13 +244,26 @@ class Card(TinyBase):
     """The tiny base model on a card, or on a processor that is taken for one: with the fast step, and at work a step ahead."""
 
     def __init__(
-        self, device: str, patch: pytest.MonkeyPatch, *, graph: bool = True, poisoned_from: float = float("inf"), full_at: int = -1
+        self,
+        device: str,
+        patch: pytest.MonkeyPatch,
+        *,
+        graph: bool = True,
+        poisoned_from: float = float("inf"),
+        full_at: int = -1,
+        narrow: bool = False,
     ) -> None:
         super().__init__(tiny_unet().to(device))
         self.device = torch.device(device)
-        calls = iter(range(10**9))
+        calls, self.ways = iter(range(10**9)), list[int | None]()
 
         class Disturbed(FastStep):
+            def __init__(me, *given: object, way: int | None = None, **named: object) -> None:  # noqa: N805
+                self.ways.append(way)
+                super().__init__(*given, way=way, **named)  # type: ignore[arg-type]
+                if narrow and way is None:
+                    raise torch.cuda.OutOfMemoryError("no room to build it")
+
             def __call__(self, *given: object, **named: object) -> Tensor:
                 losses, call = super().__call__(*given, **named), next(calls)  # type: ignore[arg-type]
                 if call == full_at:
@@ -286,6 +299,19 @@ def test_memory_that_runs_out_between_two_steps_costs_time_and_nothing_else(
         losses.append(torch.tensor([row[1:] for row in adapter.facts.losses]))
     assert len(losses[1]) == 4
     torch.testing.assert_close(*losses, rtol=2e-3, atol=2e-3)
+
+
+@ON_BOTH
+def test_a_card_without_room_to_build_the_step_takes_the_smallest_way(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, losses = plan(steps=4, accumulation=2), []
+    for narrow in (False, True):
+        card = Card(device, monkeypatch, narrow=narrow)
+        adapter = train(made, card, RunStore(tmp_path / str(narrow)))
+        losses.append(torch.tensor([row[1:] for row in adapter.facts.losses]))
+    assert card.ways == [None, len(WAYS) - 1]
+    torch.testing.assert_close(*losses, rtol=2e-3, atol=2e-3)
+    for name, weight in tiny_unet().state_dict().items():
+        assert torch.equal(card.unet.state_dict()[name].cpu(), weight), name
 
 
 @ON_BOTH
