@@ -20,6 +20,7 @@ STYLES = ("watercolor", "comic", "mosaic", "neon", "oil painting", "line art")
 CONTENTS = ("house", "owl", "car", "robot", "tree", "cat")
 PLACES = ("on the grass", "on the beach", "in the snow", "on a wooden table", "in the forest", "on a road")
 MOST_SETS = 6
+OWN_CAPTIONS = {"styles": "a picture in {class} style", "contents": "a photo of a {class}"}  # of the artist's own sets, by kind
 
 
 def prompts_for(kind: str, sets: int, pictures: int) -> list[list[str]]:

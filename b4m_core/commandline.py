@@ -17,7 +17,7 @@ import transformers
 from PIL import Image
 
 from .adapter import Adapter
-from .auxiliary import own_auxiliary, paint_auxiliary
+from .auxiliary import OWN_CAPTIONS, own_auxiliary, paint_auxiliary
 from .compose import base_note, merge
 from .diffusers_folder import DiffusersFolder
 from .errors import B4MError
@@ -153,9 +153,9 @@ def _pictures(options: argparse.Namespace, prefix: str) -> PictureSet:
 
 def _auxiliary(options: argparse.Namespace, base: DiffusersFolder, role: str, folder: Path | None, side: int) -> tuple[PictureSet, ...]:
     """What stands beside the pictures of ``role``: the artist's own in ``folder``, or else painted ones of ``side`` pixels."""
-    kind, caption = ("styles", "a picture in {class} style") if role == "content" else ("contents", "a photo of a {class}")
+    kind = "styles" if role == "content" else "contents"
     if folder is not None:
-        return own_auxiliary(folder, caption)
+        return own_auxiliary(folder, OWN_CAPTIONS[kind])
     sets, pictures = options.auxiliary_sets, options.auxiliary_pictures
     return paint_auxiliary(base, kind, sets=sets, pictures=pictures, resolution=side, cache=options.store)
 

@@ -10,7 +10,7 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..b4m_core import B4MError
-from ..b4m_core.auxiliary import MOST_SETS, own_auxiliary, paint_auxiliary
+from ..b4m_core.auxiliary import MOST_SETS, OWN_CAPTIONS, own_auxiliary, paint_auxiliary
 from ..b4m_core.pictures import PictureSet, from_arrays, load_folder
 from . import host
 from .widgets import CATEGORY, Auxiliary, Pictures, model_clip_vae
@@ -148,9 +148,7 @@ class B4MAuxiliaryPictures(io.ComfyNode):
         cls, model: Any, clip: Any, vae: Any, kind: str, folder: str, sets: int, pictures: int, resolution: int
     ) -> tuple[PictureSet, ...]:
         if folder != PAINTED:
-            return own_auxiliary(
-                host.safe_input_folder(folder), "a photo of a {class}" if kind == "contents" else "a picture in {class} style"
-            )
+            return own_auxiliary(host.safe_input_folder(folder), OWN_CAPTIONS[kind])
         base = host.HostBaseModel(model, clip, vae)
         progress = host.Progress(max(sets * pictures, 1), cls.hidden.unique_id)
         return paint_auxiliary(

@@ -18,7 +18,8 @@ from . import concepts
 from .ablate import Ablating
 from .choose import choose
 from .contest import Running
-from .examples import EXAMPLES, make_examples
+from .example_sheet import EXAMPLES
+from .examples import make_examples
 from .methods import Contest
 from .references import Studio
 from .tune import Tuning

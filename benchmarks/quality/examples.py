@@ -17,13 +17,12 @@ from b4m_core.settings import TrainingSettings
 
 from . import concepts
 from .choose import OURS, at
-from .example_sheet import EMBEDDED, EXAMPLES, factors_of_pairs, file_of, save_table
+from .example_sheet import EMBEDDED, factors_of_pairs, file_of, save_table
 from .families import Adapters
 from .methods import Apart, Contest
 from .painting import shares
 from .references import SIZE, content_set, style_set
 
-__all__ = ["EXAMPLES", "make_examples"]
 RANK = 4
 WORDS = {concepts.CONTENT_TRIGGER: "snq", concepts.STYLE_TRIGGER: "w@z"}  # what people write for those tokens
 BASE_NAME = "the B4M mini model"  # what the nodes call it
