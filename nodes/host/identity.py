@@ -36,7 +36,7 @@ def network_fingerprint(model: Any) -> str:
     layers = {name: key for name, key in layers.items() if is_adapted(name)}
     stored = model.model.state_dict()
     keys = {layers[name]: name for name in sampled_layers(layers)}
-    weights = {keys[key]: weight for key, weight in real_weights(model, only=keys)}
+    weights = {keys[key]: weight for key, weight in real_weights(model, only=keys, fresh=False)}
     return fingerprint_of({name: stored[key].shape for name, key in layers.items()}, weights)
 
 

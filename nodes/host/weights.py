@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import weakref
+from collections import deque
 from collections.abc import Container, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import comfy.float
@@ -13,13 +15,22 @@ import comfy.model_patcher
 import torch
 from torch import Tensor
 
+MOST_AHEAD = 8  # weights that wait for their digest: each may be a copy
+
 _digests: weakref.WeakKeyDictionary[torch.nn.Module, dict[object, str]] = weakref.WeakKeyDictionary()
 
 
 def real_weights(
-    patcher: Any, prefix: str | None = None, device: torch.device | str | None = None, only: Container[str] | None = None
+    patcher: Any,
+    prefix: str | None = None,
+    device: torch.device | str | None = None,
+    only: Container[str] | None = None,
+    *,
+    fresh: bool = True,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield (name, fresh tensor) for every weight of a ModelPatcher, or those in `only`, patches applied, without touching the patcher.
+    """Yield (name, tensor) for every weight of a ModelPatcher, or those in `only`, patches applied, without touching the patcher.
+
+    The tensors are `fresh`, or else to be read only: some may be the host's own.
 
     It does not matter whether the model is unloaded, loaded in part or loaded and already patched: the host keeps the base weights.
     `device=None` leaves each tensor where it is. Tensors keep the model's own dtype, except scaled fp8, which comes as float32.
@@ -29,18 +40,18 @@ def real_weights(
         for key, parts in patcher.get_key_patches(prefix).items():
             if only is not None and key not in only:
                 continue
-            weight = _patched(key, parts, device)
+            weight = _patched(key, parts, device, fresh or key in wrappers)
             for wrapper in wrappers.get(key, ()):
                 weight = wrapper(weight)
             yield key, weight
 
 
-def _patched(key: str, parts: Sequence[Any], device: torch.device | str | None) -> Tensor:
+def _patched(key: str, parts: Sequence[Any], device: torch.device | str | None, fresh: bool) -> Tensor:
     """One weight as ModelPatcher.patch_weight_to_device computes it: in float32, then rounded to the weight's own dtype."""
     (stored, convert), *patches = parts
     target = stored.device if device is None else torch.device(device)
     if not patches and not _is_converted(convert):
-        return stored.detach().to(device=target, copy=True)
+        return stored.detach().to(device=target, copy=fresh)
     work = convert(stored.detach().to(device=target, dtype=torch.float32, copy=True), inplace=True)
     if patches:
         work = comfy.lora.calculate_weight(patches, work, key)
@@ -58,14 +69,23 @@ def weights_digest(patcher: Any) -> str:
     """sha256 (hex) over all weights really used; instant the second time for the same model and the same patches."""
     known = _digests.setdefault(patcher.model, {})
     if patcher.patches_uuid not in known:
-        known[patcher.patches_uuid] = _digest(real_weights(patcher, device="cpu"))
+        known[patcher.patches_uuid] = _digest(real_weights(patcher, device="cpu", fresh=False))
     return known[patcher.patches_uuid]
 
 
 def _digest(weights: Iterator[tuple[str, Tensor]]) -> str:
     """sha256 over names, dtypes, shapes and bytes, in the order of the names so that loading order does not matter."""
-    parts = []
-    for name, tensor in weights:
-        content = hashlib.sha256(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
-        parts.append(f"{name} {tensor.dtype} {tuple(tensor.shape)} {content}")
-    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
+    lines: list[str] = []
+    waiting: deque[Future[str]] = deque()
+    with ThreadPoolExecutor() as pool:  # one core takes some ten seconds for SDXL
+        for name, tensor in weights:
+            waiting.append(pool.submit(_line, name, tensor))
+            if len(waiting) > MOST_AHEAD:
+                lines.append(waiting.popleft().result())
+        lines += [each.result() for each in waiting]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def _line(name: str, tensor: Tensor) -> str:
+    content = hashlib.sha256(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data).hexdigest()
+    return f"{name} {tensor.dtype} {tuple(tensor.shape)} {content}"
