@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
@@ -63,11 +64,14 @@ class Adapter:
     @classmethod
     def for_unet(cls, unet: nn.Module, facts: Facts) -> "Adapter":
         """A fresh adapter for all attention projections of ``unet`` (meta device too); rank, basis seed, split and start from ``facts``."""
-        layers = {
-            name: facts.kind(linear.out_features, linear.in_features, facts.rank, name=name, seed=facts.basis_seed, start=facts.start)
-            for name, linear in attention_projections(unet)
-        }
-        return cls(layers, facts)
+
+        def projection(named: tuple[str, nn.Linear]) -> tuple[str, PartlyLearnableProjection]:
+            name, linear = named
+            shape = linear.out_features, linear.in_features
+            return name, facts.kind(*shape, facts.rank, name=name, seed=facts.basis_seed, start=facts.start)
+
+        with ThreadPoolExecutor() as pool:  # each draws a basis of its own
+            return cls(dict(pool.map(projection, attention_projections(unet))), facts)
 
     def targets(self, unet: nn.Module) -> dict[str, nn.Linear]:
         """The Linears of ``unet`` that this adapter is for. Raises :class:`B4MError` where they do not fit."""

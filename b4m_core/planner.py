@@ -35,7 +35,7 @@ class Way:
 WAYS = (
     Way("whole steps", False, False, False, 280_000, int(1.6 * GIB)),
     Way("activations computed twice", False, True, False, 41_000, int(1.4 * GIB)),
-    Way("one picture after the other, activations computed twice", True, True, False, 76_000, int(1.1 * GIB)),
+    Way("activations computed twice, almost half of the network in main memory", False, True, True, 41_000, int(-0.9 * GIB)),
     Way(
         "one picture after the other, activations computed twice, almost half of the network in main memory",
         True,
@@ -45,14 +45,15 @@ WAYS = (
         int(-1.2 * GIB),
     ),
 )
-"""Fastest first; one picture after the other, activations kept, is slower than computing them twice, and larger. The bytes are those of an
-H100 at SDXL's size, 512 and 1024 px, as the allocator reserved them (docs/speed.md).
+"""Fastest first. One picture after the other with the network on the card is slower than the third way, and larger. The bytes are those of
+an H100 at SDXL's size, 512 and 1024 px, as the allocator reserved them (docs/speed.md).
 """
+FIRST_STREAMED = [way.streamed for way in WAYS].index(True)
 
 
-def fastest_way(free: int, rows: int, latent_pixels: int) -> int:
-    """The number of the fastest way that fits into ``free`` bytes; of the smallest one when none does."""
-    fitting = [number for number, way in enumerate(WAYS) if way.needed(rows, latent_pixels) <= free]
+def fastest_way(free: int, rows: int, latent_pixels: int, first: int = 0) -> int:
+    """The number of the fastest way, from ``first`` on, that fits into ``free`` bytes; of the smallest one when none does."""
+    fitting = [number for number, way in enumerate(WAYS) if number >= first and way.needed(rows, latent_pixels) <= free]
     return fitting[0] if fitting else len(WAYS) - 1
 
 

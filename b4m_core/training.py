@@ -23,13 +23,14 @@ from .base_model import BaseModel
 from .batches import Batches
 from .errors import B4MError
 from .facts import Concept, Facts
+from .fast.accelerate import kernels_for
 from .fast.kinds import kinds
 from .fast.network import is_written_out
 from .fast.step import FastStep, PlainStep, Step
 from .fast.update import Found, Update, UpdateAhead
 from .objective import NoiseSchedule
 from .pictures import PictureSet
-from .planner import WAYS
+from .planner import FIRST_STREAMED
 from .runs import Run, RunStore, content_key
 from .samples import encode_sets
 from .settings import TrainingSettings
@@ -126,6 +127,8 @@ class _Loop:
         self.plan, self.settings, self.run_folder, self.watch = plan, plan.settings, run, watch
         self.row = training(plan.role, plan.settings.correspondence)
         self.schedule: NoiseSchedule = base.schedule
+        if base.device.type == "cuda":
+            kernels_for(base.device, base.dtype)  # what they are compiled from is known: that can go on while pictures are encoded
         sets = [plan.own.with_flips() if self.settings.flip else plan.own, *plan.partners]
         own, *partners = encode_sets(base, sets, self.settings.resolution, leaders=self.row.leaders, watch=self._encoding)
         self.batches = Batches(
@@ -187,26 +190,26 @@ class _Loop:
         return [Stack([self.adapter.layers[path] for group in kind for path in group], self.device) for kind in groups]
 
     def _make(self) -> tuple[Step, Update]:
-        """The step and its end; where a card has no room to build them, in the way that needs least from the beginning."""
+        """The step and its end; where a card has no room to build them, with a part of the network in main memory from the beginning."""
         with self._memory_advice():
             with contextlib.suppress(torch.cuda.OutOfMemoryError):
-                return self._made(None)
-            return self._made(len(WAYS) - 1)
+                return self._made(0)
+            return self._made(FIRST_STREAMED)
 
-    def _made(self, way: int | None) -> tuple[Step, Update]:
+    def _made(self, first: int) -> tuple[Step, Update]:
         halves = [[stack.parts[part] for stack in self.stacks] for part in self.moved]
-        step, make = self._make_step(way), UpdateAhead if self.fast else Update
+        step, make = self._make_step(first), UpdateAhead if self.fast else Update
         try:
             return step, make(self.optimiser, halves, self.settings.clip, step.refresh)
         except BaseException:
             step.close()
             raise
 
-    def _make_step(self, way: int | None) -> Step:
+    def _make_step(self, first: int) -> Step:
         if not self.fast:
             return PlainStep(self.unet, self.adapter, micro_steps=self.settings.accumulation)
         of_kind = kinds(self.adapter.shapes())
-        return FastStep(self.unet, self.adapter, self.stacks, of_kind, micro_steps=self.settings.accumulation, graph=True, way=way)
+        return FastStep(self.unet, self.adapter, self.stacks, of_kind, micro_steps=self.settings.accumulation, graph=True, first=first)
 
     def _encoding(self, done: int, total: int) -> None:
         self.watch(Progress(0, self.settings.steps, step_done=False, losses=[], encoded=(done, total)))

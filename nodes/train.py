@@ -12,6 +12,7 @@ from torch import Tensor
 from ..b4m_core import Adapter, B4MError, Plan, Progress, RunStore, TrainingSettings, lora_state_dict, merge, train
 from ..b4m_core.compose import base_note
 from ..b4m_core.pictures import PictureSet
+from ..b4m_core.planner import WAYS
 from ..b4m_core.settings import CORRESPONDENCES
 from ..b4m_core.splits import SPLITS
 from ..b4m_core.trainings import training
@@ -20,9 +21,6 @@ from .live import TrainingDisplay
 from .widgets import CATEGORY, AdapterWire, Auxiliary, Pictures, advanced, model_clip_vae, sampling
 
 REUSE, RETRAIN = "continue or reuse", "retrain"
-_BYTES_OF_ACTIVATIONS = (
-    1.7  # bytes a row of four keeps at 512 px, in units of the network's weights; measured on SDXL without checkpointing
-)
 
 
 def _training_widgets() -> list[Any]:
@@ -184,8 +182,8 @@ def _session(
     settings = TrainingSettings(
         **{key: widgets[key] for key in names} | {"resolution": min(widgets["resolution"], base.native_size)} | fixed
     )
-    weights, rows = model.model_size(), 1 + training(role, settings.correspondence).beside(partners)
-    base.room = int(weights * (1 + _BYTES_OF_ACTIVATIONS * rows * settings.batch / 4 * (settings.resolution / 512) ** 2))
+    rows = settings.batch * (1 + training(role, settings.correspondence).beside(partners))
+    base.room = model.model_size() + WAYS[0].needed(rows, (settings.resolution // 8) ** 2)
     return _Session(node, f"B4MTrain{role.capitalize()}", base, settings, widgets), settings
 
 

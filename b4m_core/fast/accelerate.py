@@ -6,15 +6,20 @@ import torch
 from torch.nn.functional import gelu
 
 
-def kernels_for(device: torch.device) -> Any:
-    """The module of kernels (triton_kernels.py), or None where Triton, its compiler or a fitting card is missing."""
+def kernels_for(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> Any:
+    """The module of kernels (triton_kernels.py), or None where Triton, its compiler or a fitting card is missing.
+
+    What a network of ``dtype`` will ask for is being compiled from here on, while the caller goes on.
+    """
     if device.type != "cuda":
         return None
     try:
         from . import triton_kernels as kernels
 
-        h, g = torch.randn(2, 4, 32, device=device).unbind()
-        right = torch.allclose(kernels.geglu(torch.cat([h, g], dim=-1)), h * gelu(g), atol=1e-5)
+        kernels.compile_ahead(dtype, device)
+        h, g = torch.randn(2, 4, 32, device=device, dtype=dtype).unbind()
+        found = kernels.geglu(torch.cat([h, g], dim=-1)).float()
+        right = torch.allclose(found, h.float() * gelu(g.float()), rtol=0.01, atol=0.01)
     except Exception:  # a missing package, a missing compiler, a card that it does not know: all mean the same
         return None
     return kernels if right else None

@@ -42,6 +42,11 @@ class Aside:
         if point is not None:
             torch.cuda.current_stream(self._device).wait_event(point)
 
+    def abandon(self) -> list[tuple[Tensor, ...]]:
+        """Forget what runs aside, after a recording that failed; what it reads, for the caller to keep or drop."""
+        held, self._held = self._held, []
+        return held
+
     def join(self) -> None:
         """Let the main chain go on only after all that was launched aside."""
         if self._stream is not None and self._held:

@@ -18,16 +18,19 @@ class Family:
     """N groups of G projections of one shape (m, n) and one layout, in the compute dtype.
 
     ``wide`` (N, G m + G k, n) and ``bias`` (N, G m + G k) or None; ``low`` (N, G, k, n) is the `down` part of it; ``up`` (N, G, m, k).
-    ``found`` holds, for every part that moves, (N, G, ...) what a backward pass finds. ``stack`` holds the parts themselves, layers in the
-    order of the groups. ``kernels``: accelerate.py. The weights of ``linears`` become views into ``wide``: nothing is held twice.
+    ``found`` holds, for every part that moves, (N, G, ...) what a backward pass finds, that of each of its places beside the other.
+    ``stack`` holds the parts themselves, layers in the order of the groups. ``kept``: somebody keeps the answers until the backward pass
+    anyway. ``kernels``: accelerate.py. The weights of ``linears`` become views into ``wide``: nothing is held twice.
     """
 
-    def __init__(self, layout: Layout, stack: Stack, linears: Sequence[Sequence[nn.Linear]], kernels: Any = None) -> None:
+    def __init__(
+        self, layout: Layout, stack: Stack, linears: Sequence[Sequence[nn.Linear]], *, kept: bool = False, kernels: Any = None
+    ) -> None:
         first, groups, members = linears[0][0], len(linears), len(linears[0])
         m, n = first.weight.shape
-        self.kernels = kernels
+        self.kernels, self.kept = kernels, kept
         self.layout, self.stack, self.groups, self.members, self.m, self.n = layout, stack, groups, members, m, n
-        self.wide = first.weight.new_zeros(groups, members * (m + layout.width), n)
+        self.wide = first.weight.new_zeros(groups, n, members * (m + layout.width)).mT  # long sums are faster with their terms side by side
         self.low = self.wide[:, members * m :].view(groups, members, layout.width, n)
         self.up = self.wide.new_zeros(groups, members, m, layout.width)
         self.bias = None if first.bias is None else self.wide.new_zeros(self.wide.shape[:2])
@@ -38,7 +41,8 @@ class Family:
         for place in layout.places:
             part = stack.parts[place.part]
             if part.grad is not None:
-                self.found[place] = self.wide.new_zeros(groups, members, *part.shape[1:])
+                shape = (*part.shape[1:-1], part.shape[-1] * len(place.columns))
+                self.found[place] = self.wide.new_zeros(groups, members, *shape)
             self._put(place)
 
     def _take(self, linear: nn.Linear, group: int, place: slice) -> None:
@@ -61,4 +65,6 @@ class Family:
         for place, found in self.found.items():
             gradient = self.stack.parts[place.part].grad
             if gradient is not None and range(count)[place.moving(rows)]:
-                gradient.add_(found.view(gradient.shape))
+                height, width = gradient.shape[1:]
+                for of_place in found.view(-1, height, len(place.columns), width).unbind(2):
+                    gradient.add_(of_place)

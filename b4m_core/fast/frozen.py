@@ -23,11 +23,13 @@ class FrozenConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         conv, gradient = ctx.conv, gradients[0]
-        unread = gradient.new_empty(1).expand(ctx.shape)  # the input's values do not matter to its gradient
-        result = torch.ops.aten.convolution_backward(
-            gradient, unread, conv.weight, None, conv.stride, conv.padding, (1, 1), False, (0, 0), 1, (True, False, False)
-        )
-        return result[0], None, None
+        lost = [  # pixels at the edge that a stride of 2 does not reach
+            size - ((out - 1) * stride - 2 * padding + kernel)
+            for size, out, stride, padding, kernel in zip(
+                ctx.shape[2:], gradient.shape[2:], conv.stride, conv.padding, conv.kernel_size, strict=True
+            )
+        ]
+        return torch.conv_transpose2d(gradient, conv.weight, None, conv.stride, conv.padding, lost), None, None
 
 
 class FrozenFeedForward(torch.autograd.Function):

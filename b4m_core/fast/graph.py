@@ -1,33 +1,102 @@
 """A function of tensors as one CUDA graph: its thousands of launches become one."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .driver import trim_graph_memory
+
+_never_freed: list[object] = []
+
+
+def memory_comes_with_the_replay() -> bool:
+    """Whether what is allocated while a graph is recorded is there only when it is replayed; to free it before that ends the process.
+
+    So it is with cudaMallocAsync, which is ComfyUI's choice on most cards.
+    """
+    return torch.cuda.get_allocator_backend() == "cudaMallocAsync"
+
+
+def keep_what_cannot_be_freed(held: object) -> None:
+    """Keep what a recording that failed has allocated, where to free it would end the process: better memory lost than a host."""
+    if memory_comes_with_the_replay():
+        _never_freed.append(held)
+
 
 class Captured:
     """``function`` (tensors by name to one tensor) recorded for the shapes of ``example``; a call copies its inputs in and replays.
 
     The result is a tensor that the next call overwrites. Graphs that never run at once may share their memory: ``pool``. The function runs
-    once before it is recorded, which lets libraries choose and compile, and may read nothing back from the card.
+    once before it is recorded, which lets libraries choose and compile, and may read nothing back from the card. Raises what the recording
+    raises, as torch's own OutOfMemoryError where that was the reason.
     """
 
-    def __init__(self, function: Callable[..., Tensor], example: Mapping[str, Tensor], device: torch.device, pool: Any = None) -> None:
+    def __init__(self, function: Callable[..., Tensor], example: Mapping[str, Tensor], device: torch.device, pool: Any) -> None:
         self.inputs = {name: value.to(device, copy=True) for name, value in example.items()}
         side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
-            function(**self.inputs)
+            self.result = function(**self.inputs)
         torch.cuda.current_stream(device).wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):  # the host's other threads go on meanwhile
-            self.result = function(**self.inputs)
+        with torch.cuda.stream(torch.cuda.current_stream(device)):  # torch itself does not come back from a recording that fails
+            self._record(function, device, pool)
+
+    def _record(self, function: Callable[..., Tensor], device: torch.device, pool: Any) -> None:
+        within: Exception | None = None
+        try:
+            with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):  # the host's other threads go on meanwhile
+                try:
+                    self.result.copy_(function(**self.inputs))
+                except Exception as error:
+                    within = error
+                    raise
+        except Exception as error:
+            keep_what_cannot_be_freed(error)  # its frames hold tensors
+            if error is not within:
+                _give_up(device, pool)
+            raise _named(within or error) from None
+        finally:
+            within = None
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         for name, value in inputs.items():
             source = value if value.is_cuda else value.pin_memory()  # from pinned memory the copy waits for nobody
             self.inputs[name].copy_(source, non_blocking=True)
-        self.graph.replay()
+        try:
+            self.graph.replay()
+        except RuntimeError as error:
+            raise _named(error) from None
         return self.result
+
+
+def _named(error: Exception) -> Exception:
+    """The error, as torch's own OutOfMemoryError where a driver said so in words."""
+    return torch.cuda.OutOfMemoryError(str(error)) if "out of memory" in str(error) else error
+
+
+def give_back_memory(device: torch.device) -> None:
+    """Let other programs, and other parts of this one, have the memory of graphs that are gone."""
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    if memory_comes_with_the_replay():  # the driver would keep it for the next graph
+        trim_graph_memory(_index(device))
+
+
+def _give_up(device: torch.device, pool: Any) -> None:
+    """End a recording that could not be ended: torch would keep its memory and refuse random numbers as long as the process lives."""
+    index, ended = _index(device), False
+    with contextlib.suppress(RuntimeError, AttributeError):  # torch has no public word for it, and has done it itself where it could
+        torch._C._cuda_endAllocateToPool(index, pool)
+        ended = True
+    with contextlib.suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
+        torch.zeros((), device=device)  # one that ends well closes the random numbers' side of it
+    if ended:
+        torch._C._cuda_releasePool(index, pool)
+
+
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index

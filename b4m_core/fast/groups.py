@@ -12,7 +12,7 @@ from ..row_split import ALL_ROWS, Rows
 from ..stacks import Stack
 from .aside import Aside
 from .family import Family
-from .kinds import Shape
+from .kinds import FOR_ATTENTION, Shape
 from .layout import layout_of
 from .products import GroupProducts, without_update
 
@@ -47,7 +47,7 @@ class Groups:
         silent = silent_concepts(stacks)
         for stack, ((kind, _), groups) in zip(stacks, of_kind.items(), strict=True):
             linears: Any = [[unet.get_submodule(path) for path in group] for group in groups]
-            family = Family(layout_of(layers[groups[0][0]], silent), stack, linears, kernels)
+            family = Family(layout_of(layers[groups[0][0]], silent), stack, linears, kept=kind in FOR_ATTENTION, kernels=kernels)
             self.families.append(family)
             if kind == "text":
                 self._texts.append((family, groups[0]))
@@ -81,6 +81,10 @@ class Groups:
             yield
         finally:
             self._resting = False
+
+    def abandon(self) -> object:
+        """The backward pass will not come to its end; what it held aside."""
+        return self._aside.abandon()
 
     def learned(self) -> None:
         """The end of a backward pass: what was computed aside is there."""

@@ -14,6 +14,8 @@ MEMBERS = {
     "cross out": ("attn2.to_out.0",),
 }
 TEXT = ("attn2.to_k", "attn2.to_v")
+FOR_ATTENTION = ("self", "cross", "text")
+"""Kinds whose answers an attention reads, and keeps."""
 Shape = tuple[int, int]
 
 

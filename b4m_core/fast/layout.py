@@ -8,7 +8,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from ..full_reach import FullReachProjection
@@ -47,10 +46,9 @@ class Layout:
     width: int
     places: tuple[Place, ...]
 
-    def see(self, place: Place, low: Tensor, seen: Tensor) -> None:
-        """Write what a part in ``up`` is multiplied with, of x down' (..., k), into ``seen`` (..., r)."""
-        first, *others = [low[..., column : column + self.rank] for column in place.columns]
-        torch.add(first, others[0], out=seen) if others else seen.copy_(first)
+    def seen(self, place: Place, low: Tensor) -> Tensor:
+        """Of x down' (..., k), what a part in ``up`` is multiplied with: (..., r) for every place that it has."""
+        return low[..., place.columns[0] : place.columns[-1] + self.rank]
 
 
 def layout_of(projection: PartlyLearnableProjection, silent: Collection[str] = ()) -> Layout:

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, linear, scaled_dot_product_attention, silu
+from torch.nn.functional import interpolate, linear, silu
 from torch.utils.checkpoint import checkpoint
 
+from .attention import attend
 from .frozen import FrozenFeedForward, convolve
 from .groups import Groups
 from .norms import add_norm, shifted_norm
@@ -91,10 +92,10 @@ class Network:
         keys, values = texts[f"{name}.attn2.to_k"], texts[f"{name}.attn2.to_v"]
         x, y = add_norm(x, out, block.norm1, kernels)
         q, k, v = self.groups(f"{name}.attn1.to_q", y)
-        (out,) = self.groups(f"{name}.attn1.to_out.0", _attend(q, k, v, heads))
+        (out,) = self.groups(f"{name}.attn1.to_out.0", attend(q, k, v, heads, kernels))
         x, y = add_norm(x, out, block.norm2, kernels)
         (q,) = self.groups(f"{name}.attn2.to_q", y)
-        (out,) = self.groups(f"{name}.attn2.to_out.0", _attend(q, keys, values, heads))
+        (out,) = self.groups(f"{name}.attn2.to_out.0", attend(q, keys, values, heads, kernels))
         x, y = add_norm(x, out, block.norm3, kernels)
         return x, FrozenFeedForward.apply(y, block.ff.net[0].proj, block.ff.net[2], kernels, self.weights)
 
@@ -107,12 +108,6 @@ def feed_forwards(unet: Any) -> list[tuple[nn.Linear, nn.Linear]]:
     """The two layers of every feed-forward, in the order of a pass."""
     transformers = [module for level in _levels(unet) for module in getattr(level, "attentions", ())]
     return [(block.ff.net[0].proj, block.ff.net[2]) for module in transformers for block in module.transformer_blocks]
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Attention of (R, T, C) over (R, S, C), heads side by side in C."""
-    q, k, v = (part.view(*part.shape[:2], heads, -1).transpose(1, 2) for part in (q, k, v))
-    return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def is_written_out(unet: Any) -> bool:

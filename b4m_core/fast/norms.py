@@ -1,5 +1,5 @@
 """Norms of the frozen network, each with what stands beside it: the residual sum before a layer norm, the shift before and the silu after a
-group norm. Where there are kernels for it (kernels.py) these are one pass over memory each way; otherwise they are torch's own functions.
+group norm. Where there are kernels for it (triton_kernels.py) these are one pass over memory each way; otherwise they are torch's own.
 """
 
 from typing import Any

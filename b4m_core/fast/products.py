@@ -14,6 +14,7 @@ from torch.nn.functional import linear
 
 from ..row_split import Rows
 from .aside import Aside
+from .attention import lie_side_by_side
 from .family import Family
 
 
@@ -32,11 +33,13 @@ class GroupProducts(torch.autograd.Function):
         else:
             by_member = base.view(-1, members, m).transpose(0, 1)
             by_member.baddbmm_(low.view(-1, members, k).transpose(0, 1), family.up[group].mT)
-        seen_by = [(place, _of_rows(low, place.moving(rows), len(x)).view(-1, members, k)) for place in family.found if place.up]
-        seen = [low.new_empty(len(mine), members, layout.rank) for _, mine in seen_by]  # copies, so that the rest of y may be freed
-        with aside.beside(low, *seen):
-            for (place, mine), copy in zip(seen_by, seen, strict=True):
-                layout.see(place, mine, copy)
+        seen = [layout.seen(place, _of_rows(low, place.moving(rows), len(x)).view(-1, members, k)) for place in family.found if place.up]
+        if not family.kept:  # then copies, so that the rest of y may be freed
+            copies = [torch.empty_like(mine, memory_format=torch.contiguous_format) for mine in seen]
+            with aside.beside(low, *copies):
+                for mine, copy in zip(seen, copies, strict=True):
+                    copy.copy_(mine)
+            seen = copies
         ctx.save_for_backward(x, *seen)
         ctx.family, ctx.group, ctx.rows, ctx.aside = family, group, rows, aside
         return _by_member(base, x, members)
@@ -59,19 +62,29 @@ class GroupProducts(torch.autograd.Function):
                 aside.wait(done)
                 into_x.addmm_(inner, family.low[group, 0])
         else:
-            both = x.new_empty(x.shape[0] * x.shape[1], members * (m + k))
+            both = _side_by_side(gradients, members * (m + k), family.kernels)
             through, inner = both[:, : members * m], both[:, members * m :]
-            spread = through.view(-1, members, m)
-            if family.kernels is None or members != 3:
-                torch.cat([gradient.reshape(-1, 1, m) for gradient in gradients], dim=1, out=spread)
-            else:
-                family.kernels.side_by_side(gradients, through)
-            torch.bmm(spread.transpose(0, 1), family.up[group], out=inner.view(-1, members, k).transpose(0, 1))
+            torch.bmm(through.view(-1, members, m).transpose(0, 1), family.up[group], out=inner.view(-1, members, k).transpose(0, 1))
             with aside.beside(x, *seen, both):
                 _learn(family, group, ctx.rows, x, seen, through, inner)
             if ctx.needs_input_grad[0]:
                 into_x = both @ family.wide[group]
         return None if into_x is None else into_x.view(x.shape), None, None, None, None, None
+
+
+def _side_by_side(gradients: Sequence[Tensor], width: int, kernels: Any) -> Tensor:
+    """G tensors (R, T, m) as the first columns of one (R T, width), the others left as they are; the one that they are in, if so."""
+    first = gradients[0]
+    count, m = first.shape[0] * first.shape[1], first.shape[2]
+    if first.stride(1) == width and first.stride(0) == first.shape[1] * width and lie_side_by_side(gradients):
+        return first.as_strided((count, width), (width, 1))
+    both = first.new_empty(count, width)
+    through = both[:, : len(gradients) * m]
+    if kernels is None or len(gradients) != 3:
+        torch.cat([gradient.reshape(-1, 1, m) for gradient in gradients], dim=1, out=through.view(-1, len(gradients), m))
+    else:
+        kernels.side_by_side(gradients, through)
+    return both
 
 
 def without_update(x: Tensor, family: Family, group: int) -> tuple[Tensor, ...]:

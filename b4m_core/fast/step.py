@@ -17,7 +17,7 @@ from ..planner import WAYS, explained, fastest_way, free_memory
 from ..row_split import Rows
 from ..stacks import Stack
 from .accelerate import kernels_for
-from .graph import Captured
+from .graph import Captured, give_back_memory, keep_what_cannot_be_freed
 from .groups import Groups
 from .kinds import Shape
 from .network import Network, feed_forwards
@@ -47,7 +47,7 @@ class Step(Protocol):
         """Need less memory from now on; False where there is no way left."""
 
     def close(self) -> None:
-        """Leave the network as it was."""
+        """Leave the network with its own weights and nothing beside them."""
 
 
 class PlainStep:
@@ -112,7 +112,7 @@ class _Counts(NamedTuple):
 
 
 class FastStep:
-    """The network written out, with its launches recorded where ``graph`` allows, in one of the ways of planner.py."""
+    """The network written out, with its launches recorded where ``graph`` allows, in one of the ways of planner.py, from ``first`` on."""
 
     def __init__(
         self,
@@ -123,16 +123,19 @@ class FastStep:
         *,
         micro_steps: int,
         graph: bool,
-        way: int | None = None,
+        first: int = 0,
     ) -> None:
         weight = next(unet.parameters())
-        self.device, self.dtype, self.micro_steps, self.way = weight.device, weight.dtype, micro_steps, way
-        kernels = kernels_for(self.device) if self.dtype != torch.float64 else None
+        self.device, self.dtype, self.micro_steps = weight.device, weight.dtype, micro_steps
+        self.first, self.way = first, first if weight.device.type != "cuda" else None
+        kernels = kernels_for(self.device, self.dtype) if self.dtype != torch.float64 else None
         self.layout = torch.contiguous_format if kernels is None else torch.channels_last
         for module in unet.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight.data = module.weight.data.contiguous(memory_format=self.layout)
-        weights = self._streamed(unet) if way is not None and WAYS[way].streamed else Resident()
+        for widening, _ in feed_forwards(unet):
+            widening.weight.data = widening.weight.data.T.contiguous().T  # its long sum is that of the backward pass
+        weights = self._streamed(unet) if WAYS[first].streamed else Resident()
         try:
             self.groups = Groups(unet, adapter.layers, stacks, of_kind, kernels)
             self.network = Network(unet, self.groups, kernels, weights)
@@ -147,8 +150,7 @@ class FastStep:
         self.graph = self._wanted
         self._captured: dict[tuple[object, ...], Captured] = {}
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            torch.cuda.empty_cache()
+            give_back_memory(self.device)
         self._pool = torch.cuda.graph_pool_handle() if self.graph else None
 
     def __call__(self, inputs: Mapping[str, Tensor], own: int, rows: Rows, *, keep: bool = False, taught: int = 1) -> Tensor:  # noqa: D102
@@ -169,10 +171,8 @@ class FastStep:
         return Streamed(feed_forwards(unet), self.device)
 
     def _fastest(self, rows: int, latent_pixels: int) -> int:
-        if self.device.type != "cuda":
-            return 0
-        free = free_memory(self.device)
-        number = fastest_way(free, rows, latent_pixels)
+        free = free_memory(self.device) - self.network.weights.saved  # planner.py counts that as a way's
+        number = fastest_way(free, rows, latent_pixels, self.first)
         _log.info(explained(number, free, rows, latent_pixels))
         return number
 
@@ -190,9 +190,10 @@ class FastStep:
         """Record the step for this shape; a card or a driver that cannot is not asked again."""
         try:
             self._captured[key] = Captured(lambda **given: self._losses(counts, **given), inputs, self.device, self._pool)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
+        except Exception as error:
+            keep_what_cannot_be_freed(self.groups.abandon())
+            if isinstance(error, torch.cuda.OutOfMemoryError):
+                raise
             self.graph = False
             _log.warning("This card records no graphs (%s): the training goes on without them, slower.", error)
             torch.cuda.synchronize()
@@ -233,6 +234,8 @@ class FastStep:
 
     def close(self) -> None:  # noqa: D102
         self._captured.clear()
+        if self._wanted:
+            give_back_memory(self.device)
         self.network.weights.close()
 
 

@@ -16,7 +16,9 @@ PLACES = 2
 
 
 class Resident:
-    """Weights that are always there."""
+    """Weights that are always there. ``saved``: the bytes that the card need not hold."""
+
+    saved = 0
 
     def begin(self) -> None:
         """A pass begins: forward."""
@@ -47,11 +49,12 @@ class Streamed(Resident):
         self._arrived: list[torch.cuda.Event | None] = [None] * PLACES
         self._homes = [[_in_main_memory(layer.weight.data) for layer in block] for block in blocks]
         sizes = [[home.numel() for home in homes] for homes in self._homes]
+        self.saved = (sum(map(sum, sizes)) - PLACES * max(map(sum, sizes))) * blocks[0][0].weight.element_size()
         places = [blocks[0][0].weight.new_empty(max(map(sum, sizes))) for _ in range(PLACES)]
         for index, (block, homes) in enumerate(zip(blocks, self._homes, strict=True)):
             parts = torch.split(places[index % PLACES][: sum(sizes[index])], sizes[index])
             for layer, home, part in zip(block, homes, parts, strict=True):
-                layer.weight.data = part.view(home.shape)
+                layer.weight.data = part.as_strided(home.shape, home.stride())
         self.begin()
 
     def begin(self) -> None:  # noqa: D102

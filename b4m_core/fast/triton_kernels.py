@@ -4,10 +4,15 @@
 # fmt: off
 # (what a kernel takes are pointers and numbers of the card, for which Python has no types)
 
+from collections.abc import Callable
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from .launches import begin, launch
+from .triton_attention import HALVES, attend, attend_backward, attends  # noqa: F401 (one module of kernels to their users)
 
 
 @triton.jit
@@ -31,21 +36,21 @@ def _geglu_backward(both, gradient, into, w, BLOCK: tl.constexpr):
     tl.store(into + row * 2 * w + w + column, d * h * (cdf + g * 0.3989422804014327 * tl.exp(-0.5 * g * g)), mask)
 
 
-SPAN = 512  # both of SDXL's feed-forward widths are multiples of it
+GEGLU = {"BLOCK": 512, "num_warps": 4}  # both of SDXL's feed-forward widths are multiples of it
 
 
 def geglu(both: Tensor) -> Tensor:
     """h gelu(g) of [h, g] (..., 2 w)."""
     width = both.shape[-1] // 2
     out = both.new_empty(*both.shape[:-1], width)
-    _geglu[(out.numel() // width, triton.cdiv(width, SPAN))](both, out, width, BLOCK=SPAN)
+    launch(_geglu, (out.numel() // width, triton.cdiv(width, GEGLU["BLOCK"])), both, out, width, **GEGLU)
     return out
 
 
 def geglu_backward(both: Tensor, gradient: Tensor) -> Tensor:
     """The gradient of [h, g]."""
     into, gradient, width = torch.empty_like(both), gradient.contiguous(), gradient.shape[-1]
-    _geglu_backward[(gradient.numel() // width, triton.cdiv(width, SPAN))](both, gradient, into, width, BLOCK=SPAN)
+    launch(_geglu_backward, (gradient.numel() // width, triton.cdiv(width, GEGLU["BLOCK"])), both, gradient, into, width, **GEGLU)
     return into
 
 
@@ -62,7 +67,7 @@ def _add_residual(x, y, bias, out, total, C, BLOCK: tl.constexpr):
 def add_residual(x: Tensor, y: Tensor, bias: Tensor) -> Tensor:
     """x + y + bias for x and y (R, C, h, w) channels-last, bias (C,)."""
     out, y = torch.empty_like(x), y.contiguous(memory_format=torch.channels_last)
-    _add_residual[(triton.cdiv(x.numel(), 2048),)](x, y, bias, out, x.numel(), x.shape[1], BLOCK=2048, num_warps=8)
+    launch(_add_residual, (triton.cdiv(x.numel(), 2048),), x, y, bias, out, x.numel(), x.shape[1], BLOCK=2048, num_warps=8)
     return out
 
 
@@ -81,20 +86,19 @@ def side_by_side(parts: tuple[Tensor, Tensor, Tensor], out: Tensor) -> None:
     first, second, third = (part.contiguous() for part in parts)
     m = first.shape[-1]
     block = min(1024, triton.next_power_of_2(m))
-    _side_by_side[(len(out), triton.cdiv(m, block))](first, second, third, out, out.stride(0), m, BLOCK=block)
+    launch(_side_by_side, (len(out), triton.cdiv(m, block)), first, second, third, out, out.stride(0), m, BLOCK=block)
 
 
 @triton.jit
-def _add_norm(x, out, weight, bias, total, y, mean, rstd, out_stride, C, eps, ADD: tl.constexpr, BLOCK: tl.constexpr):
+def _add_norm(x, out, weight, bias, total, y, mean, rstd, out_stride, C, eps, adds, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     mask = at < C
     value = tl.load(x + row * C + at, mask, 0.0).to(tl.float32)
-    if ADD:
-        value += tl.load(out + row * out_stride + at, mask, 0.0).to(tl.float32)
-        value = value.to(total.dtype.element_ty)
-        tl.store(total + row * C + at, value, mask)
-        value = value.to(tl.float32)
+    value += tl.load(out + row * out_stride + at, mask & adds, 0.0).to(tl.float32)
+    value = value.to(total.dtype.element_ty)
+    tl.store(total + row * C + at, value, mask & adds)
+    value = value.to(tl.float32)
     middle = tl.sum(value, 0) / C
     centred = tl.where(mask, value - middle, 0.0)
     scale = 1 / tl.sqrt(tl.sum(centred * centred, 0) / C + eps)
@@ -106,7 +110,7 @@ def _add_norm(x, out, weight, bias, total, y, mean, rstd, out_stride, C, eps, AD
 
 
 @triton.jit
-def _add_norm_backward(x, gradient, through, weight, mean, rstd, into, C, THROUGH: tl.constexpr, BLOCK: tl.constexpr):
+def _add_norm_backward(x, gradient, through, weight, mean, rstd, into, C, passes, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     mask = at < C
@@ -115,8 +119,7 @@ def _add_norm_backward(x, gradient, through, weight, mean, rstd, into, C, THROUG
     scale = tl.load(rstd + row)
     hat = tl.where(mask, (value - tl.load(mean + row)) * scale, 0.0)
     result = scale * (d - tl.sum(d, 0) / C - hat * (tl.sum(d * hat, 0) / C))
-    if THROUGH:
-        result += tl.load(through + row * C + at, mask, 0.0).to(tl.float32)
+    result += tl.load(through + row * C + at, mask & passes, 0.0).to(tl.float32)
     tl.store(into + row * C + at, result, mask)
 
 
@@ -126,9 +129,11 @@ def add_norm(x: Tensor, out: Tensor | None, weight: Tensor, bias: Tensor, eps: f
     count = x.numel() // C
     y, total = torch.empty_like(x), x if out is None else torch.empty_like(x)
     mean, rstd = (torch.empty(count, device=x.device, dtype=torch.float32) for _ in range(2))
-    stride = 0 if out is None else out.stride(-2)
-    block = triton.next_power_of_2(C)
-    _add_norm[(count,)](x, x if out is None else out, weight, bias, total, y, mean, rstd, stride, C, eps, ADD=out is not None, BLOCK=block)
+    given = x if out is None else out
+    launch(
+        _add_norm, (count,), x, given, weight, bias, total, y, mean, rstd, given.stride(-2), C, eps, out is not None,
+        BLOCK=triton.next_power_of_2(C),
+    )
     return total, y, mean, rstd
 
 
@@ -136,22 +141,20 @@ def add_norm_backward(x: Tensor, gradient: Tensor, through: Tensor | None, weigh
     """The gradient of x + out, given that of the norm and, passing by it, ``through``."""
     into, C = torch.empty_like(x), x.shape[-1]
     gradient = gradient.contiguous()
-    through = None if through is None else through.contiguous()
-    _add_norm_backward[(x.numel() // C,)](
-        x, gradient, gradient if through is None else through, weight, mean, rstd, into, C, THROUGH=through is not None,
+    given = gradient if through is None else through.contiguous()
+    launch(
+        _add_norm_backward, (x.numel() // C,), x, gradient, given, weight, mean, rstd, into, C, through is not None,
         BLOCK=triton.next_power_of_2(C),
     )
     return into
 
 
 @triton.jit(do_not_specialize=["HW"])
-def _channel_sums(x, shift, sums, HW, C, CHUNK, SHIFT: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
+def _channel_sums(x, shift, sums, HW, C, CHUNK, shifted, BLOCK: tl.constexpr, ROWS: tl.constexpr):
     row, piece, block = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     c = block * BLOCK + tl.arange(0, BLOCK)
     inside = c < C
-    extra = tl.zeros([BLOCK], tl.float32)
-    if SHIFT:
-        extra += tl.load(shift + row * C + c, inside, 0.0).to(tl.float32)
+    extra = tl.load(shift + row * C + c, inside & shifted, 0.0).to(tl.float32)
     first, second = tl.zeros([ROWS, BLOCK], tl.float32), tl.zeros([ROWS, BLOCK], tl.float32)
     for start in range(0, CHUNK, ROWS):
         p = piece * CHUNK + start + tl.arange(0, ROWS)
@@ -168,19 +171,21 @@ def _channel_sums(x, shift, sums, HW, C, CHUNK, SHIFT: tl.constexpr, BLOCK: tl.c
 @triton.jit(do_not_specialize=["pieces", "cg"])
 def _group_sums(sums, out, pieces, C, cg, G, PIECES: tl.constexpr, WIDTH: tl.constexpr):
     row, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    p, c = tl.arange(0, PIECES), tl.arange(0, WIDTH)
-    mask = (p < pieces)[:, None] & (c < cg)[None, :]
-    place = sums + ((row * pieces + p[:, None]) * 2) * C + group * cg + c[None, :]
-    first = tl.sum(tl.sum(tl.load(place, mask, 0.0), 1), 0)
-    second = tl.sum(tl.sum(tl.load(place + C, mask, 0.0), 1), 0)
-    tl.store(out + (row * G + group) * 2, first)
-    tl.store(out + (row * G + group) * 2 + 1, second)
+    c = tl.arange(0, WIDTH)
+    first, second = tl.zeros([PIECES, WIDTH], tl.float32), tl.zeros([PIECES, WIDTH], tl.float32)
+    for start in range(0, pieces, PIECES):
+        p = start + tl.arange(0, PIECES)
+        mask = (p < pieces)[:, None] & (c < cg)[None, :]
+        place = sums + ((row * pieces + p[:, None]) * 2) * C + group * cg + c[None, :]
+        first += tl.load(place, mask, 0.0)
+        second += tl.load(place + C, mask, 0.0)
+    tl.store(out + (row * G + group) * 2, tl.sum(tl.sum(first, 1), 0))
+    tl.store(out + (row * G + group) * 2 + 1, tl.sum(tl.sum(second, 1), 0))
 
 
 @triton.jit(do_not_specialize=["HW", "cg"])
 def _norm_apply(
-    x, shift, stats, weight, bias, y, HW, C, cg, G, eps, SHIFT: tl.constexpr, SILU: tl.constexpr, BLOCK: tl.constexpr,
-    ROWS: tl.constexpr,
+    x, shift, stats, weight, bias, y, HW, C, cg, G, eps, shifted, silu, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):
     row, piece, block = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     c = block * BLOCK + tl.arange(0, BLOCK)
@@ -192,20 +197,18 @@ def _norm_apply(
     scale = 1 / tl.sqrt(tl.maximum(variance, 0.0) + eps)
     w = tl.load(weight + c, inside, 0.0).to(tl.float32) * scale
     b = tl.load(bias + c, inside, 0.0).to(tl.float32) - mean * w
-    if SHIFT:
-        b += tl.load(shift + row * C + c, inside, 0.0).to(tl.float32) * w
+    b += tl.load(shift + row * C + c, inside & shifted, 0.0).to(tl.float32) * w
     p = piece * ROWS + tl.arange(0, ROWS)
     mask = (p < HW)[:, None] & inside[None, :]
     at = (row * HW + p[:, None]) * C + c[None, :]
     z = tl.load(x + at, mask, 0.0).to(tl.float32) * w[None, :] + b[None, :]
-    if SILU:
-        z = z / (1 + tl.exp(-z))
+    z = tl.where(silu, z / (1 + tl.exp(-z)), z)
     tl.store(y + at, z, mask)
 
 
 @triton.jit
 def _backward_values(
-    x, shift, stats, weight, bias, gradient, row, c, inside, at, mask, HW, C, cg, G, eps, SHIFT: tl.constexpr, SILU: tl.constexpr,
+    x, shift, stats, weight, bias, gradient, row, c, inside, at, mask, HW, C, cg, G, eps, shifted, silu,
 ):
     place = stats + (row * G + c // cg) * 2
     count = HW * cg
@@ -215,22 +218,20 @@ def _backward_values(
     w = tl.load(weight + c, inside, 0.0).to(tl.float32)
     b = tl.load(bias + c, inside, 0.0).to(tl.float32)
     value = tl.load(x + at, mask, 0.0).to(tl.float32)
-    if SHIFT:
-        value += tl.load(shift + row * C + c, inside, 0.0).to(tl.float32)[None, :]
+    value += tl.load(shift + row * C + c, inside & shifted, 0.0).to(tl.float32)[None, :]
     hat = (value - mean[None, :]) * scale[None, :]
     d = tl.load(gradient + at, mask, 0.0).to(tl.float32)
-    if SILU:
-        z = hat * w[None, :] + b[None, :]
-        s = 1 / (1 + tl.exp(-z))
-        d *= s * (1 + z * (1 - s))
+    z = hat * w[None, :] + b[None, :]
+    s = 1 / (1 + tl.exp(-z))
+    d *= tl.where(silu, s * (1 + z * (1 - s)), 1.0)
     d *= w[None, :]
     return tl.where(mask, d, 0.0), hat, scale
 
 
 @triton.jit(do_not_specialize=["HW", "cg"])
 def _backward_sums(
-    x, shift, stats, weight, bias, gradient, sums, HW, C, cg, G, eps, CHUNK, SHIFT: tl.constexpr, SILU: tl.constexpr,
-    BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    x, shift, stats, weight, bias, gradient, sums, HW, C, cg, G, eps, CHUNK, shifted, silu, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
 ):
     row, piece, block = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     c = block * BLOCK + tl.arange(0, BLOCK)
@@ -240,7 +241,7 @@ def _backward_sums(
         p = piece * CHUNK + start + tl.arange(0, ROWS)
         mask = (p < HW)[:, None] & inside[None, :]
         at = (row * HW + p[:, None]) * C + c[None, :]
-        d, hat, scale = _backward_values(x, shift, stats, weight, bias, gradient, row, c, inside, at, mask, HW, C, cg, G, eps, SHIFT, SILU)
+        d, hat, _ = _backward_values(x, shift, stats, weight, bias, gradient, row, c, inside, at, mask, HW, C, cg, G, eps, shifted, silu)
         first += d
         second += d * hat
     place = sums + ((row * tl.num_programs(1) + piece) * 2) * C + c
@@ -250,8 +251,8 @@ def _backward_sums(
 
 @triton.jit(do_not_specialize=["HW", "cg"])
 def _backward_apply(
-    x, shift, stats, totals, weight, bias, gradient, through, into, HW, C, cg, G, eps, SHIFT: tl.constexpr, SILU: tl.constexpr,
-    THROUGH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    x, shift, stats, totals, weight, bias, gradient, through, into, HW, C, cg, G, eps, through_pixel, shifted, silu, passes,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):
     row, piece, block = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     c = block * BLOCK + tl.arange(0, BLOCK)
@@ -259,42 +260,49 @@ def _backward_apply(
     p = piece * ROWS + tl.arange(0, ROWS)
     mask = (p < HW)[:, None] & inside[None, :]
     at = (row * HW + p[:, None]) * C + c[None, :]
-    d, hat, scale = _backward_values(x, shift, stats, weight, bias, gradient, row, c, inside, at, mask, HW, C, cg, G, eps, SHIFT, SILU)
+    d, hat, scale = _backward_values(x, shift, stats, weight, bias, gradient, row, c, inside, at, mask, HW, C, cg, G, eps, shifted, silu)
     place = totals + (row * G + c // cg) * 2
     count = HW * cg
     first, second = tl.load(place, inside, 0.0) / count, tl.load(place + 1, inside, 0.0) / count
     result = scale[None, :] * (d - first[None, :] - hat * second[None, :])
-    if THROUGH:
-        result += tl.load(through + at, mask, 0.0).to(tl.float32)
+    result += tl.load(through + (row * HW + p[:, None]) * through_pixel + c[None, :], mask & passes, 0.0).to(tl.float32)
     tl.store(into + at, result, mask)
 
 
-BLOCK, ROWS = 64, 32
-PIECES, WIDTH = 64, 128  # at least as many as there are in SDXL: every other number would be compiled again, which takes seconds
+TILE = {"BLOCK": 64, "ROWS": 32}  # channels and pixels
+MOST_PIECES = 64
+GROUP = {"PIECES": 16, "WIDTH": 128, "num_warps": 4}  # no group of SDXL has more channels
 
 
 def _cut(hw: int, rows: int, channels: int) -> tuple[int, int]:
     """How many pixels one program sums, and in how many pieces that cuts them: enough programs to fill a card."""
-    blocks = rows * triton.cdiv(channels, BLOCK)
-    pieces = max(1, min(triton.cdiv(hw, ROWS), triton.cdiv(512, blocks), PIECES))
-    chunk = triton.cdiv(triton.cdiv(hw, pieces), ROWS) * ROWS
+    blocks = rows * triton.cdiv(channels, TILE["BLOCK"])
+    pieces = max(1, min(triton.cdiv(hw, TILE["ROWS"]), triton.cdiv(512, blocks), MOST_PIECES))
+    chunk = triton.cdiv(triton.cdiv(hw, pieces), TILE["ROWS"]) * TILE["ROWS"]
     return chunk, triton.cdiv(hw, chunk)
+
+
+def _sum_groups(sums: Tensor, out: Tensor) -> None:
+    """Two sums of every channel (R, pieces, 2, C) to those of every group (R, groups, 2)."""
+    (rows, pieces, _, channels), groups = sums.shape, out.shape[1]
+    cg = channels // groups
+    tile = GROUP | {"WIDTH": max(GROUP["WIDTH"], triton.next_power_of_2(cg))}
+    launch(_group_sums, (rows, groups), sums, out, pieces, channels, cg, groups, **tile)
 
 
 def group_norm(x: Tensor, shift: Tensor | None, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> tuple[Tensor, Tensor]:
     """act(group norm(x + shift)) and the sums (R, groups, 2) of x + shift and its square; x (R, C, h, w) channels-last, shift (R, C)."""
     rows, channels, hw = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
     chunk, pieces = _cut(hw, rows, channels)
-    cg, blocks = channels // groups, triton.cdiv(channels, BLOCK)
+    cg, blocks = channels // groups, triton.cdiv(channels, TILE["BLOCK"])
     sums = torch.empty(rows, pieces, 2, channels, device=x.device, dtype=torch.float32)
     stats = torch.empty(rows, groups, 2, device=x.device, dtype=torch.float32)
     y, given, has = torch.empty_like(x), x if shift is None else shift.contiguous(), shift is not None
-    _channel_sums[(rows, pieces, blocks)](x, given, sums, hw, channels, chunk, SHIFT=has, BLOCK=BLOCK, ROWS=ROWS)
-    _group_sums[(rows, groups)](
-        sums, stats, pieces, channels, cg, groups, PIECES=PIECES, WIDTH=max(WIDTH, triton.next_power_of_2(cg))
-    )
-    _norm_apply[(rows, triton.cdiv(hw, ROWS), blocks)](
-        x, given, stats, weight, bias, y, hw, channels, cg, groups, eps, SHIFT=has, SILU=silu, BLOCK=BLOCK, ROWS=ROWS
+    launch(_channel_sums, (rows, pieces, blocks), x, given, sums, hw, channels, chunk, has, **TILE)
+    _sum_groups(sums, stats)
+    launch(
+        _norm_apply, (rows, triton.cdiv(hw, TILE["ROWS"]), blocks), x, given, stats, weight, bias, y, hw, channels, cg, groups, eps, has,
+        silu, **TILE,
     )
     return y, stats
 
@@ -306,21 +314,61 @@ def group_norm_backward(
     """The gradient of x, given that of the norm and, passing by it, ``through``."""
     rows, channels, hw = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
     chunk, pieces = _cut(hw, rows, channels)
-    cg, blocks = channels // groups, triton.cdiv(channels, BLOCK)
+    cg, blocks = channels // groups, triton.cdiv(channels, TILE["BLOCK"])
     sums = torch.empty(rows, pieces, 2, channels, device=x.device, dtype=torch.float32)
     totals, into = torch.empty_like(stats), torch.empty_like(x)
     gradient = gradient.contiguous(memory_format=torch.channels_last)
-    through = None if through is None else through.contiguous(memory_format=torch.channels_last)
+    if through is not None and (through.stride(1) != 1 or through.stride(0) != hw * through.stride(3)):  # channels of a wider one may do
+        through = through.contiguous(memory_format=torch.channels_last)
     given, has = x if shift is None else shift.contiguous(), shift is not None
     same = (hw, channels, cg, groups, eps)
-    _backward_sums[(rows, pieces, blocks)](
-        x, given, stats, weight, bias, gradient, sums, *same, chunk, SHIFT=has, SILU=silu, BLOCK=BLOCK, ROWS=ROWS
-    )
-    _group_sums[(rows, groups)](
-        sums, totals, pieces, channels, cg, groups, PIECES=PIECES, WIDTH=max(WIDTH, triton.next_power_of_2(cg))
-    )
-    _backward_apply[(rows, triton.cdiv(hw, ROWS), blocks)](
-        x, given, stats, totals, weight, bias, gradient, gradient if through is None else through, into, *same,
-        SHIFT=has, SILU=silu, THROUGH=through is not None, BLOCK=BLOCK, ROWS=ROWS,
+    launch(_backward_sums, (rows, pieces, blocks), x, given, stats, weight, bias, gradient, sums, *same, chunk, has, silu, **TILE)
+    _sum_groups(sums, totals)
+    launch(
+        _backward_apply, (rows, triton.cdiv(hw, TILE["ROWS"]), blocks), x, given, stats, totals, weight, bias, gradient,
+        gradient if through is None else through, into, *same, channels if through is None else through.stride(3), has, silu,
+        through is not None, **TILE,
     )
     return into
+
+
+def asked_for(dtype: torch.dtype) -> list[Callable[[], object]]:
+    """Calls that between them launch all that a network of SDXL's widths launches at ranks that 16 divides, slowest to compile
+    first.
+
+    Of a number the kernels know only whether 16 divides it, so that one picture stands for those of all sizes.
+    """
+
+    def some(*shape: int, of: torch.dtype = dtype) -> Tensor:
+        return torch.empty(shape, dtype=of, device="meta")
+
+    narrow, wide, heads = 640, 1280, 10
+    image, channels = some(1, narrow, 4, 4).contiguous(memory_format=torch.channels_last), some(narrow)
+    shift, stats = some(1, narrow), some(1, 32, 2, of=torch.float32)
+    tokens, row = some(1, 16, narrow), some(16, of=torch.float32)
+    parts = (tokens, tokens, tokens)
+    attention = [
+        lambda: attend_backward(*parts, tokens, some(heads, 16, of=torch.float32), tokens, heads, parts),
+        lambda: attend(*parts, heads),
+    ]
+
+    def norm(width: int) -> list[Callable[[], object]]:
+        x, w = some(1, 16, width), some(width)
+        return [lambda: add_norm(x, x, w, w, 1e-5), lambda: add_norm_backward(x, x, x, w, row, row)]
+
+    return [
+        *(attention if dtype in HALVES else []),
+        lambda: group_norm_backward(image, shift, stats, channels, channels, 32, 1e-5, True, image, image),
+        lambda: group_norm(image, shift, channels, channels, 32, 1e-5, True),
+        *norm(narrow), *norm(wide),
+        lambda: geglu(some(1, 2 * narrow)),
+        lambda: geglu_backward(some(1, 2 * narrow), some(1, narrow)),
+        lambda: add_residual(image, image, channels),
+        lambda: side_by_side(parts, some(16, 3 * narrow)),
+    ]
+
+
+def compile_ahead(dtype: torch.dtype, device: torch.device) -> None:
+    """Begin to compile what a network will ask for, while the caller goes on."""
+    triton.runtime.driver.active.get_current_device()  # what Triton builds once is built here, not by every thread
+    begin(asked_for(dtype), device)

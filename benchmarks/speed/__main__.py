@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import os
 import platform
 import time
 import traceback
@@ -18,7 +19,7 @@ import torch
 
 from .clock import tidy
 from .network import EMBEDDED, SDXL, TINY, new_adapter, random_network
-from .parts import PARTS, Bench
+from .parts import PARTS, Bench, NotGiven
 from .report import chart, scaling_chart, table
 
 
@@ -34,6 +35,7 @@ def main(options: argparse.Namespace) -> None:
     unet = random_network(config, device, dtype)
     started = time.monotonic()
     bench = Bench(unet, new_adapter(unet, rank), device, dtype, tuple(options.sizes or sizes), 2.0 if cuda else 10.0, real, rank)
+    bench.folders = {name: folder for name in ("comfyui", "published") if (folder := getattr(options, name))}
     bench.facts |= {
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
         "torch": torch.__version__,
@@ -52,6 +54,8 @@ def main(options: argparse.Namespace) -> None:
         print(f"-- {name} ({left:.0f} s left)", flush=True)
         try:
             part(bench)
+        except NotGiven as error:
+            bench.facts["skipped"][name] = str(error)
         except Exception as error:  # a peer that is not installed or does not fit must not cost the others
             bench.facts["skipped"][name] = f"{type(error).__name__}: {error}"[:300]
             traceback.print_exc(limit=8)
@@ -86,4 +90,7 @@ if __name__ == "__main__":
     parser.add_argument("--real", action="store_true", help="SDXL's real size on a processor too")
     parser.add_argument("--tiny", action="store_true", help="a tiny network, to try the benchmark itself")
     parser.add_argument("--only", action="append", default=[], choices=list(PARTS), help="a part by name; may repeat")
+    comfyui = os.environ.get("B4M_COMFYUI")
+    parser.add_argument("--comfyui", type=Path, metavar="FOLDER", default=comfyui, help="ComfyUI's sources, for its TrainLoraNode")
+    parser.add_argument("--published", type=Path, metavar="FOLDER", help="a checkout of the authors' program")
     main(parser.parse_args())

@@ -4,7 +4,8 @@ import dataclasses
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
@@ -33,11 +34,11 @@ def timed(name: str, size: int, step: Callable[[], object], *, seconds: float, d
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     step()
-    _wait(device)
+    wait(device)
     started = time.perf_counter()
     step()
-    _wait(device)
-    times = max(3, min(30, int(seconds / max(time.perf_counter() - started, 1e-5))))
+    wait(device)
+    times = how_often(seconds, time.perf_counter() - started)
     durations = []
     if cuda:
         events = [torch.cuda.Event(enable_timing=True) for _ in range(times + 1)]
@@ -45,18 +46,30 @@ def timed(name: str, size: int, step: Callable[[], object], *, seconds: float, d
         for event in events[1:]:
             step()
             event.record()
-        _wait(device)
+        wait(device)
         durations = [before.elapsed_time(after) for before, after in zip(events, events[1:], strict=False)]
     else:
         for _ in range(times):
             started = time.perf_counter()
             step()
             durations.append((time.perf_counter() - started) * 1000)
-    reading = Reading(name, size, statistics.median(durations), min(durations), times)
+    reading = reading_of(name, size, durations, device)
     if cuda:
         free, total = torch.cuda.mem_get_info(device)
-        reading.allocated, reading.reserved = torch.cuda.max_memory_allocated() / GIB, torch.cuda.max_memory_reserved() / GIB
         reading.driver = (total - free) / GIB
+    return reading
+
+
+def how_often(seconds: float, one: float) -> int:
+    """How many steps are timed when one takes ``one`` second."""
+    return max(3, min(30, int(seconds / max(one, 1e-5))))
+
+
+def reading_of(name: str, size: int, durations: Sequence[float], device: torch.device) -> Reading:
+    """The line of steps that took ``durations`` milliseconds, with torch's peaks."""
+    reading = Reading(name, size, statistics.median(durations), min(durations), len(durations))
+    if device.type == "cuda":
+        reading.allocated, reading.reserved = torch.cuda.max_memory_allocated() / GIB, torch.cuda.max_memory_reserved() / GIB
     return reading
 
 
@@ -67,6 +80,13 @@ def matrix_product(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * width**3 / timed("product", width, lambda: a @ b, seconds=0.3, device=device).milliseconds / 1e9
 
 
+def main_memory() -> float:
+    """The most main memory that this process ever held, in GiB; 0 where the system does not say (Windows)."""
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
+
+
 def tidy() -> None:
     """Give back what is no longer used."""
     gc.collect()
@@ -74,6 +94,7 @@ def tidy() -> None:
         torch.cuda.empty_cache()
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until the card has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -16,7 +16,10 @@ from b4m_core.trainings import training
 
 
 class Ours:
-    """One training; ``way`` is a number in planner.py, ``plain`` the step without the fast path, which is the loop's step off cards."""
+    """One training.
+
+    ``first`` is the fastest way of planner.py that it may take; ``plain`` is the step without the fast path, which is the loop's off cards.
+    """
 
     def __init__(
         self,
@@ -24,7 +27,7 @@ class Ours:
         adapter: Adapter,
         device: torch.device,
         *,
-        way: int = 0,
+        first: int = 0,
         plain: bool = False,
         graph: bool = True,
         role: str = "content",
@@ -45,7 +48,7 @@ class Ours:
         if plain:
             self.step = PlainStep(unet, adapter, micro_steps=1)
         else:
-            self.step = FastStep(unet, adapter, self.stacks, of_kind, micro_steps=1, graph=graph, way=way)
+            self.step = FastStep(unet, adapter, self.stacks, of_kind, micro_steps=1, graph=graph, first=first)
         self.halves = [[stack.parts[part] for stack in self.stacks] for part in self.moved]
         self.most_ahead = 1 if device.type == "cuda" and not plain else 0
         make = UpdateAhead if self.most_ahead else Update

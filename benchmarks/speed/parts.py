@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,18 @@ from typing import Any
 import torch
 
 from b4m_core import Adapter, TrainingSettings
-from b4m_core.planner import WAYS
+from b4m_core.planner import FIRST_STREAMED, WAYS
 
-from . import job, peers
-from .clock import GIB, Reading, matrix_product, tidy, timed
+from . import job, peer_process, peers
+from .clock import GIB, Reading, main_memory, matrix_product, tidy, timed
 from .network import TERAFLOPS, inputs_of, new_adapter
 from .ours import Ours
 
 ROWS = 4
-SMALL_CARD = 8.0
+
+
+class NotGiven(Exception):  # noqa: N818
+    """A part needs what was not given: it is named in the results, and nothing is wrong."""
 
 
 @dataclass
@@ -35,13 +38,23 @@ class Bench:
     rank: int
     readings: list[Reading] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    folders: dict[str, Path] = field(default_factory=dict)
 
-    def take(self, name: str, size: int, step: Callable[[], object], *, seconds: float | None = None, way: int | None = None) -> Reading:
-        """Time ``step`` and keep the reading; of a ``way`` of ours also what the step needs beside what stays, for planner.py."""
-        stays = torch.cuda.memory_allocated() / GIB if way is not None and self.device.type == "cuda" else 0.0
+    def take(self, name: str, size: int, step: Callable[[], object], *, seconds: float | None = None) -> Reading:
+        """Time ``step`` and keep the reading."""
         reading = timed(name, size, step, seconds=self.seconds if seconds is None else seconds, device=self.device)
+        self.note(reading)
+        return reading
+
+    def step_needs(self, way: int, size: int, gib: float) -> None:
+        """What a step in a way of planner.py needs beside what stays when nothing is streamed."""
+        self.facts[f"GiB of a step, way {way}, {size} px"] = gib
+        print(f"   {gib:.2f} GiB are the step's", flush=True)
+
+    def note(self, reading: Reading) -> None:
+        """Keep a reading and print it."""
         self.readings.append(reading)
-        share = ""
+        name, size, share = reading.name, reading.size, ""
         if self.real and size in TERAFLOPS and "ceiling" in self.facts and name == "B4M":
             share = f"  {TERAFLOPS[size] / reading.milliseconds * 1000 / self.facts['ceiling'] * 100:.0f} % of the ceiling"
         print(
@@ -49,10 +62,15 @@ class Bench:
             f"  {reading.allocated:.2f} / {reading.reserved:.2f} / {reading.driver:.2f} GiB{share}",
             flush=True,
         )
-        if stays:
-            self.facts[f"GiB of a step, way {way}, {size} px"] = reading.reserved - stays
-            print(f"   {stays:.2f} GiB stay, {reading.reserved - stays:.2f} are the step's", flush=True)
-        return reading
+
+    def peer_job(self, option: str, size: int, *, accumulated: bool = False) -> peer_process.Job:
+        """What a peer in a process of its own is to do, with the sources that ``option`` named."""
+        if option not in self.folders:
+            raise NotGiven(f"--{option} FOLDER was not given")
+        folder, dtype = str(self.folders[option].resolve()), str(self.dtype).removeprefix("torch.")
+        network = {name: value for name, value in self.unet.config.items() if not name.startswith("_")}
+        shapes = list(self.adapter.shapes().values())
+        return peer_process.Job(folder, network, size, self.rank, ROWS, self.seconds, dtype, shapes, accumulated)
 
     def batch(self, size: int, rows: int = ROWS) -> dict[str, torch.Tensor]:
         """Inputs on the CPU, as the training loop has them."""
@@ -92,8 +110,11 @@ def ours(bench: Bench) -> None:
     for size in bench.sizes:
         mine = Ours(bench.unet, bench.adapter, bench.device)
         step = mine.whole(bench.batch(size))
+        stays = torch.cuda.memory_allocated() / GIB if bench.device.type == "cuda" else 0.0
         for way in range(len(WAYS) if bench.device.type == "cuda" else 1):
-            bench.take("B4M" if way == 0 else f"B4M: {WAYS[way].words}", size, step, way=way)
+            reading = bench.take("B4M" if way == 0 else f"B4M: {WAYS[way].words}", size, step)
+            if stays:
+                bench.step_needs(way, size, reading.reserved - stays)
             if way == 0 and bench.device.type == "cuda":
                 bench.facts[f"kernels {size}"] = _kernels(step)
             mine.step.squeeze()
@@ -139,9 +160,9 @@ def riemannian(bench: Bench) -> None:
 
 
 def _as_others_have_it(bench: Bench) -> None:
-    """The convolutions' weights in torch's own layout again, whatever ours made of them."""
+    """The weights in torch's own layout again, whatever ours made of them."""
     for module in bench.unet.modules():
-        if isinstance(module, torch.nn.Conv2d):
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
             module.weight.data = module.weight.data.contiguous()
 
 
@@ -152,6 +173,38 @@ def published(bench: Bench) -> None:
     for size in bench.sizes[:1]:
         bench.take("published loop's pattern", size, made.whole(bench.cast_batch(size)))
     made.close()
+
+
+@contextlib.contextmanager
+def _card_left_alone(bench: Bench) -> Iterator[None]:
+    """Our network off the card while a peer has it."""
+    bench.unet.to("cpu")
+    tidy()
+    try:
+        yield
+    finally:
+        bench.unet.to(bench.device)
+
+
+def authors_program(bench: Bench) -> None:
+    """The authors' own program and their own optimiser."""
+    asked = bench.peer_job("published", bench.sizes[0])
+    with _card_left_alone(bench):
+        for reading in peer_process.ask("peer_published", asked):
+            bench.note(reading)
+
+
+def train_lora_node(bench: Bench) -> None:
+    """ComfyUI's own trainer, in either way that it offers; what does not fit on the card is named."""
+    wanted = [bench.peer_job("comfyui", size, accumulated=way) for size in bench.sizes for way in (True, False)]
+    with _card_left_alone(bench):
+        for asked in wanted:
+            try:
+                for reading in peer_process.ask("peer_comfyui", asked):
+                    bench.note(reading)
+            except RuntimeError as error:
+                name = f"TrainLoraNode, {asked.size} px, {'accumulated' if asked.accumulated else 'a batch'}"
+                bench.facts["skipped"][name] = f"{error}"[:300]
 
 
 def peft(bench: Bench) -> None:
@@ -169,37 +222,42 @@ def small_card(bench: Bench) -> None:
         return
     small, large = bench.sizes[0], bench.sizes[-1]
     wanted = [
-        ("halves", "keep", 2, large),
-        ("free", "keep", 2, large),
-        ("halves", "partner", ROWS, large),
-        ("halves", "partner", ROWS, small),
+        (8.0, "halves", "partner", bench.rank, ROWS, large),
+        (8.0, "halves", "partner", bench.rank, ROWS, small),
+        (8.0, "halves", "keep", bench.rank, 2, large),
+        (8.0, "free", "keep", bench.rank, 2, large),
+        (8.0, "free", "keep", bench.rank // 2, 2, large),
+        (6.0, "free", "keep", bench.rank // 2, 2, large),
+        (6.0, "free", "keep", bench.rank // 2, 2, small),
     ]
-    for split, correspondence, rows, size in wanted:
+    for cap, split, correspondence, rank, rows, size in wanted:
         tidy()
         _, total = torch.cuda.mem_get_info(bench.device)
-        torch.cuda.set_per_process_memory_fraction(SMALL_CARD * GIB / total)
+        torch.cuda.set_per_process_memory_fraction(cap * GIB / total)
+        name = f"B4M within {cap:g} GiB: {split}, rank {rank}, {rows} pictures"
         try:
-            _first_that_fits(bench, split, correspondence, rows, size)
+            _first_that_fits(bench, name, new_adapter(bench.unet, rank, split), correspondence, rows, size)
         except torch.cuda.OutOfMemoryError as error:
-            bench.facts[f"{SMALL_CARD:g} GB, {split}, {rows} pictures, {size} px"] = f"does not fit: {error}"[:400]
-            print(f"{split}, {rows} pictures, {size} px do not fit: {error}"[:400], flush=True)
+            bench.facts[f"{name}, {size} px"] = f"does not fit: {error}"[:400]
+            print(f"{name}, {size} px does not fit: {error}"[:400], flush=True)
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
+    bench.facts["GiB of main memory, at most"] = main_memory()
+    print(f"main memory: {bench.facts['GiB of main memory, at most']:.1f} GiB at most", flush=True)
 
 
-def _first_that_fits(bench: Bench, split: str, correspondence: str, rows: int, size: int) -> None:
-    adapter = new_adapter(bench.unet, bench.rank, split)
-    try:
+def _first_that_fits(bench: Bench, name: str, adapter: Adapter, correspondence: str, rows: int, size: int) -> None:
+    mine: Ours | None = None
+    with contextlib.suppress(torch.cuda.OutOfMemoryError):  # as the training loop does
         mine = Ours(bench.unet, adapter, bench.device, correspondence=correspondence)
-    except torch.cuda.OutOfMemoryError:  # as the training loop does
-        mine = Ours(bench.unet, adapter, bench.device, correspondence=correspondence, way=len(WAYS) - 1)
+    mine = mine or Ours(bench.unet, adapter, bench.device, correspondence=correspondence, first=FIRST_STREAMED)
     step = mine.whole(bench.batch(size, rows))
     try:
         while not _fits(step):
             print(f"   {WAYS[mine.way].words}: does not fit", flush=True)
             if not mine.step.squeeze():
                 raise torch.cuda.OutOfMemoryError("in no way")
-        bench.take(f"B4M within {SMALL_CARD:g} GB, {split}, {rows} pictures: {WAYS[mine.way].words}", size, step, seconds=1.0)
+        bench.take(f"{name}: {WAYS[mine.way].words}", size, step, seconds=1.0)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         mine.step.close()
@@ -248,6 +306,7 @@ def scaling(bench: Bench) -> None:
 
 def painting(bench: Bench) -> None:
     """A pass through the network with an adapter patched in and without, and the patching itself."""
+    _as_others_have_it(bench)
     given = bench.cast_batch(bench.sizes[-1])
     targets = bench.adapter.targets(bench.unet)
 
@@ -270,6 +329,8 @@ PARTS: dict[str, tuple[Callable[[Bench], None], float]] = {
     "small card": (small_card, 40),
     "peft": (peft, 25),
     "published": (published, 25),
+    "authors' program": (authors_program, 60),
+    "TrainLoraNode": (train_lora_node, 120),
     "painting": (painting, 8),
     "defaults": (defaults, 15),
     "scaling": (scaling, 50),

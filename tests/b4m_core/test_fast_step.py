@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from b4m_core import Adapter, B4MError, Facts, RunStore, train, training, trainings
+from b4m_core.fast import network, step
+from b4m_core.fast.attention import ShortAttention, lie_side_by_side
 from b4m_core.fast.kinds import kinds
 from b4m_core.fast.network import is_written_out
 from b4m_core.fast.step import FastStep, PlainStep, Step
 from b4m_core.fast.update import UpdateAhead
-from b4m_core.planner import GIB, WAYS, explained, fastest_way
+from b4m_core.planner import FIRST_STREAMED, GIB, WAYS, explained, fastest_way
 from b4m_core.riemannian import RiemannianAdamW
 from b4m_core.row_split import ALL_ROWS, Rows
 from b4m_core.stacks import Stack
@@ -65,7 +69,7 @@ class Trained:
                 stack.parts[part].data.zero_()
         self.step: Step
         if fast:
-            self.step = FastStep(unet, self.adapter, self.stacks, of_kind, micro_steps=2, graph=graph, way=way)
+            self.step = FastStep(unet, self.adapter, self.stacks, of_kind, micro_steps=2, graph=graph, first=way)
         else:
             self.step = PlainStep(unet, self.adapter, micro_steps=2)
 
@@ -99,6 +103,40 @@ def test_losses_and_gradients_equal_the_plain_path_in_double_precision(start: st
         expected, found = plain.step(batch(seed=seed), 1, rows), fast.step(batch(seed=seed), 1, rows)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert_same_gradients(fast.gradients(), plain.gradients(), 1e-9)
+
+
+class AttentionInTorch:
+    """What triton_attention.py does, in torch and double precision."""
+
+    used = 0
+
+    @staticmethod
+    def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+        q, k, v = (part.reshape(*part.shape[:2], heads, -1).transpose(1, 2) for part in (q, k, v))
+        return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2), q.new_zeros(1)
+
+    @classmethod
+    def attend_backward(cls, q: Tensor, k: Tensor, v: Tensor, out: Tensor, sums: Tensor, gradient: Tensor, heads: int, into: Any) -> None:
+        parts = [part.detach().clone().requires_grad_() for part in (q, k, v)]
+        with torch.enable_grad():
+            again, _ = cls.attend(*parts, heads)
+        for place, value in zip(into, torch.autograd.grad(again, parts, gradient), strict=True):
+            place.copy_(value)
+        cls.used += lie_side_by_side(into)
+
+
+@pytest.mark.parametrize("way", [0, 1])
+@pytest.mark.parametrize(("start", "split"), SPLITS)
+def test_an_attention_that_leaves_its_gradients_side_by_side_changes_no_sum(
+    start: str, split: str, way: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "attend", lambda q, k, v, heads, kernels: ShortAttention.apply(q, k, v, heads, AttentionInTorch))
+    plain, fast = Trained(False, start, split), Trained(True, start, split, way=way)
+    before = AttentionInTorch.used
+    for seed, rows in enumerate((CONTENT, STYLE, ALL_ROWS)):
+        torch.testing.assert_close(fast.step(batch(seed=seed), 1, rows), plain.step(batch(seed=seed), 1, rows), rtol=1e-11, atol=1e-11)
+    assert_same_gradients(fast.gradients(), plain.gradients(), 1e-9)
+    assert AttentionInTorch.used > before
 
 
 @pytest.mark.parametrize("split", ["halves", "full", "free"])
@@ -150,6 +188,15 @@ def test_the_ways_that_need_less_memory_do_the_same_sums(way: int) -> None:
         expected, found = (trained.step(batch(seed=seed), own, rows, keep=seed == 1) for trained in (whole, small))
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
     assert_same_gradients(small.gradients(), whole.gradients(), 1e-9)
+
+
+def test_a_card_that_streams_already_does_not_count_what_that_saved_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(step, "free_memory", lambda device: 10 * GIB)
+    monkeypatch.setattr(step, "fastest_way", lambda free, *given: asked.append(free) or 0)
+    for first in (0, FIRST_STREAMED):
+        Trained(True, dtype=torch.float32, way=first).step._fastest(4, 64)  # type: ignore[attr-defined]
+    assert asked[0] == 10 * GIB and 0 < asked[0] - asked[1] < 2**20
 
 
 @pytest.mark.parametrize("way", [0, len(WAYS) - 1])
@@ -227,7 +274,7 @@ def test_the_ways_that_need_less_memory_replay_too(way: int) -> None:
         given = batch(seed=seed, dtype=torch.float32)
         torch.testing.assert_close(small.step(given, 1, CONTENT), whole.step(given, 1, CONTENT), rtol=1e-4, atol=1e-5)
     assert_same_gradients(small.gradients(), whole.gradients(), 5e-3)
-    assert small.step.graph  # type: ignore[attr-defined]
+    assert small.step.graph and small.step.way == way  # type: ignore[attr-defined]
 
 
 @CUDA
@@ -255,13 +302,13 @@ class Card(TinyBase):
     ) -> None:
         super().__init__(tiny_unet().to(device))
         self.device = torch.device(device)
-        calls, self.ways = iter(range(10**9)), list[int | None]()
+        calls, self.ways = iter(range(10**9)), list[int]()
 
         class Disturbed(FastStep):
-            def __init__(me, *given: object, way: int | None = None, **named: object) -> None:  # noqa: N805
-                self.ways.append(way)
-                super().__init__(*given, way=way, **named)  # type: ignore[arg-type]
-                if narrow and way is None:
+            def __init__(me, *given: object, first: int = 0, **named: object) -> None:  # noqa: N805
+                self.ways.append(first)
+                super().__init__(*given, first=first, **named)  # type: ignore[arg-type]
+                if narrow and first == 0:
                     raise torch.cuda.OutOfMemoryError("no room to build it")
 
             def __call__(self, *given: object, **named: object) -> Tensor:
@@ -302,13 +349,15 @@ def test_memory_that_runs_out_between_two_steps_costs_time_and_nothing_else(
 
 
 @ON_BOTH
-def test_a_card_without_room_to_build_the_step_takes_the_smallest_way(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_without_room_to_build_the_step_keeps_a_part_of_the_network_in_main_memory(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made, losses = plan(steps=4, accumulation=2), []
     for narrow in (False, True):
         card = Card(device, monkeypatch, narrow=narrow)
         adapter = train(made, card, RunStore(tmp_path / str(narrow)))
         losses.append(torch.tensor([row[1:] for row in adapter.facts.losses]))
-    assert card.ways == [None, len(WAYS) - 1]
+    assert card.ways == [0, FIRST_STREAMED]
     torch.testing.assert_close(*losses, rtol=2e-3, atol=2e-3)
     for name, weight in tiny_unet().state_dict().items():
         assert torch.equal(card.unet.state_dict()[name].cpu(), weight), name
