@@ -33,6 +33,14 @@ def gram_inverse(gram: Tensor, damping: float) -> Tensor:
     return torch.matmul(root.mT, root)
 
 
+def _gram(factor: Tensor, half: int, rest: Tensor | None = None) -> Tensor:
+    """U' U of an up factor (``half`` 0) or V V' of a down factor (1), (..., r, r), plus ``rest``."""
+    left, right = (factor, factor.mT) if half else (factor.mT, factor)
+    if rest is not None and factor.ndim == 3:  # the shape of a training, in one launch
+        return torch.baddbmm(rest, left, right)
+    return left @ right if rest is None else left @ right + rest
+
+
 class RiemannianAdamW(Optimizer):
     """AdamW whose gradients are preconditioned by the other factor of their low-rank product.
 
@@ -62,7 +70,7 @@ class RiemannianAdamW(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "damping": damping}
         super().__init__([{"params": list(pair)} for pair in pairs], defaults)
         self.found_inf: Tensor | None = None
-        self._frozen_grams = [None if rest is None else (rest[0].mT @ rest[0], rest[1] @ rest[1].mT) for rest in rests]
+        self._frozen_grams = [None if rest is None else tuple(_gram(part, half) for half, part in enumerate(rest)) for rest in rests]
 
     @torch.no_grad()
     def preconditioned(self, index: int) -> tuple[Tensor | None, Tensor | None]:
@@ -76,10 +84,9 @@ class RiemannianAdamW(Optimizer):
             group = self.param_groups[index]
             up, down = group["params"]
             rest = self._frozen_grams[index]
-            for half, factor in enumerate((up, down)):
+            for half, (factor, other) in enumerate(((up, down), (down, up))):
                 if factor.grad is not None:
-                    gram = up.mT @ up if half else down @ down.mT
-                    gram = gram if rest is None else gram + rest[1 - half]
+                    gram = _gram(other, 1 - half, None if rest is None else rest[1 - half])
                     wanted[gram.shape[-1], group["damping"]].append((index, half, gram))
         found: dict[tuple[int, int], Tensor] = {}
         for (size, damping), grams in wanted.items():
@@ -123,7 +130,7 @@ class RiemannianAdamW(Optimizer):
         first, second, counts = ([self.state[factor][name] for factor in factors] for name in ("exp_avg", "exp_avg_sq", "step"))
         beta1, beta2 = group["betas"]
         adamw(
-            factors, [torch.empty_like(factor).copy_(gradient) for factor, gradient in moving], first, second, [], counts,
+            factors, [_laid_out_as(factor, gradient) for factor, gradient in moving], first, second, [], counts,
             fused=True, amsgrad=False, beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
             maximize=False, found_inf=self.found_inf,
         )  # fmt: skip
@@ -138,3 +145,8 @@ class RiemannianAdamW(Optimizer):
         factor.mul_(1 - lr * group["weight_decay"])
         denominator = (state["exp_avg_sq"] / (1 - beta2**count)).sqrt_().add_(group["eps"])
         factor.addcdiv_(state["exp_avg"], denominator, value=-lr / (1 - beta1**count))
+
+
+def _laid_out_as(factor: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in the strides of its factor, as a fused step wants it."""
+    return gradient if gradient.stride() == factor.stride() else torch.empty_like(factor).copy_(gradient)
