@@ -35,7 +35,7 @@ class Way:
 WAYS = (
     Way("whole steps", False, False, False, 280_000, int(1.6 * GIB)),
     Way("activations computed twice", False, True, False, 41_000, int(1.4 * GIB)),
-    Way("activations computed twice, almost half of the network in main memory", False, True, True, 41_000, int(-0.9 * GIB)),
+    Way("activations computed twice, almost half of the network in main memory", False, True, True, 41_000, int(-0.6 * GIB)),
     Way(
         "one picture after the other, activations computed twice, almost half of the network in main memory",
         True,
