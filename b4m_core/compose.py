@@ -10,9 +10,11 @@ from .fingerprint import surely_differ
 def merge(content: Adapter, style: Adapter) -> Adapter:
     """The parts that ``content`` learned beside those that ``style`` did: U = [A; B], V = [C, D] (the start of stage two).
 
-    Both keep what they learned, bit for bit; neither is changed. Raises :class:`B4MError` when the two were not made to fit: another rank,
-    another basis, split or start, or the two inputs swapped. Another base model is no reason (see :func:`base_note`).
+    Both keep what they learned, bit for bit; neither is changed. Of two ranks of the free split the higher one holds both (see
+    :func:`widened`). Raises :class:`B4MError` when the two were not made to fit: another rank in a split with a basis, another basis, split
+    or start, or the two inputs swapped. Another base model is no reason (see :func:`base_note`).
     """
+    content, style = _of_one_rank(content, style)
     _require_a_fit(content, style)
     merged = content.clone()
     for name, projection in merged.layers.items():
@@ -30,6 +32,32 @@ def merge(content: Adapter, style: Adapter) -> Adapter:
         parents=(_identity(content), _identity(style)),
     )
     return Adapter(merged.layers, facts)
+
+
+def widened(adapter: Adapter, rank: int) -> Adapter:
+    """The same update, exactly, with factors of a higher ``rank``, for a split that freezes nothing.
+
+    The new directions read what a fresh adapter of that rank reads, and write nothing until they are trained.
+    """
+    facts = adapter.facts
+    if facts.rank == rank:
+        return adapter
+    wide = {
+        name: facts.kind(*layer.shape, rank, name=name, seed=facts.basis_seed, start=facts.start) for name, layer in adapter.layers.items()
+    }
+    for name, layer in wide.items():
+        for part in facts.kind.learned():
+            learned = getattr(adapter.layers[name], part).detach()
+            getattr(layer, part).data[: learned.shape[0], : learned.shape[1]].copy_(learned)
+    return Adapter(wide, dataclasses.replace(facts, rank=rank, basis=""))
+
+
+def _of_one_rank(content: Adapter, style: Adapter) -> tuple[Adapter, Adapter]:
+    """Both with the higher rank of the two, where their split allows it."""
+    if content.facts.split != style.facts.split or content.facts.kind.frozen() or content.shapes() != style.shapes():
+        return content, style
+    rank = max(content.facts.rank, style.facts.rank)
+    return widened(content, rank), widened(style, rank)
 
 
 def base_note(adapter: Adapter, base: str, name: str) -> list[str]:
@@ -62,11 +90,14 @@ def _require_a_fit(content: Adapter, style: Adapter) -> None:
         raise B4MError(
             "The content and the style adapter belong to models of different kinds, so they cannot be merged: train both on one model."
         )
-    if left.rank != right.rank:
-        raise B4MError(f"The content adapter has rank {left.rank} and the style adapter rank {right.rank}: train both with the same rank.")
     if left.split != right.split:
         raise B4MError(
             f"The content adapter has the split {left.split} and the style adapter {right.split}: train both with the same split."
+        )
+    if left.rank != right.rank:
+        raise B4MError(
+            f"The content adapter has rank {left.rank} and the style adapter rank {right.rank}: with the split {left.split} "
+            "train both with the same rank."
         )
     if left.basis != right.basis:
         raise B4MError(

@@ -29,6 +29,25 @@ def test_a_merge_has_d_of_the_content_and_b_of_the_style_bit_for_bit(start: str)
         assert not torch.equal(layer.B, content.layers[name].B)
 
 
+@pytest.mark.parametrize("ranks", [(2, 3), (3, 1)])
+def test_free_adapters_of_two_ranks_are_added_up_exactly_and_train_on(ranks: tuple[int, int]) -> None:
+    content, style = (
+        tiny.small_adapter(role, fill=fill, rank=rank, split="free")
+        for role, fill, rank in zip(("content", "style"), (1, 2), ranks, strict=True)
+    )
+    before = content.digest(), style.digest()
+    merged = merge(content, style)
+    assert merged.facts.rank == 3 and (content.digest(), style.digest()) == before
+    for name, layer in merged.layers.items():
+        for strengths in ((1.0, 0.0), (0.0, 1.0), (0.7, 0.4)):
+            alone = content.layers[name].delta_weight(strengths[0], 0.0) + style.layers[name].delta_weight(0.0, strengths[1])
+            torch.testing.assert_close(layer.delta_weight(*strengths), alone)
+    layer = merged.layers[tiny.LAYER]
+    layer(torch.randn(2, 3, 8)).square().sum().backward()
+    new = layer.A.grad[:, ranks[0] :] if ranks[0] < 3 else layer.B.grad[:, ranks[1] :]  # type: ignore[index]
+    assert new.abs().max() > 0
+
+
 def test_a_merge_changes_neither_adapter_and_shares_no_memory() -> None:
     content, style = pair()
     before = content.digest(), style.digest()
@@ -58,7 +77,7 @@ def test_a_merge_in_inference_mode_can_be_trained_afterwards() -> None:
     "changes,words",
     [
         ({"seed": 1}, "basis seed 0 and the style adapter on 1: train both with the same basis seed"),
-        ({"rank": 3}, "rank 2 and the style adapter rank 3: train both with the same rank"),
+        ({"rank": 3}, "rank 2 and the style adapter rank 3: with the split halves train both with the same rank"),
         ({"start": "published"}, "started as zero_start and the style adapter as published"),
         ({"role": "content"}, "A content adapter is plugged into the style input: swap the two"),
     ],

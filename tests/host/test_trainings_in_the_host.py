@@ -230,7 +230,8 @@ def test_a_loss_that_is_not_a_number_says_which_setting_to_lower(newest_host: Se
 
 def test_adapters_of_different_ranks_do_not_merge(newest_host: Server) -> None:
     graph = training("ranks", seed=71)
-    graph["other"] = node("B4MTrainStyle", **base(), pictures=["pictures", 0], **(TRAINING | APART | {"rank": 4}))
+    graph["other"] = node("B4MTrainStyle", **base(), pictures=["pictures", 0], **(TRAINING | APART | {"rank": 4, "split": "halves"}))
+    graph["train"]["inputs"]["split"] = "halves"
     graph["merge"] = node("B4MMergeAdapters", content=["train", 0], style=["other", 0])
     graph["facts"] = node("B4MAdapterFacts", adapter=["merge", 0])
     fails_with(newest_host, graph, "rank 8 .* rank 4")
