@@ -64,14 +64,18 @@ class Adapter:
     @classmethod
     def for_unet(cls, unet: nn.Module, facts: Facts) -> "Adapter":
         """A fresh adapter for all attention projections of ``unet`` (meta device too); rank, basis seed, split and start from ``facts``."""
+        return cls.fresh({name: (linear.out_features, linear.in_features) for name, linear in attention_projections(unet)}, facts)
 
-        def projection(named: tuple[str, nn.Linear]) -> tuple[str, PartlyLearnableProjection]:
-            name, linear = named
-            shape = linear.out_features, linear.in_features
-            return name, facts.kind(*shape, facts.rank, name=name, seed=facts.basis_seed, start=facts.start)
+    @classmethod
+    def fresh(cls, shapes: Mapping[str, tuple[int, int]], facts: Facts) -> "Adapter":
+        """The same for layers of these ``shapes``, (m, n) by module path."""
+
+        def projection(name: str) -> PartlyLearnableProjection:
+            return facts.kind(*shapes[name], facts.rank, name=name, seed=facts.basis_seed, start=facts.start)
 
         with ThreadPoolExecutor() as pool:  # each draws a basis of its own
-            return cls(dict(pool.map(projection, attention_projections(unet))), facts)
+            layers = dict(zip(shapes, pool.map(projection, shapes), strict=True))
+        return cls(layers, facts)
 
     def targets(self, unet: nn.Module) -> dict[str, nn.Linear]:
         """The Linears of ``unet`` that this adapter is for. Raises :class:`B4MError` where they do not fit."""

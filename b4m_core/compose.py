@@ -39,17 +39,14 @@ def widened(adapter: Adapter, rank: int) -> Adapter:
 
     The new directions read what a fresh adapter of that rank reads, and write nothing until they are trained.
     """
-    facts = adapter.facts
-    if facts.rank == rank:
+    if adapter.facts.rank == rank:
         return adapter
-    wide = {
-        name: facts.kind(*layer.shape, rank, name=name, seed=facts.basis_seed, start=facts.start) for name, layer in adapter.layers.items()
-    }
-    for name, layer in wide.items():
-        for part in facts.kind.learned():
+    wide = Adapter.fresh(adapter.shapes(), dataclasses.replace(adapter.facts, rank=rank, basis=""))
+    for name, layer in wide.layers.items():
+        for part in adapter.facts.kind.learned():
             learned = getattr(adapter.layers[name], part).detach()
             getattr(layer, part).data[: learned.shape[0], : learned.shape[1]].copy_(learned)
-    return Adapter(wide, dataclasses.replace(facts, rank=rank, basis=""))
+    return wide
 
 
 def _of_one_rank(content: Adapter, style: Adapter) -> tuple[Adapter, Adapter]:

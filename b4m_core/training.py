@@ -127,8 +127,7 @@ class _Loop:
         self.plan, self.settings, self.run_folder, self.watch = plan, plan.settings, run, watch
         self.row = training(plan.role, plan.settings.correspondence)
         self.schedule: NoiseSchedule = base.schedule
-        if base.device.type == "cuda":
-            kernels_for(base.device, base.dtype)  # what they are compiled from is known: that can go on while pictures are encoded
+        kernels_for(base.device, base.dtype)  # on a card they are compiled from here on, while pictures are encoded
         sets = [plan.own.with_flips() if self.settings.flip else plan.own, *plan.partners]
         own, *partners = encode_sets(base, sets, self.settings.resolution, leaders=self.row.leaders, watch=self._encoding)
         self.batches = Batches(

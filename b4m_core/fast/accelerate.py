@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import gelu
 
 
-def kernels_for(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> Any:
+def kernels_for(device: torch.device, dtype: torch.dtype) -> Any:
     """The module of kernels (triton_kernels.py), or None where Triton, its compiler or a fitting card is missing.
 
     What a network of ``dtype`` will ask for is being compiled from here on, while the caller goes on.

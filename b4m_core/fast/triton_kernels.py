@@ -4,6 +4,7 @@
 # fmt: off
 # (what a kernel takes are pointers and numbers of the card, for which Python has no types)
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -318,7 +319,8 @@ def group_norm_backward(
     sums = torch.empty(rows, pieces, 2, channels, device=x.device, dtype=torch.float32)
     totals, into = torch.empty_like(stats), torch.empty_like(x)
     gradient = gradient.contiguous(memory_format=torch.channels_last)
-    if through is not None and (through.stride(1) != 1 or through.stride(0) != hw * through.stride(3)):  # channels of a wider one may do
+    pixel = 0 if through is None else through.stride(3)
+    if through is not None and through.stride() != (hw * pixel, 1, x.shape[3] * pixel, pixel):  # channels of a wider picture will do
         through = through.contiguous(memory_format=torch.channels_last)
     given, has = x if shift is None else shift.contiguous(), shift is not None
     same = (hw, channels, cg, groups, eps)
@@ -333,8 +335,7 @@ def group_norm_backward(
 
 
 def asked_for(dtype: torch.dtype) -> list[Callable[[], object]]:
-    """Calls that between them launch all that a network of SDXL's widths launches at ranks that 16 divides, slowest to compile
-    first.
+    """Calls that between them launch all that a network of SDXL's widths launches at ranks that 16 divides; slowest to compile first.
 
     Of a number the kernels know only whether 16 divides it, so that one picture stands for those of all sizes.
     """
@@ -368,7 +369,8 @@ def asked_for(dtype: torch.dtype) -> list[Callable[[], object]]:
     ]
 
 
+@functools.cache
 def compile_ahead(dtype: torch.dtype, device: torch.device) -> None:
-    """Begin to compile what a network will ask for, while the caller goes on."""
+    """Begin, once in a process, to compile what a network will ask for, while the caller goes on."""
     triton.runtime.driver.active.get_current_device()  # what Triton builds once is built here, not by every thread
     begin(asked_for(dtype), device)
