@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .streams import stream
+
 MOST_HELD = 4  # about one attention block: late enough that nobody waits, early enough that memory is given back
 
 
@@ -17,7 +19,7 @@ class Aside:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._stream = stream(device, "aside")
         self._held: list[tuple[Tensor, ...]] = []
 
     @contextlib.contextmanager

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .driver import trim_graph_memory
-
-_never_freed: list[object] = []
+from .driver import never_free, trim_graph_memory
+from .streams import stream
 
 
 def memory_comes_with_the_replay() -> bool:
@@ -23,32 +22,32 @@ def memory_comes_with_the_replay() -> bool:
 def keep_what_cannot_be_freed(held: object) -> None:
     """Keep what a recording that failed has allocated, where to free it would end the process: better memory lost than a host."""
     if memory_comes_with_the_replay():
-        _never_freed.append(held)
+        never_free(held)
 
 
 class Captured:
     """``function`` (tensors by name to one tensor) recorded for the shapes of ``example``; a call copies its inputs in and replays.
 
     The result is a tensor that the next call overwrites. Graphs that never run at once may share their memory: ``pool``. The function runs
-    once before it is recorded, which lets libraries choose and compile, and may read nothing back from the card. Raises what the recording
-    raises, as torch's own OutOfMemoryError where that was the reason.
+    once before it is recorded, on the same stream, which lets libraries choose, compile and take what they keep; it may read nothing back
+    from the card. Raises what the recording raises, as torch's own OutOfMemoryError where that was the reason.
     """
 
     def __init__(self, function: Callable[..., Tensor], example: Mapping[str, Tensor], device: torch.device, pool: Any) -> None:
         self.inputs = {name: value.to(device, copy=True) for name, value in example.items()}
-        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        side: Any = stream(device, "recording")
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
             self.result = function(**self.inputs)
         torch.cuda.current_stream(device).wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.stream(torch.cuda.current_stream(device)):  # torch itself does not come back from a recording that fails
-            self._record(function, device, pool)
+            self._record(function, device, side, pool)
 
-    def _record(self, function: Callable[..., Tensor], device: torch.device, pool: Any) -> None:
+    def _record(self, function: Callable[..., Tensor], device: torch.device, side: Any, pool: Any) -> None:
         within: Exception | None = None
-        try:
-            with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):  # the host's other threads go on meanwhile
+        try:  # the host's other threads go on meanwhile
+            with torch.cuda.graph(self.graph, pool=pool, stream=side, capture_error_mode="thread_local"):
                 try:
                     self.result.copy_(function(**self.inputs))
                 except Exception as error:

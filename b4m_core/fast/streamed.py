@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import B4MError
+from .streams import stream
 
 PLACES = 2
 
@@ -45,7 +46,7 @@ class Streamed(Resident):
     def __init__(self, blocks: Sequence[Sequence[nn.Linear]], device: torch.device) -> None:
         self._blocks, self._device = blocks, device
         self._index = {id(block[0]): index for index, block in enumerate(blocks)}
-        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._side = stream(device, "weights")
         self._arrived: list[torch.cuda.Event | None] = [None] * PLACES
         self._homes = [[_in_main_memory(layer.weight.data) for layer in block] for block in blocks]
         sizes = [[home.numel() for home in homes] for homes in self._homes]

@@ -34,7 +34,7 @@ FORBIDDEN_CALLS = {
     "np.load", "numpy.load",
     "breakpoint",
 }  # fmt: skip
-CALLS_THE_DRIVER = {"b4m_core/fast/driver.py": ["import ctypes (line 4)"]}  # torch has no word for what is asked there
+CALLS_THE_DRIVER = {"b4m_core/fast/driver.py": ["import ctypes (line 6)"]}  # torch has no word for what is asked there
 FORBIDDEN_BEGINNINGS = ("os.exec", "os.spawn", "os.posix_spawn", "torch.hub.")
 
 
