@@ -48,7 +48,7 @@ class RiemannianAdamW(Optimizer):
     ``frozen`` gives, pair by pair, the part of each factor that is not learned, (A, C) as (..., m', r) and (..., r, n'), or None: it
     counts in the Grams and never moves. ``damping`` is relative (see :func:`gram_inverse`). Weight decay is decoupled and reaches only
     what is learned. A factor without a gradient stays as it is. ``found_inf`` is that of torch's fused optimisers: while this number on the
-    device is 1, a step leaves everything as it is. Raises ValueError for settings out of range.
+    device is 1, a step leaves everything as it is. Groups are ``capturable`` in torch's sense. Raises ValueError for settings out of range.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class RiemannianAdamW(Optimizer):
         rests = list(frozen) if frozen is not None else [None] * len(pairs)
         if len(rests) != len(pairs):
             raise ValueError(f"{len(pairs)} pairs but {len(rests)} frozen parts")
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "damping": damping}
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "damping": damping, "capturable": True}
         super().__init__([{"params": list(pair)} for pair in pairs], defaults)
         self.found_inf: Tensor | None = None
         self._frozen_grams = [None if rest is None else tuple(_gram(part, half) for half, part in enumerate(rest)) for rest in rests]

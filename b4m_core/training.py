@@ -23,7 +23,7 @@ from .base_model import BaseModel
 from .batches import Batches
 from .errors import B4MError
 from .facts import Concept, Facts
-from .fast.accelerate import kernels_for
+from .fast.accelerate import find_out
 from .fast.kinds import kinds
 from .fast.network import is_written_out
 from .fast.step import FastStep, PlainStep, Step
@@ -127,7 +127,7 @@ class _Loop:
         self.plan, self.settings, self.run_folder, self.watch = plan, plan.settings, run, watch
         self.row = training(plan.role, plan.settings.correspondence)
         self.schedule: NoiseSchedule = base.schedule
-        kernels_for(base.device, base.dtype)  # on a card they are compiled from here on, while pictures are encoded
+        find_out(base.device, base.dtype)  # kernels are compiled from here on, while pictures are encoded
         sets = [plan.own.with_flips() if self.settings.flip else plan.own, *plan.partners]
         own, *partners = encode_sets(base, sets, self.settings.resolution, leaders=self.row.leaders, watch=self._encoding)
         self.batches = Batches(
@@ -140,7 +140,8 @@ class _Loop:
             one_beside=self.row.keeps,
         )
         self.keeps = self.row.kept(len(partners))
-        self.unet, self.device = base.unet, base.device
+        with self._memory_advice():
+            self.unet, self.device = base.unet, base.device
         self.adapter = _first_adapter(plan, base)
         kind = self.adapter.facts.kind
         self.fast = self.device.type == "cuda" and is_written_out(self.unet)
@@ -178,6 +179,7 @@ class _Loop:
                 self._save()
             raise
         finally:
+            self.update.close()
             self.micro_step.close()
 
     def _stacks(self) -> list[Stack]:

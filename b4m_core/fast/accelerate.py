@@ -1,9 +1,18 @@
 """Whether this machine can run the Triton kernels: where it can they add speed, where it cannot nothing is missing."""
 
+from threading import Lock, Thread
 from typing import Any
 
 import torch
 from torch.nn.functional import gelu
+
+_one_at_a_time = Lock()
+
+
+def find_out(device: torch.device, dtype: torch.dtype) -> None:
+    """Begin :func:`kernels_for` beside what the caller does next: Triton takes a second or two to get going."""
+    if device.type == "cuda":
+        Thread(target=kernels_for, args=(device, dtype), name="b4m-kernels").start()
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> Any:
@@ -13,6 +22,11 @@ def kernels_for(device: torch.device, dtype: torch.dtype) -> Any:
     """
     if device.type != "cuda":
         return None
+    with _one_at_a_time:
+        return _kernels_that_work(device, dtype)
+
+
+def _kernels_that_work(device: torch.device, dtype: torch.dtype) -> Any:
     try:
         from . import triton_kernels as kernels
 

@@ -4,11 +4,14 @@ A card is not waited for. What it found is read while it is at work on the next 
 something is not a number, and go on leaving it.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from .graph import Captured, memory_comes_with_the_replay
 
 
 class Found:
@@ -49,22 +52,48 @@ class Update:
         norms = [torch.nn.utils.clip_grad_norm_(half, self.clip) for half in self.halves]
         return torch.cat([losses, torch.stack(norms)])
 
+    def close(self) -> None:
+        """There are no more steps."""
+
 
 class UpdateAhead(Update):
     """The same without waiting: whether to move is decided on the device. For optimisers whose fused kernels know ``found_inf``.
 
-    The optimiser's moments are there from the beginning, so that a memory plan can count them.
+    The optimiser's moments are there from the beginning, so that a memory plan can count them. The launches of one whose groups are
+    ``capturable`` are recorded, once: what it steps stays where it is.
     """
 
     def __init__(self, optimiser: Optimizer, halves: Sequence[Sequence[Tensor]], clip: float, refresh: Callable[[], None]) -> None:
         super().__init__(optimiser, halves, clip, refresh)
         self._stopped = torch.ones((), device=halves[0][0].device)  # the fused kernels' word: 1 leaves everything as it is
         optimiser.found_inf = self._stopped  # type: ignore[attr-defined]
-        optimiser.step()
+        self._moved()
+        self._move = self._recorded() or self._moved
         self._stopped.zero_()
 
     def __call__(self, values: Tensor) -> Found:  # noqa: D102
         self._stopped.copy_(torch.maximum(self._stopped, (~torch.isfinite(values).all()).float()))
+        self._move()
+        return Found(values)
+
+    def _recorded(self) -> Callable[[], object] | None:
+        """A replay of :meth:`_moved`, where one that is impossible does no harm: not all of torch's solvers can be recorded."""
+        capturable = all(group.get("capturable") for group in self.optimiser.param_groups)
+        if not self._stopped.is_cuda or not capturable or memory_comes_with_the_replay():
+            return None
+        try:
+            captured = Captured(self._moved, {}, self._stopped.device, torch.cuda.graph_pool_handle())
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            return None
+        return functools.partial(captured, {})
+
+    def _moved(self) -> Tensor:
         self.optimiser.step()
         self.refresh()
-        return Found(values)
+        return self._stopped
+
+    def close(self) -> None:
+        """Let go of what was recorded."""
+        self._move = self._moved

@@ -403,18 +403,41 @@ def test_a_step_that_found_no_number_moves_nothing_and_neither_do_those_behind_i
     up, down = (torch.randn(2, *shape, device=device).requires_grad_() for shape in ((6, 3), (3, 5)))
     up.grad, down.grad = torch.ones_like(up), torch.ones_like(down)
     optimiser = RiemannianAdamW([(up, down)], lr=0.1) if riemannian else torch.optim.AdamW([up, down], lr=0.1, fused=True)
-    refreshed: list[int] = []
-    begun = up.detach().clone()
-    update = UpdateAhead(optimiser, [[up], [down]], 1.0, lambda: refreshed.append(1))
+    begun, seen = up.detach().clone(), torch.zeros_like(up)
+    update = UpdateAhead(optimiser, [[up], [down]], 1.0, lambda: seen.copy_(up.detach()))
     assert torch.equal(up, begun)
     update(update.bounded(torch.ones(2, device=device)))
     moved = [part.detach().clone() for part in (up, down)]
-    assert not torch.equal(moved[0], begun) and float(optimiser.state[up]["step"]) == 1
+    assert not torch.equal(moved[0], begun) and torch.equal(seen, up) and float(optimiser.state[up]["step"]) == 1
     for losses in ([1.0, float("inf")], [1.0, 1.0]):
         found = update(update.bounded(torch.tensor(losses, device=device))).read()
         assert found[:2].tolist() == losses and len(found) == 4
     assert all(torch.equal(part, before) for part, before in zip((up, down), moved, strict=True))
-    assert float(optimiser.state[up]["step"]) == 1 and len(refreshed) == 3
+    assert float(optimiser.state[up]["step"]) == 1
+
+
+@CUDA
+@pytest.mark.parametrize("rank", [4, 16, 64, 128])
+def test_a_recorded_riemannian_step_is_the_launched_one(rank: int) -> None:
+    torch.manual_seed(0)
+    made = [torch.randn(*shape, device="cuda") for shape in ((3, 160, rank), (3, rank, 192))]
+    results = []
+    for recorded in (False, True):
+        pair = [value.clone().requires_grad_() for value in made]
+        for value in pair:
+            value.grad = torch.zeros_like(value)
+        optimiser = RiemannianAdamW([(pair[0], pair[1])], lr=0.01)
+        optimiser.param_groups[0]["capturable"] = recorded
+        seen = torch.zeros_like(pair[0])
+        update = UpdateAhead(optimiser, [[value] for value in pair], 1e9, lambda seen=seen, up=pair[0]: seen.copy_(up.detach()))  # type: ignore[misc]
+        for _ in range(5):
+            for value in pair:
+                value.grad.copy_(torch.sin(value.detach()))  # type: ignore[union-attr]
+            update(update.bounded(torch.ones(2, device="cuda")))
+        update.close()
+        results.append([*pair, seen])
+    for launched, replayed in zip(*results, strict=True):
+        torch.testing.assert_close(replayed, launched)
 
 
 @CUDA
