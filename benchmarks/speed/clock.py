@@ -15,7 +15,8 @@ GIB = 2**30
 @dataclasses.dataclass
 class Reading:
     """One line of the results. Memory in GiB, for cards only: ``allocated`` is torch's peak (what graphs hold is not in it), ``reserved``
-    torch's peak with the graphs', ``driver`` what the driver says that is taken on the whole card.
+    torch's peak with the graphs', ``driver`` what the driver says that is taken on the whole card. ``main``: the most main memory that a
+    process of its own held.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Reading:
     allocated: float = 0.0
     reserved: float = 0.0
     driver: float = 0.0
+    main: float = 0.0
 
 
 def timed(name: str, size: int, step: Callable[[], object], *, seconds: float, device: torch.device) -> Reading:

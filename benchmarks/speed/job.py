@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from b4m_core import Adapter, NoiseSchedule, Plan, Progress, RunStore, TrainingSettings, train
+from b4m_core import Adapter, NoiseSchedule, Plan, Progress, RunStore, TrainingSettings, merge, save_adapter, train
 from b4m_core.objective import linear_beta_schedule
 from b4m_core.pictures import Picture, PictureSet
 
@@ -56,7 +56,7 @@ def plan(unet: Any, role: str, size: int, settings: TrainingSettings) -> Plan:
     return Plan(role, _pictures(3, size, 0), tuple(_pictures(2, size, 1 + number) for number in range(partners)), settings, start)
 
 
-def seconds_of(made: Plan, base: RandomBase, folder: Path) -> dict[str, float]:
+def seconds_of(made: Plan, base: RandomBase, folder: Path) -> tuple[Adapter, dict[str, float]]:
     """Train, and what took how long: seconds until the first step is done and read, milliseconds of the steps, seconds to save."""
     done: list[float] = []
 
@@ -65,13 +65,28 @@ def seconds_of(made: Plan, base: RandomBase, folder: Path) -> dict[str, float]:
             done.append(time.perf_counter())
 
     started = time.perf_counter()
-    train(made, base, RunStore(folder), watch, retrain=True)
+    adapter = train(made, base, RunStore(folder), watch, retrain=True)
     ended = time.perf_counter()
     steps = sorted((after - before) * 1000 for before, after in zip(done[3:], done[4:], strict=False))
-    return {
+    return adapter, {
         "seconds to the first step": done[0] - started,
         "ms a step, median": steps[len(steps) // 2],
         "ms a step, mean": sum(steps) / len(steps),
         "seconds after the last step": ended - done[-1],
         "seconds in all": ended - started,
     }
+
+
+def whole(base: RandomBase, size: int, settings: TrainingSettings, folder: Path) -> dict[str, dict[str, float]]:
+    """Content, then style, then both together, as an artist has it: what took how long in each of them, and the file at the end."""
+    found: dict[str, dict[str, float]] = {}
+    trained = {}
+    for role in ("content", "style"):
+        trained[role], found[role] = seconds_of(plan(base.unet, role, size, settings), base, folder)
+    merged = merge(trained["content"], trained["style"])
+    both = Plan("together", _pictures(3, size, 0), (_pictures(2, size, 1),), settings, merged)
+    together, found["together"] = seconds_of(both, base, folder)
+    started = time.perf_counter()
+    save_adapter(together, folder / "together.safetensors")
+    found["file"] = {"seconds in all": time.perf_counter() - started}
+    return found

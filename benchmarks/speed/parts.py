@@ -2,6 +2,7 @@
 
 import contextlib
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,10 +100,26 @@ def training(bench: Bench) -> None:
         )
         made = job.plan(bench.unet, role, size, settings)
         with tempfile.TemporaryDirectory() as folder:
-            found = job.seconds_of(made, base, Path(folder))
+            _, found = job.seconds_of(made, base, Path(folder))
         bench.facts[f"training, {role}, {size} px{words}"] = found
         print(f"training, {role}, {size} px{words}: " + ", ".join(f"{name} {value:.2f}" for name, value in found.items()), flush=True)
         tidy()
+
+
+def whole_job(bench: Bench) -> None:
+    """Content, style and both together, 500 steps each, as one: what an artist waits for on a card."""
+    steps = 500 if bench.real else 8
+    settings = TrainingSettings(
+        steps=steps, rank=bench.rank, split="halves", correspondence="partner", accumulation=1, resolution=bench.sizes[0]
+    )
+    base = job.RandomBase(bench.unet, bench.device, bench.dtype)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        found = job.whole(base, bench.sizes[0], settings, Path(folder))
+    bench.facts[f"whole job, 3 x {steps} steps, {bench.sizes[0]} px"] = found | {"seconds": time.perf_counter() - started}
+    for role, parts in found.items():
+        print(f"whole job, {role}: " + ", ".join(f"{name} {value:.2f}" for name, value in parts.items()), flush=True)
+    print(f"whole job: {time.perf_counter() - started:.1f} s", flush=True)
 
 
 def ours(bench: Bench) -> None:
@@ -205,6 +222,43 @@ def train_lora_node(bench: Bench) -> None:
             except RuntimeError as error:
                 name = f"TrainLoraNode, {asked.size} px, {'accumulated' if asked.accumulated else 'a batch'}"
                 bench.facts["skipped"][name] = f"{error}"[:300]
+
+
+def inside_comfyui(bench: Bench) -> None:
+    """Trainings with the defaults inside ComfyUI's classes, with either allocator, on the whole card and where others hold most of it."""
+    cuda = bench.device.type == "cuda"
+    asked = bench.peer_job("comfyui", bench.sizes[0])
+    asked.sizes, asked.dtype = list(bench.sizes), "float16" if cuda else asked.dtype
+    for allocator, gib in [("cudaMallocAsync", 0), ("native", 0), ("cudaMallocAsync", 8), ("native", 8)] if cuda else [("", 0)]:
+        asked.card = f"; {allocator}" * bool(allocator) + f", a card of {gib} GiB" * bool(gib)
+        with _card_left_alone(bench), _most_of_the_card_taken(bench, gib) as taken:
+            try:
+                found = peer_process.ask("host_training", asked, PYTORCH_CUDA_ALLOC_CONF=f"backend:{allocator}" * bool(allocator))
+            except RuntimeError as error:
+                bench.facts["skipped"][f"inside ComfyUI{asked.card}"] = f"{error}"[:300]
+                continue
+        for size in set(asked.sizes) - {reading.size for reading in found}:
+            bench.facts["skipped"][f"inside ComfyUI{asked.card}, {size} px"] = "the card's memory is too small"
+        for reading in found:
+            reading.driver = max(0.0, reading.driver - taken)
+            bench.note(reading)
+            if reading.main:
+                print(f"   main memory: {reading.main:.1f} GiB at most", flush=True)
+
+
+@contextlib.contextmanager
+def _most_of_the_card_taken(bench: Bench, leave: float) -> Iterator[float]:
+    """Hold all but ``leave`` GiB of the card (0: nothing), as other programs would; the GiB that are taken then."""
+    if bench.device.type != "cuda":
+        yield 0.0
+        return
+    free, total = torch.cuda.mem_get_info(bench.device)
+    held = torch.empty(max(0, free - round(leave * GIB)) if leave else 0, dtype=torch.uint8, device=bench.device)
+    try:
+        yield (total - torch.cuda.mem_get_info(bench.device)[0]) / GIB
+    finally:
+        del held
+        tidy()
 
 
 def peft(bench: Bench) -> None:
@@ -324,6 +378,7 @@ def painting(bench: Bench) -> None:
 PARTS: dict[str, tuple[Callable[[Bench], None], float]] = {
     "ceiling": (ceiling, 3),
     "training": (training, 60),
+    "whole job": (whole_job, 110),
     "ours": (ours, 40),
     "riemannian": (riemannian, 8),
     "small card": (small_card, 40),
@@ -331,6 +386,7 @@ PARTS: dict[str, tuple[Callable[[Bench], None], float]] = {
     "published": (published, 25),
     "authors' program": (authors_program, 60),
     "TrainLoraNode": (train_lora_node, 120),
+    "inside ComfyUI": (inside_comfyui, 60),
     "painting": (painting, 8),
     "defaults": (defaults, 15),
     "scaling": (scaling, 50),

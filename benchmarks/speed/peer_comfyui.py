@@ -75,8 +75,8 @@ def random_patcher(job: Job) -> Any:
     for name, parameter in model.named_parameters():  # ComfyUI leaves them as memory was
         is_norm = parameter.ndim == 1 and name.endswith("weight")
         torch.nn.init.ones_(parameter) if is_norm else torch.nn.init.normal_(parameter, std=0.02)
-    offload = comfy.model_management.unet_offload_device()
-    return comfy.model_patcher.ModelPatcher(model, load_device=job.device, offload_device=offload)
+    memory = comfy.model_management  # which knows a card by its number
+    return comfy.model_patcher.ModelPatcher(model, load_device=memory.get_torch_device(), offload_device=memory.unet_offload_device())
 
 
 def train(job: Job) -> Reading:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import time
@@ -20,7 +21,8 @@ LIMIT = 180.0
 @dataclasses.dataclass
 class Job:
     """What a peer is to do: its own sources, diffusers' description of the network, and what a step is made of. ``shapes`` are those of the
-    560 projections; ``accumulated`` says that the rows go through the network one after the other, where a peer can do either.
+    560 projections; ``accumulated`` says that the rows go through the network one after the other, where a peer can do either. ``sizes``
+    are for who does several, ``card`` says in words what card it has.
     """
 
     folder: str
@@ -32,6 +34,8 @@ class Job:
     dtype: str
     shapes: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     accumulated: bool = False
+    sizes: list[int] = dataclasses.field(default_factory=list)
+    card: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -74,14 +78,15 @@ class Watch:
         return reading_of(name, size, durations, self.device)
 
 
-def ask(module: str, job: Job) -> list[Reading]:
+def ask(module: str, job: Job, **environment: str) -> list[Reading]:
     """Let ``module`` of this package do the job in a process of its own, with nothing of the peer's in ours."""
     words = [sys.executable, "-m", f"benchmarks.speed.{module}"]
     given, root = json.dumps(dataclasses.asdict(job)), Path(__file__).parents[2]
     try:
-        done = subprocess.run(words, input=given, cwd=root, capture_output=True, text=True, timeout=LIMIT)
+        done = subprocess.run(words, input=given, cwd=root, env=os.environ | environment, capture_output=True, text=True, timeout=LIMIT)
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"not done after {LIMIT:g} s") from None
+    print(done.stderr[-4000:], file=sys.stderr, flush=True)  # for who reads along
     if done.returncode:
         raise RuntimeError(_reason(done.stderr))
     return [Reading(**found) for found in json.loads(done.stdout.splitlines()[-1])]
@@ -98,7 +103,6 @@ def answer(readings: Sequence[Reading]) -> None:
 
 
 def _reason(output: str) -> str:
-    """What the process said last, and everything on the error output for who reads along."""
-    print(output[-4000:], file=sys.stderr, flush=True)
+    """What the process said last."""
     lines = [line for line in output.splitlines() if line.strip()]
     return lines[-1] if lines else "it ended without a word"
