@@ -14,7 +14,11 @@ class BaseModel(Protocol):
 
     @property
     def unet(self) -> nn.Module:
-        """diffusers' UNet2DConditionModel with the base weights: frozen, on the training device, in the compute dtype, ours alone."""
+        """diffusers' UNet2DConditionModel with the base weights: frozen, on the training device, in the compute dtype, ours alone.
+
+        For a card without room for it the Linears of its transformer blocks may be in main memory, in any dtype, their weights the host's
+        own: read, and never written to.
+        """
 
     @property
     def device(self) -> torch.device:

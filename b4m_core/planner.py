@@ -35,7 +35,7 @@ class Way:
 WAYS = (
     Way("whole steps", False, False, False, 280_000, int(1.6 * GIB)),
     Way("activations computed twice", False, True, False, 41_000, int(1.4 * GIB)),
-    Way("activations computed twice, almost half of the network in main memory", False, True, True, 41_000, int(-0.6 * GIB)),
+    Way("activations computed twice, almost half of the network in main memory", False, True, True, 41_000, int(-1.2 * GIB)),
     Way(
         "one picture after the other, activations computed twice, almost half of the network in main memory",
         True,
@@ -49,6 +49,15 @@ WAYS = (
 an H100 at SDXL's size, 512 and 1024 px, as the allocator reserved them (docs/speed.md).
 """
 FIRST_STREAMED = [way.streamed for way in WAYS].index(True)
+ADAPTER = 50 * 2**20
+"""The bytes of one rank, with gradients, moments and the copy to compute with, when content and style both move."""
+
+
+def least_beside(rank: int, rows: int, latent_pixels: int) -> int:
+    """The bytes beside the network without which a part of it has to be streamed: an adapter of SDXL's, and the smaller step that streams
+    nothing.
+    """
+    return rank * ADAPTER + WAYS[FIRST_STREAMED - 1].needed(rows, latent_pixels)
 
 
 def fastest_way(free: int, rows: int, latent_pixels: int, first: int = 0) -> int:

@@ -12,7 +12,6 @@ from torch import Tensor
 from ..b4m_core import Adapter, B4MError, Plan, Progress, RunStore, TrainingSettings, lora_state_dict, merge, train
 from ..b4m_core.compose import base_note
 from ..b4m_core.pictures import PictureSet
-from ..b4m_core.planner import WAYS
 from ..b4m_core.settings import CORRESPONDENCES
 from ..b4m_core.splits import SPLITS
 from ..b4m_core.trainings import training
@@ -183,7 +182,7 @@ def _session(
         **{key: widgets[key] for key in names} | {"resolution": min(widgets["resolution"], base.native_size)} | fixed
     )
     rows = settings.batch * (1 + training(role, settings.correspondence).beside(partners))
-    base.room = model.model_size() + WAYS[0].needed(rows, (settings.resolution // 8) ** 2)
+    base.expect(settings.rank, rows, settings.resolution)
     return _Session(node, f"B4MTrain{role.capitalize()}", base, settings, widgets), settings
 
 

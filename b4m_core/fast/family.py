@@ -7,6 +7,7 @@ one matrix [W_1; ...; W_G; down_1; ...; down_G], so that one product gives both;
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..row_split import Rows
@@ -15,22 +16,25 @@ from .layout import Layout, Place
 
 
 class Family:
-    """N groups of G projections of one shape (m, n) and one layout, in the compute dtype.
+    """N groups of G projections of one shape (m, n) and one layout, in the compute ``dtype``.
 
     ``wide`` (N, G m + G k, n) and ``bias`` (N, G m + G k) or None; ``low`` (N, G, k, n) is the `down` part of it; ``up`` (N, G, m, k).
     ``found`` holds, for every part that moves, (N, G, ...) what a backward pass finds, that of each of its places beside the other.
     ``stack`` holds the parts themselves, layers in the order of the groups. ``kept``: somebody keeps the answers until the backward pass
-    anyway. ``kernels``: accelerate.py. The weights of ``linears`` become views into ``wide``: nothing is held twice.
+    anyway. ``kernels``: accelerate.py. The weights of ``linears``, wherever they are, become views into ``wide``: nothing is
+    held twice.
     """
 
     def __init__(
-        self, layout: Layout, stack: Stack, linears: Sequence[Sequence[nn.Linear]], *, kept: bool = False, kernels: Any = None
-    ) -> None:
+        self, layout: Layout, stack: Stack, linears: Sequence[Sequence[nn.Linear]], dtype: torch.dtype, *, kept: bool = False,
+        kernels: Any = None,
+    ) -> None:  # fmt: skip
         first, groups, members = linears[0][0], len(linears), len(linears[0])
         m, n = first.weight.shape
         self.kernels, self.kept = kernels, kept
         self.layout, self.stack, self.groups, self.members, self.m, self.n = layout, stack, groups, members, m, n
-        self.wide = first.weight.new_zeros(groups, n, members * (m + layout.width)).mT  # long sums are faster with their terms side by side
+        wide = torch.zeros(groups, n, members * (m + layout.width), dtype=dtype, device=stack.up.device)
+        self.wide = wide.mT  # long sums are faster with their terms side by side
         self.low = self.wide[:, members * m :].view(groups, members, layout.width, n)
         self.up = self.wide.new_zeros(groups, members, m, layout.width)
         self.bias = None if first.bias is None else self.wide.new_zeros(self.wide.shape[:2])

@@ -44,10 +44,10 @@ class Groups:
         self.families: list[Family] = []
         self._place: dict[str, tuple[Family, int]] = {}
         self._texts: list[tuple[Family, list[str]]] = []
-        silent = silent_concepts(stacks)
+        silent, dtype = silent_concepts(stacks), next(unet.parameters()).dtype
         for stack, ((kind, _), groups) in zip(stacks, of_kind.items(), strict=True):
             linears: Any = [[unet.get_submodule(path) for path in group] for group in groups]
-            family = Family(layout_of(layers[groups[0][0]], silent), stack, linears, kept=kind in FOR_ATTENTION, kernels=kernels)
+            family = Family(layout_of(layers[groups[0][0]], silent), stack, linears, dtype, kept=kind in FOR_ATTENTION, kernels=kernels)
             self.families.append(family)
             if kind == "text":
                 self._texts.append((family, groups[0]))

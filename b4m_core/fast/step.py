@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..adapter import Adapter
 from ..objective import row_losses
-from ..planner import WAYS, explained, fastest_way, free_memory
+from ..planner import FIRST_STREAMED, WAYS, explained, fastest_way, free_memory
 from ..row_split import Rows
 from ..stacks import Stack
 from .accelerate import kernels_for
@@ -112,7 +112,11 @@ class _Counts(NamedTuple):
 
 
 class FastStep:
-    """The network written out, with its launches recorded where ``graph`` allows, in one of the ways of planner.py, from ``first`` on."""
+    """The network written out, with its launches recorded where ``graph`` allows, in one of the ways of planner.py, from ``first`` on.
+
+    The weights of the transformer blocks may come in main memory, in any dtype; then the feed-forward ones stay there. They are read, and
+    never written to.
+    """
 
     def __init__(
         self,
@@ -127,14 +131,17 @@ class FastStep:
     ) -> None:
         weight = next(unet.parameters())
         self.device, self.dtype, self.micro_steps = weight.device, weight.dtype, micro_steps
+        apart = feed_forwards(unet)[0][0].weight.device != self.device
+        first = max(first, FIRST_STREAMED) if apart else first
         self.first, self.way = first, first if weight.device.type != "cuda" else None
         kernels = kernels_for(self.device, self.dtype) if self.dtype != torch.float64 else None
         self.layout = torch.contiguous_format if kernels is None else torch.channels_last
         for module in unet.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight.data = module.weight.data.contiguous(memory_format=self.layout)
-        for widening, _ in feed_forwards(unet):
-            widening.weight.data = widening.weight.data.T.contiguous().T  # its long sum is that of the backward pass
+        if not apart:
+            for widening, _ in feed_forwards(unet):
+                widening.weight.data = widening.weight.data.T.contiguous().T  # its long sum is that of the backward pass
         weights = self._streamed(unet) if WAYS[first].streamed else Resident()
         try:
             self.groups = Groups(unet, adapter.layers, stacks, of_kind, kernels)
@@ -168,7 +175,7 @@ class FastStep:
         return total
 
     def _streamed(self, unet: Any) -> Resident:
-        return Streamed(feed_forwards(unet), self.device)
+        return Streamed(feed_forwards(unet), self.device, self.dtype)
 
     def _fastest(self, rows: int, latent_pixels: int) -> int:
         free = free_memory(self.device) - self.network.weights.saved  # planner.py counts that as a way's

@@ -38,20 +38,22 @@ class Resident:
 
 
 class Streamed(Resident):
-    """The weights of ``blocks``, each the layers of one block, in the order of a forward pass.
+    """The weights of ``blocks``, each the layers of one block, in the order of a forward pass, for ``device`` in ``dtype``, wherever and in
+    whatever dtype they are now. A block's first layer lies transposed, as step.py has it.
 
     Raises :class:`B4MError` when main memory has no room for them.
     """
 
-    def __init__(self, blocks: Sequence[Sequence[nn.Linear]], device: torch.device) -> None:
+    def __init__(self, blocks: Sequence[Sequence[nn.Linear]], device: torch.device, dtype: torch.dtype) -> None:
         self._blocks, self._device = blocks, device
         self._index = {id(block[0]): index for index, block in enumerate(blocks)}
         self._side = stream(device, "weights")
         self._arrived: list[torch.cuda.Event | None] = [None] * PLACES
-        self._homes = [[_in_main_memory(layer.weight.data) for layer in block] for block in blocks]
+        self._came_from = blocks[0][0].weight.device
+        self._homes = [[_go_home(layer, device, dtype, transposed=not place) for place, layer in enumerate(block)] for block in blocks]
         sizes = [[home.numel() for home in homes] for homes in self._homes]
-        self.saved = (sum(map(sum, sizes)) - PLACES * max(map(sum, sizes))) * blocks[0][0].weight.element_size()
-        places = [blocks[0][0].weight.new_empty(max(map(sum, sizes))) for _ in range(PLACES)]
+        self.saved = (sum(map(sum, sizes)) - PLACES * max(map(sum, sizes))) * dtype.itemsize
+        places = [torch.empty(max(map(sum, sizes)), device=device, dtype=dtype) for _ in range(PLACES)]
         for index, (block, homes) in enumerate(zip(blocks, self._homes, strict=True)):
             parts = torch.split(places[index % PLACES][: sum(sizes[index])], sizes[index])
             for layer, home, part in zip(block, homes, parts, strict=True):
@@ -99,13 +101,16 @@ class Streamed(Resident):
             layer.weight.data = home  # right wherever it is, should the card have no room for it now
         with contextlib.suppress(torch.cuda.OutOfMemoryError):
             for layer, home in pairs:
-                layer.weight.data = home.to(self._device, copy=True)
+                layer.weight.data = home.to(self._came_from)
 
 
-def _in_main_memory(weight: Tensor) -> Tensor:
-    """A copy where the card can fetch it by itself."""
+def _go_home(layer: nn.Linear, device: torch.device, dtype: torch.dtype, *, transposed: bool) -> Tensor:
+    """The layer's weight, moved to where the card can fetch it by itself; one after the other, so that nothing is held twice."""
+    weight = layer.weight.data
     try:
-        return torch.empty_like(weight, device="cpu", pin_memory=weight.is_cuda).copy_(weight)
+        home = torch.empty(weight.mT.shape if transposed else weight.shape, dtype=dtype, pin_memory=device.type == "cuda")
+        layer.weight.data = (home.mT if transposed else home).copy_(weight)
+        return layer.weight.data
     except RuntimeError as error:  # of every kind: torch has none of its own for main memory
         raise B4MError(
             "The graphics card's memory is too small for this training, and main memory has no room for a part of the model: "

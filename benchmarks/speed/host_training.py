@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from b4m_core import B4MError, Progress, RunStore, TrainingSettings, train
-from b4m_core.planner import WAYS
 
 from . import job as jobs
 from .clock import GIB, Reading, main_memory, reading_of, tidy
@@ -61,7 +60,7 @@ def base_model(job: Job) -> Any:
 def readings(job: Job, base: Any, size: int) -> list[Reading]:
     """The step, and the time until the first one is done, of a short training at ``size``."""
     settings = TrainingSettings(steps=STEPS, resolution=size)
-    base.room = base.model.model_size() + WAYS[0].needed(2, (size // 8) ** 2)  # as nodes/train.py has it
+    base.expect(settings.rank, 2, size)  # as nodes/train.py does
     done: list[float] = []
     free: list[int] = []
 

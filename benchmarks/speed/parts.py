@@ -1,6 +1,7 @@
 """What is measured, each part by itself and in the order of what matters most."""
 
 import contextlib
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -224,16 +225,16 @@ def train_lora_node(bench: Bench) -> None:
                 bench.facts["skipped"][name] = f"{error}"[:300]
 
 
-def inside_comfyui(bench: Bench) -> None:
-    """Trainings with the defaults inside ComfyUI's classes, with either allocator, on the whole card and where others hold most of it."""
+def inside_comfyui(bench: Bench, allocator: str = "cudaMallocAsync") -> None:
+    """Trainings with the defaults inside ComfyUI's classes, on the whole card and where others hold most of it."""
     cuda = bench.device.type == "cuda"
     asked = bench.peer_job("comfyui", bench.sizes[0])
     asked.sizes, asked.dtype = list(bench.sizes), "float16" if cuda else asked.dtype
-    for allocator, gib in [("cudaMallocAsync", 0), ("native", 0), ("cudaMallocAsync", 8), ("native", 8)] if cuda else [("", 0)]:
-        asked.card = f"; {allocator}" * bool(allocator) + f", a card of {gib} GiB" * bool(gib)
+    for gib in (0, 8, 6) if cuda else (0,):
+        asked.card = f"; {allocator}" * cuda + f", a card of {gib} GiB" * bool(gib)
         with _card_left_alone(bench), _most_of_the_card_taken(bench, gib) as taken:
             try:
-                found = peer_process.ask("host_training", asked, PYTORCH_CUDA_ALLOC_CONF=f"backend:{allocator}" * bool(allocator))
+                found = peer_process.ask("host_training", asked, PYTORCH_CUDA_ALLOC_CONF=f"backend:{allocator}")
             except RuntimeError as error:
                 bench.facts["skipped"][f"inside ComfyUI{asked.card}"] = f"{error}"[:300]
                 continue
@@ -387,6 +388,7 @@ PARTS: dict[str, tuple[Callable[[Bench], None], float]] = {
     "authors' program": (authors_program, 60),
     "TrainLoraNode": (train_lora_node, 120),
     "inside ComfyUI": (inside_comfyui, 60),
+    "inside ComfyUI, torch's allocator": (functools.partial(inside_comfyui, allocator="native"), 60),
     "painting": (painting, 8),
     "defaults": (defaults, 15),
     "scaling": (scaling, 50),

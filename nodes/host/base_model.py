@@ -10,6 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from ...b4m_core.planner import WAYS, least_beside
 from . import painting, runtime
 from .family import describe_model, native_size, noise_schedule, require_sdxl
 from .identity import fingerprint, network_fingerprint
@@ -21,21 +22,25 @@ class HostBaseModel:
     """BaseModel made of the graph's MODEL, CLIP and VAE, which stay bit-identical.
 
     The training network is built when `unet` is first read, so that a run found in the store costs no copy.
-    `room` bytes are asked from the host's memory manager before that and again after every picture painted.
+    `room` bytes are asked from the host's memory manager before that and again after every picture painted, and `beside` are kept free
+    beside the network (see `expect`).
     """
 
-    # fmt: off
-    def __init__(
-        self, model: Any, clip: Any, vae: Any, *, name: str | None = None, room: int = 0, sampling: painting.Sampling | None = None,
-    ) -> None:
-        # fmt: on
+    def __init__(self, model: Any, clip: Any, vae: Any, *, name: str | None = None, sampling: painting.Sampling | None = None) -> None:
         """Raises B4MError when the model is not SDXL or has a sampling that cannot be trained."""
         require_sdxl(model)
-        self.model, self.clip, self.vae, self.room = model, clip, vae, room
+        self.model, self.clip, self.vae = model, clip, vae
+        self.room = self.beside = 0
         self.schedule = noise_schedule(model)
         self.name = name or describe_model(model)
         self.native_size = native_size(model)
         self.sampling = sampling or painting.Sampling()
+
+    def expect(self, rank: int, rows: int, resolution: int) -> None:
+        """Make ready for a training of a rank, in passes of so many rows."""
+        pixels = (resolution // 8) ** 2
+        self.room = self.model.model_size() + WAYS[0].needed(rows, pixels)
+        self.beside = least_beside(rank, rows, pixels)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -62,7 +67,7 @@ class HostBaseModel:
         """The frozen training network on the host's device."""
         if self.room:
             runtime.make_room(self.room)
-        return training_network(self.model)
+        return training_network(self.model, beside=self.beside)
 
     def release(self) -> None:
         """Give the training network's memory back to the host."""
@@ -95,4 +100,6 @@ class HostBaseModel:
     def with_adapter(self, adapter_weights: Mapping[str, Tensor]) -> HostBaseModel:
         """The same model with an adapter patched in, for several pictures: the host patches its weights once for all of them."""
         patched = apply_lora(self.model, adapter_weights)
-        return HostBaseModel(patched, self.clip, self.vae, name=self.name, room=self.room, sampling=self.sampling)
+        base = HostBaseModel(patched, self.clip, self.vae, name=self.name, sampling=self.sampling)
+        base.room = self.room
+        return base

@@ -48,12 +48,16 @@ def network_config(unet_config: Mapping[str, Any], native: int) -> dict[str, Any
     }
 
 
-def training_network(model: Any, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> UNet2DConditionModel:
+def training_network(
+    model: Any, dtype: torch.dtype | None = None, device: torch.device | str | None = None, *, beside: int = 0
+) -> UNet2DConditionModel:
     """A frozen diffusers UNet with the MODEL's weights, upstream LoRAs patched in; the MODEL itself is left as it is.
 
     Args:
         model: the host's MODEL (ModelPatcher), loaded in full, in part or not at all.
         dtype: default `training_dtype`. device: default the host's.
+        beside: the bytes that must be free beside it; on a card that has less, the Linears of its transformer blocks are
+            in main memory, and may be the MODEL's own.
     Raises:
         B4MError: the model is not SDXL.
     """
@@ -65,6 +69,23 @@ def training_network(model: Any, dtype: torch.dtype | None = None, device: torch
         with torch.device("meta"):
             unet = UNet2DConditionModel(**network_config(unet_config, native_size(model)))
         names = comfy.utils.unet_to_diffusers(unet_config)
-        weights = {key[len(_PREFIX) :]: weight.to(kind) for key, weight in real_weights(model, _PREFIX, target)}
-        unet.load_state_dict({name: weights[names[name]] for name in unet.state_dict()}, assign=True)
+        needed = {name: _PREFIX + names[name] for name in unet.state_dict()}
+        apart = _of_blocks(unet) if _is_too_large(unet, kind, target, beside) else set()
+        weights: dict[str, torch.Tensor] = {}
+        only = {needed[name] for name in apart}
+        weights |= real_weights(model, _PREFIX, "cpu", only=only, fresh=False)  # no second copy in main memory, which may be small too
+        found = real_weights(model, _PREFIX, target, only=set(needed.values()) - only)
+        weights |= {key: weight.to(kind) for key, weight in found}
+        unet.load_state_dict({name: weights[key] for name, key in needed.items()}, assign=True)
         return unet.requires_grad_(False).eval()
+
+
+def _is_too_large(unet: UNet2DConditionModel, dtype: torch.dtype, device: torch.device, beside: int) -> bool:
+    """Whether a card has no room for the network and ``beside`` bytes."""
+    size = sum(weight.numel() for weight in unet.parameters()) * dtype.itemsize
+    return device.type == "cuda" and bool(beside) and runtime.free_bytes() < size + beside
+
+
+def _of_blocks(unet: UNet2DConditionModel) -> set[str]:
+    """The weights of the Linears of the transformer blocks, by name: most of the network."""
+    return {name for name, weight in unet.state_dict().items() if ".transformer_blocks." in name and weight.ndim == 2}

@@ -53,9 +53,13 @@ class Trained:
     def __init__(
         self, fast: bool, start: str = "zero_start", split: str = "free", *,
         dtype: torch.dtype = torch.float64, device: str = "cpu", graph: bool = False, way: int = 0, still: str = "",
-        silent: str = "",
+        silent: str = "", apart: bool = False,
     ) -> None:  # fmt: skip
         unet = tiny_unet(dtype=dtype).to(device)
+        if apart:  # as for a card without room for the network
+            for name, module in unet.named_modules():
+                if ".transformer_blocks." in name and isinstance(module, torch.nn.Linear):
+                    module.weight.data = module.weight.data.cpu()
         self.adapter = filled(Adapter.for_unet(unet, Facts(role="content", rank=4, base="f" * 64, start=start, split=split)))
         if dtype == torch.float64:
             for projection in self.adapter.layers.values():
@@ -275,6 +279,19 @@ def test_the_ways_that_need_less_memory_replay_too(way: int) -> None:
         torch.testing.assert_close(small.step(given, 1, CONTENT), whole.step(given, 1, CONTENT), rtol=1e-4, atol=1e-5)
     assert_same_gradients(small.gradients(), whole.gradients(), 5e-3)
     assert small.step.graph and small.step.way == way  # type: ignore[attr-defined]
+
+
+@CUDA
+def test_a_network_whose_blocks_come_in_main_memory_is_streamed() -> None:
+    whole, apart = (Trained(True, dtype=torch.float32, device="cuda", graph=True, apart=apart) for apart in (False, True))
+    for seed in range(3):
+        given = batch(seed=seed, dtype=torch.float32)
+        torch.testing.assert_close(apart.step(given, 1, CONTENT), whole.step(given, 1, CONTENT), rtol=1e-4, atol=1e-5)
+    assert_same_gradients(apart.gradients(), whole.gradients(), 5e-3)
+    assert apart.step.graph and apart.step.way >= FIRST_STREAMED  # type: ignore[attr-defined]
+    feed_forward = network.feed_forwards(apart.step.network.unet)[0][1]  # type: ignore[attr-defined]
+    apart.step.close()
+    assert not feed_forward.weight.is_cuda
 
 
 @CUDA

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -77,6 +78,22 @@ def test_a_model_loaded_in_part_gives_the_same_weights(host: ModuleType) -> None
     part = host.training_network(patched).state_dict()
     patched.unpatch_model(torch.device("cpu"))
     assert all(torch.equal(whole[name], part[name]) for name in whole)
+
+
+def test_a_card_without_room_gets_the_same_weights_in_two_parts(host: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_sdxl.small_model()
+    patched = host.apply_lora(model, small_sdxl.random_lora(model))
+    whole = host.training_network(patched).state_dict()
+    own = importlib.import_module(f"{host.__name__}.network")
+    monkeypatch.setattr(own, "_is_too_large", lambda *_: True)
+    with torch.inference_mode():
+        apart = host.training_network(patched, dtype=torch.float64, beside=1)
+    parts = apart.state_dict()
+    in_blocks = {name for name, weight in parts.items() if weight.dtype == torch.float32}
+    assert len(in_blocks) > 20 and all(".transformer_blocks." in name and parts[name].ndim == 2 for name in in_blocks)
+    assert parts.keys() == whole.keys() and all(torch.equal(whole[name], parts[name].float()) for name in whole)
+    assert {parts[name].data_ptr() for name in in_blocks} & {weight.data_ptr() for weight in patched.model.parameters()}
+    assert not any(weight.requires_grad for weight in apart.parameters())
 
 
 def test_weights_loaded_as_inference_tensors_can_be_trained_through(host: ModuleType) -> None:
