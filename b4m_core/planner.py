@@ -72,7 +72,8 @@ def free_memory(device: torch.device) -> int:
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
-def explained(number: int, free: int, rows: int, latent_pixels: int) -> str:
-    """One line about the choice."""
+def explained(number: int, free: int, rows: int, latent_pixels: int, saved: int = 0) -> str:
+    """One line about the choice; ``saved`` bytes of the network are not on the card already, which the ways' needs count as given back."""
     way = WAYS[number]
-    return f"Memory: {free / GIB:.1f} GB free, a step needs about {max(0, way.needed(rows, latent_pixels)) / GIB:.1f}: {way.words}."
+    needed = max(0, way.needed(rows, latent_pixels) + saved)
+    return f"Memory: {(free + saved) / GIB:.1f} GB free, a step needs about {needed / GIB:.1f}: {way.words}."

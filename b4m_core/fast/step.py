@@ -178,9 +178,10 @@ class FastStep:
         return Streamed(feed_forwards(unet), self.device, self.dtype)
 
     def _fastest(self, rows: int, latent_pixels: int) -> int:
-        free = free_memory(self.device) - self.network.weights.saved  # planner.py counts that as a way's
+        saved = self.network.weights.saved  # planner.py counts that as a way's
+        free = free_memory(self.device) - saved
         number = fastest_way(free, rows, latent_pixels, self.first)
-        _log.info(explained(number, free, rows, latent_pixels))
+        _log.info(explained(number, free, rows, latent_pixels, saved))
         return number
 
     def _pass(self, inputs: Mapping[str, Tensor], rows: Rows, counts: _Counts) -> Tensor:

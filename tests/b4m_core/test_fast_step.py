@@ -242,6 +242,7 @@ def test_the_fastest_way_that_fits_is_taken_and_explained() -> None:
     chosen = [fastest_way(free * GIB, 4, large) for free in range(40)]
     assert chosen == sorted(chosen, reverse=True) and set(chosen) == set(range(len(WAYS)))
     assert explained(1, 9 * GIB, 4, large) == "Memory: 9.0 GB free, a step needs about 3.9: activations computed twice."
+    assert "Memory: 3.0 GB free, a step needs about 1.0:" in explained(2, GIB, 1, 4096, saved=2 * GIB)
 
 
 def test_a_step_that_ran_out_of_memory_takes_the_next_way_until_there_is_none(caplog: pytest.LogCaptureFixture) -> None:
