@@ -20,6 +20,7 @@ from .network import TERAFLOPS, inputs_of, new_adapter
 from .ours import Ours
 
 ROWS = 4
+TUNED = "diffusers + PEFT, tuned: compiled blocks, fused AdamW, one CUDA graph"
 
 
 class NotGiven(Exception):  # noqa: N818
@@ -271,6 +272,26 @@ def peft(bench: Bench) -> None:
     made.close()
 
 
+def tuned_peft(bench: Bench) -> None:
+    """The fair control: diffusers with PEFT as a good engineer tunes it, beside ours in the same run."""
+    if bench.device.type != "cuda":
+        raise NotGiven("a CUDA graph needs a card")
+    _as_others_have_it(bench)
+    made = peers.TunedPeft(bench.unet, bench.rank, bench.dtype)
+    try:
+        for size in bench.sizes:
+            reading = bench.take(TUNED, size, made.whole(bench.cast_batch(size)))
+            tidy()
+            ours = next((each for each in bench.readings if (each.name, each.size) == ("B4M", size)), None)
+            if ours is not None:
+                ratio = reading.milliseconds / ours.milliseconds
+                bench.facts[f"{TUNED} by ours, {size} px"] = ratio
+                print(f"   {ratio:.2f} times ours", flush=True)
+    finally:
+        made.close()
+        torch.compiler.reset()
+
+
 def small_card(bench: Bench) -> None:
     """Under a hard cap on what this process may allocate: which is the first way that fits, and how fast is it."""
     if bench.device.type != "cuda":
@@ -384,6 +405,7 @@ PARTS: dict[str, tuple[Callable[[Bench], None], float]] = {
     "riemannian": (riemannian, 8),
     "small card": (small_card, 40),
     "peft": (peft, 25),
+    "tuned peft": (tuned_peft, 90),
     "published": (published, 25),
     "authors' program": (authors_program, 60),
     "TrainLoraNode": (train_lora_node, 120),
