@@ -28,6 +28,7 @@ from .fast.kinds import kinds
 from .fast.network import is_written_out
 from .fast.step import FastStep, PlainStep, Step
 from .fast.update import Found, Update, UpdateAhead
+from .memory import by_one_name
 from .objective import NoiseSchedule
 from .pictures import PictureSet
 from .planner import FIRST_STREAMED
@@ -193,7 +194,7 @@ class _Loop:
     def _make(self) -> tuple[Step, Update]:
         """The step and its end; where a card has no room to build them, with a part of the network in main memory from the beginning."""
         with self._memory_advice():
-            with contextlib.suppress(torch.cuda.OutOfMemoryError):
+            with contextlib.suppress(torch.cuda.OutOfMemoryError), by_one_name():
                 return self._made(0)
             return self._made(FIRST_STREAMED)
 
@@ -251,7 +252,7 @@ class _Loop:
     def _gradients_that_fit(self, number: int) -> Tensor:
         """The gradients of one step; when memory runs out, once more in a way that needs less."""
         while True:
-            with contextlib.suppress(torch.cuda.OutOfMemoryError):
+            with contextlib.suppress(torch.cuda.OutOfMemoryError), by_one_name():
                 return self._gradients(number)
             if not self.micro_step.squeeze():
                 with self._memory_advice():
@@ -260,7 +261,8 @@ class _Loop:
     @contextlib.contextmanager
     def _memory_advice(self) -> Iterator[None]:
         try:
-            yield
+            with by_one_name():
+                yield
         except torch.cuda.OutOfMemoryError as error:
             raise B4MError(
                 f"The graphics card's memory is too small at resolution {self.settings.resolution} and rank {self.settings.rank}: "

@@ -6,6 +6,8 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
+from .host.asking import ask
+
 CATEGORY = "B4M"
 Pictures = io.Custom("B4M_PICTURES")
 Auxiliary = io.Custom("B4M_AUXILIARY")
@@ -14,7 +16,7 @@ AdapterWire = io.Custom("B4M_ADAPTER")
 
 def advanced(widget: Any) -> Any:
     """Mark a widget as advanced: newer pages fold it away. Set afterwards, since ComfyUI 0.3.52 takes no such argument everywhere."""
-    widget.extra_dict = {**(getattr(widget, "extra_dict", None) or {}), "advanced": True}
+    widget.extra_dict = {**(ask(widget, "extra_dict") or {}), "advanced": True}
     return widget
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..memory import is_out_of_memory
 from .driver import never_free, trim_graph_memory
 from .streams import stream
 
@@ -74,7 +75,7 @@ class Captured:
 
 def _named(error: Exception) -> Exception:
     """The error, as torch's own OutOfMemoryError where a driver said so in words."""
-    return torch.cuda.OutOfMemoryError(str(error)) if "out of memory" in str(error) else error
+    return torch.cuda.OutOfMemoryError(str(error)) if is_out_of_memory(error) else error
 
 
 def give_back_memory(device: torch.device) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapter import Adapter
+from ..memory import is_out_of_memory
 from ..objective import row_losses
 from ..planner import FIRST_STREAMED, WAYS, explained, fastest_way, free_memory
 from ..row_split import Rows
@@ -200,7 +201,7 @@ class FastStep:
             self._captured[key] = Captured(lambda **given: self._losses(counts, **given), inputs, self.device, self._pool)
         except Exception as error:
             keep_what_cannot_be_freed(self.groups.abandon())
-            if isinstance(error, torch.cuda.OutOfMemoryError):
+            if is_out_of_memory(error):
                 raise
             self.graph = False
             _log.warning("This card records no graphs (%s): the training goes on without them, slower.", error)

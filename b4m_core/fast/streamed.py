@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import B4MError
+from ..memory import by_one_name
 from .streams import stream
 
 PLACES = 2
@@ -99,7 +100,7 @@ class Streamed(Resident):
         pairs = [pair for block, homes in zip(self._blocks, self._homes, strict=True) for pair in zip(block, homes, strict=True)]
         for layer, home in pairs:
             layer.weight.data = home  # right wherever it is, should the card have no room for it now
-        with contextlib.suppress(torch.cuda.OutOfMemoryError):
+        with contextlib.suppress(torch.cuda.OutOfMemoryError), by_one_name():
             for layer, home in pairs:
                 layer.weight.data = home.to(self._came_from)
 

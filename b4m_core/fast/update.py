@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..memory import is_out_of_memory
 from .graph import Captured, memory_comes_with_the_replay
 
 
@@ -83,9 +84,9 @@ class UpdateAhead(Update):
             return None
         try:
             captured = Captured(self._moved, {}, self._stopped.device, torch.cuda.graph_pool_handle())
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except RuntimeError:
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             return None
         return functools.partial(captured, {})
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...b4m_core.planner import WAYS, least_beside
 from . import painting, runtime
+from .asking import ask
 from .family import describe_model, native_size, noise_schedule, require_sdxl
 from .identity import fingerprint, network_fingerprint
 from .lora import apply_lora
@@ -75,7 +76,7 @@ class HostBaseModel:
         if runtime.device().type == "cuda":
             torch.cuda.empty_cache()
             # weights that a training kept in pinned memory; torch has no public word for giving it back
-            getattr(torch._C, "_host_emptyCache", lambda: None)()
+            ask(torch._C, "_host_emptyCache", lambda: None)()
 
     def encode_pictures(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) float in 0..1 -> (N, 4, H/8, W/8) float32 CPU latents as the UNet sees them."""

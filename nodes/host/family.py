@@ -10,6 +10,7 @@ import comfy.model_sampling
 import torch
 
 from ...b4m_core import B4MError, NoiseSchedule
+from .asking import ask
 
 _NAMES = {
     "SD15": "Stable Diffusion 1.5",
@@ -53,7 +54,7 @@ def describe_model(model: Any) -> str:
     """The model's name for people: "SDXL", "Stable Diffusion 1.5", "the SDXL refiner", "Flux" ..."""
     config = model.model.model_config
     kind = type(config).__name__
-    name = getattr(config, "b4m_name", None) or _NAMES.get(kind, kind)
+    name = ask(config, "b4m_name") or _NAMES.get(kind, kind)
     if name == "SDXL" and config.unet_config.get("in_channels") != 4:
         return "an SDXL inpainting model"
     return name
@@ -61,7 +62,7 @@ def describe_model(model: Any) -> str:
 
 def native_size(model: Any) -> int:
     """Side in pixels of the square pictures that the model was trained on."""
-    return getattr(model.model.model_config, "b4m_native_size", _REAL_SDXL_SIZE)
+    return ask(model.model.model_config, "b4m_native_size", _REAL_SDXL_SIZE)
 
 
 def require_sdxl(model: Any) -> None:

@@ -67,7 +67,7 @@ def training_network(
     unet_config = model.model.model_config.unet_config
     with torch.inference_mode(False):
         with torch.device("meta"):
-            unet = UNet2DConditionModel(**network_config(unet_config, native_size(model)))
+            unet = UNet2DConditionModel(**network_config(unet_config, native_size(model))).requires_grad_(False)  # before it has weights
         names = comfy.utils.unet_to_diffusers(unet_config)
         needed = {name: _PREFIX + names[name] for name in unet.state_dict()}
         apart = _of_blocks(unet) if _is_too_large(unet, kind, target, beside) else set()
@@ -77,7 +77,7 @@ def training_network(
         found = real_weights(model, _PREFIX, target, only=set(needed.values()) - only)
         weights |= {key: weight.to(kind) for key, weight in found}
         unet.load_state_dict({name: weights[key] for name, key in needed.items()}, assign=True)
-        return unet.requires_grad_(False).eval()
+        return unet.eval()
 
 
 def _is_too_large(unet: UNet2DConditionModel, dtype: torch.dtype, device: torch.device, beside: int) -> bool:

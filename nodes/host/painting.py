@@ -85,7 +85,9 @@ def paint(model: Any, clip: Any, vae: Any, prompt: str, *, width: int, height: i
                 callback=_stop_between_steps, disable_pbar=True, seed=seed,
             )  # fmt: skip
             return _own(vae.decode(samples)[0])
-    except comfy.model_management.OOM_EXCEPTION as error:
+    except Exception as error:
+        if not runtime.is_out_of_memory(error):
+            raise
         raise PictureDoesNotFit(
             f"A {width} x {height} picture does not fit in the memory that is left; make the sample smaller or set 'sample every' to 0."
         ) from error

@@ -7,6 +7,9 @@ import comfy.utils
 import torch
 from PIL import Image
 
+from ...b4m_core import memory
+from .asking import ask
+
 # Raised by the host when the artist presses Cancel. It is an Exception: catch it before any general handler.
 Cancelled = comfy.model_management.InterruptProcessingException
 
@@ -32,6 +35,12 @@ def make_room(wanted: int) -> int:
     if device().type != "cpu":
         comfy.model_management.soft_empty_cache()
     return free_bytes()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the host's device has run out of memory. A host that can tell is asked: it clears what the driver still holds."""
+    told = ask(comfy.model_management, "is_oom", lambda error: isinstance(error, comfy.model_management.OOM_EXCEPTION))
+    return bool(told(error)) or memory.is_out_of_memory(error)
 
 
 def stop_if_cancelled() -> None:

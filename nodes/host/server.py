@@ -8,6 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
+from .asking import ask
+
 
 def send_event(event: str, payload: dict[str, Any]) -> None:
     """Send an event to every open page; does nothing when no server runs (tests, scripts)."""
@@ -30,4 +32,4 @@ def add_json_route(path: str, answer: Callable[[], Any]) -> None:
 
 def _running_server() -> Any:
     """The host's PromptServer if one runs: its module is imported by then, and importing it here would start half a server."""
-    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    return ask(ask(sys.modules.get("server"), "PromptServer"), "instance")

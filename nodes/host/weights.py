@@ -12,8 +12,11 @@ from typing import Any
 import comfy.float
 import comfy.lora
 import comfy.model_patcher
+import comfy.utils
 import torch
 from torch import Tensor
+
+from .asking import ask
 
 MOST_AHEAD = 8  # weights that wait for their digest: each may be a copy
 
@@ -35,7 +38,7 @@ def real_weights(
     It does not matter whether the model is unloaded, loaded in part or loaded and already patched: the host keeps the base weights.
     `device=None` leaves each tensor where it is. Tensors keep the model's own dtype, except scaled fp8, which comes as float32.
     """
-    wrappers = getattr(patcher, "weight_wrapper_patches", {})
+    wrappers = ask(patcher, "weight_wrapper_patches", {})
     with torch.inference_mode(False), torch.no_grad():  # weights may be inference tensors, which cannot be trained through
         for key, parts in patcher.get_key_patches(prefix).items():
             if only is not None and key not in only:
@@ -51,18 +54,30 @@ def _patched(key: str, parts: Sequence[Any], device: torch.device | str | None, 
     (stored, convert), *patches = parts
     target = stored.device if device is None else torch.device(device)
     if not patches and not _is_converted(convert):
-        return stored.detach().to(device=target, copy=fresh)
+        return stored.detach().to(device=target, copy=True) if fresh or stored.device != target else _readable(stored)
     work = convert(stored.detach().to(device=target, dtype=torch.float32, copy=True), inplace=True)
     if patches:
         work = comfy.lora.calculate_weight(patches, work, key)
     if _is_converted(convert):
         return work
-    return comfy.float.stochastic_rounding(work, stored.dtype, seed=comfy.model_patcher.string_to_seed(key))
+    return comfy.float.stochastic_rounding(work, stored.dtype, seed=_seed(key))
+
+
+def _readable(weight: Tensor) -> Tensor:
+    """The same memory as a tensor that autograd can go through: one made in inference mode cannot be a factor in a product."""
+    alias = torch.empty(0, dtype=weight.dtype, device=weight.device)
+    return alias.set_(weight.untyped_storage(), weight.storage_offset(), weight.shape, weight.stride())
+
+
+def _seed(key: str) -> int:
+    """The host's seed for rounding the weight of this name; its function has moved."""
+    seed: int = (ask(comfy.utils, "string_to_seed") or comfy.model_patcher.string_to_seed)(key)
+    return seed
 
 
 def _is_converted(convert: Any) -> bool:
     """Whether a weight is stored in another form (scaled fp8); the host hands a lambda of its own when it is not."""
-    return getattr(convert, "__name__", "") != "<lambda>"
+    return ask(convert, "__name__", "") != "<lambda>"
 
 
 def weights_digest(patcher: Any) -> str:

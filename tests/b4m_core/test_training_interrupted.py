@@ -194,25 +194,34 @@ def test_a_damaged_state_begins_anew_and_comes_to_the_same_bytes(tmp_path: Path,
     assert result(tmp_path, tiny.plan()) == uninterrupted["content"]
 
 
-def out_of_memory_at(unet: torch.nn.Module, calls: set[int]) -> None:
+OUT_OF_MEMORY = [torch.OutOfMemoryError("CUDA out of memory"), torch.AcceleratorError("CUDA error: out of memory")]
+
+
+def out_of_memory_at(unet: torch.nn.Module, calls: set[int], error: Exception = OUT_OF_MEMORY[0]) -> None:
     count = itertools.count()
 
     def fail(module: torch.nn.Module, inputs: object) -> None:
         if next(count) in calls:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
 
     unet.register_forward_pre_hook(fail)
 
 
-def test_memory_that_runs_out_once_is_met_by_recomputing_activations(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_memory_that_runs_out_once_is_met_by_recomputing_activations(
+    tmp_path: Path, uninterrupted: dict[str, bytes], error: Exception
+) -> None:
     base = tiny.TinyBase()
-    out_of_memory_at(base.unet, {3})
+    out_of_memory_at(base.unet, {3}, error)
     assert result(tmp_path, tiny.plan(), base) == uninterrupted["content"]
 
 
-def test_memory_that_runs_out_for_good_gives_advice_and_keeps_the_last_step(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_memory_that_runs_out_for_good_gives_advice_and_keeps_the_last_step(
+    tmp_path: Path, uninterrupted: dict[str, bytes], error: Exception
+) -> None:
     base = tiny.TinyBase()
-    out_of_memory_at(base.unet, set(range(2, 50)))
+    out_of_memory_at(base.unet, set(range(2, 50)), error)
     with pytest.raises(B4MError, match="memory is too small at resolution 64 and rank 4: lower one of them"):
         result(tmp_path, tiny.plan(), base)
     assert result(tmp_path, tiny.plan()) == uninterrupted["content"]
