@@ -118,6 +118,7 @@ class _Session:
         self.display = TrainingDisplay(node_id, kind, settings.steps)
         self.progress = host.Progress(settings.steps, node_id)
         self.sample: Tensor | None = None
+        self.settled = False
 
     def run(self, plan: Plan, retrain: bool, notes: Sequence[str] = ()) -> Adapter:
         """Train, or load what was trained; `notes` and every end are told on the node."""
@@ -156,6 +157,9 @@ class _Session:
             self.display.encoding(*progress.encoded)
         if progress.adapter is None or not progress.step_done:
             return
+        if not self.settled:
+            self.base.settle()
+            self.settled = True
         self.progress.update(progress.step)
         self.display.update(progress.step, [own for _, own, _ in progress.losses], progress.seconds_left)
         if self.every and (progress.step % self.every == 0 or progress.step == progress.total):

@@ -16,7 +16,7 @@ from .identity import checkpoint_name, fingerprint, network_fingerprint
 from .lora import apply_lora, keys_not_loaded
 from .mini_model import mini_model
 from .network import training_dtype, training_network
-from .painting import PictureDoesNotFit, Sampling, encode_pictures, encode_text, paint, sampler_names, scheduler_names
+from .painting import PictureDoesNotFit, Sampling, encode_pictures, encode_text, sampler_names, scheduler_names
 from .runtime import Cancelled, Progress, device, free_bytes, make_room, stop_if_cancelled
 from .server import add_json_route, send_event
 
@@ -44,7 +44,6 @@ __all__ = [
     "native_size",
     "network_fingerprint",
     "noise_schedule",
-    "paint",
     "refresh_lora_list",
     "require_sdxl",
     "run_store_folder",

@@ -17,6 +17,7 @@ from .family import describe_model, native_size, noise_schedule, require_sdxl
 from .identity import fingerprint, network_fingerprint
 from .lora import apply_lora
 from .network import training_dtype, training_network
+from .weights import let_go_of_pages
 
 
 class HostBaseModel:
@@ -36,6 +37,7 @@ class HostBaseModel:
         self.name = name or describe_model(model)
         self.native_size = native_size(model)
         self.sampling = sampling or painting.Sampling()
+        self._encoded: dict[str, Any] = {}
 
     def expect(self, rank: int, rows: int, resolution: int) -> None:
         """Make ready for a training of a rank, in passes of so many rows."""
@@ -70,6 +72,10 @@ class HostBaseModel:
             runtime.make_room(self.room)
         return training_network(self.model, beside=self.beside)
 
+    def settle(self) -> None:
+        """The training runs: what reading the model's file has taken of main memory is given back."""
+        let_go_of_pages(self.model.model.parameters())
+
     def release(self) -> None:
         """Give the training network's memory back to the host."""
         self.__dict__.pop("unet", None)
@@ -89,10 +95,17 @@ class HostBaseModel:
     def paint(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
         """(H, W, 3) float32 in 0..1 by the model as it is here, sampled as `self.sampling` says."""
         try:
-            return painting.paint(self.model, self.clip, self.vae, prompt, width=width, height=height, seed=seed, sampling=self.sampling)
+            texts = self._conditioning(prompt), self._conditioning(self.sampling.negative)
+            return painting.paint(self.model, self.vae, *texts, width=width, height=height, seed=seed, sampling=self.sampling)
         finally:
             if self.room:  # the host has just loaded its own model beside the training network
                 runtime.make_room(self.room)
+
+    def _conditioning(self, prompt: str) -> Any:
+        """The prompt as the sampler takes it, encoded once: the text encoders need not change places with the network for every picture."""
+        if prompt not in self._encoded:
+            self._encoded[prompt] = painting.conditioning(self.clip, prompt)
+        return self._encoded[prompt]
 
     def paint_with(self, adapter_weights: Mapping[str, Tensor], prompt: str, *, width: int, height: int, seed: int) -> Tensor:
         """The same with an adapter's file content (kohya keys, file dtype): the pixels that the saved file gives later in the graph."""
@@ -102,5 +115,5 @@ class HostBaseModel:
         """The same model with an adapter patched in, for several pictures: the host patches its weights once for all of them."""
         patched = apply_lora(self.model, adapter_weights)
         base = HostBaseModel(patched, self.clip, self.vae, name=self.name, sampling=self.sampling)
-        base.room = self.room
+        base.room, base._encoded = self.room, self._encoded
         return base

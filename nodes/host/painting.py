@@ -49,7 +49,7 @@ def encode_text(clip: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
     Prompts longer than 75 tokens have k > 1. Shorter ones are then repeated, which attention cannot tell from the original.
     """
     with torch.inference_mode():
-        encoded = [_conditioning(clip, prompt)[0] for prompt in prompts]
+        encoded = [conditioning(clip, prompt)[0] for prompt in prompts]
         length = math.lcm(*(states.shape[1] for states, _ in encoded))
         states = torch.cat([states.repeat(1, length // states.shape[1], 1) for states, _ in encoded])
         pooled = torch.cat([extra["pooled_output"] for _, extra in encoded])
@@ -67,35 +67,43 @@ class Sampling:
     negative: str = ""
 
 
-def paint(model: Any, clip: Any, vae: Any, prompt: str, *, width: int, height: int, seed: int, sampling: Sampling) -> Tensor:
-    """Paint one picture (H, W, 3) float32 in 0..1 on the CPU.
+def paint(
+    model: Any, vae: Any, positive: Any, against: Any, *, width: int, height: int, seed: int, sampling: Sampling
+) -> Tensor:
+    """Paint one picture (H, W, 3) float32 in 0..1 on the CPU, towards the conditioning `positive` and away from `against`.
 
     Equals, pixel for pixel, CLIPTextEncode -> EmptyLatentImage -> KSampler -> VAEDecode with the same values.
     Leaves torch's global random state alone.
     Raises PictureDoesNotFit when memory runs out and the host's Cancelled when the artist presses Cancel.
     """
+    with _fits(f"A {width} x {height} picture"), torch.inference_mode(), _random_state_kept():
+        latent = torch.zeros([1, 4, height // 8, width // 8], device=comfy.model_management.intermediate_device())
+        latent = comfy.sample.fix_empty_latent_channels(model, latent)
+        noise = comfy.sample.prepare_noise(latent, seed)
+        samples = comfy.sample.sample(
+            model, noise, sampling.steps, sampling.guidance, sampling.sampler_name, sampling.scheduler, positive, against, latent,
+            callback=_stop_between_steps, disable_pbar=True, seed=seed,
+        )  # fmt: skip
+        return _own(vae.decode(samples)[0])
+
+
+def conditioning(clip: Any, prompt: str) -> Any:
+    """What CLIPTextEncode puts on its output."""
+    with _fits("The prompt of a picture"), torch.inference_mode():
+        return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+
+
+@contextmanager
+def _fits(what: str) -> Iterator[None]:
+    """Lack of memory becomes PictureDoesNotFit."""
     try:
-        with torch.inference_mode(), _random_state_kept():
-            positive, against = _conditioning(clip, prompt), _conditioning(clip, sampling.negative)
-            latent = torch.zeros([1, 4, height // 8, width // 8], device=comfy.model_management.intermediate_device())
-            latent = comfy.sample.fix_empty_latent_channels(model, latent)
-            noise = comfy.sample.prepare_noise(latent, seed)
-            samples = comfy.sample.sample(
-                model, noise, sampling.steps, sampling.guidance, sampling.sampler_name, sampling.scheduler, positive, against, latent,
-                callback=_stop_between_steps, disable_pbar=True, seed=seed,
-            )  # fmt: skip
-            return _own(vae.decode(samples)[0])
+        yield
     except Exception as error:
         if not runtime.is_out_of_memory(error):
             raise
         raise PictureDoesNotFit(
-            f"A {width} x {height} picture does not fit in the memory that is left; make the sample smaller or set 'sample every' to 0."
+            f"{what} does not fit in the memory that is left; make the sample smaller or set 'sample every' to 0."
         ) from error
-
-
-def _conditioning(clip: Any, prompt: str) -> Any:
-    """What CLIPTextEncode puts on its output."""
-    return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
 
 
 def _stop_between_steps(*_: object) -> None:

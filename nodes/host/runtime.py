@@ -29,10 +29,13 @@ def free_bytes() -> int:
 def make_room(wanted: int) -> int:
     """Ask the host's memory manager to unload models until `wanted` bytes are free on its device; returns the free bytes.
 
-    The host loads its models again by itself when a later node needs them.
+    Where the device has not that much, all models are unloaded, and with them go the copies that newer hosts keep of them in main memory,
+    which such a machine needs. The host loads its models again by itself when a later node needs them.
     """
     comfy.model_management.free_memory(wanted, device())
     if device().type != "cpu":
+        if free_bytes() < wanted:
+            comfy.model_management.unload_all_models()
         comfy.model_management.soft_empty_cache()
     return free_bytes()
 

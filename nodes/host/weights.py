@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections import deque
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from .asking import ask
 
 MOST_AHEAD = 8  # weights that wait for their digest: each may be a copy
+_PAGES_AT_ONCE = 2**29  # bytes of a mapped file that are read before its pages are let go
 
 _digests: weakref.WeakKeyDictionary[torch.nn.Module, dict[object, str]] = weakref.WeakKeyDictionary()
 
@@ -92,13 +93,36 @@ def _digest(weights: Iterator[tuple[str, Tensor]]) -> str:
     """sha256 over names, dtypes, shapes and bytes, in the order of the names so that loading order does not matter."""
     lines: list[str] = []
     waiting: deque[Future[str]] = deque()
+    read: list[Tensor] = []
     with ThreadPoolExecutor() as pool:  # one core takes some ten seconds for SDXL
         for name, tensor in weights:
             waiting.append(pool.submit(_line, name, tensor))
-            if len(waiting) > MOST_AHEAD:
+            if mapped_files([tensor]):
+                read.append(tensor)
+            full = sum(each.nbytes for each in read) > _PAGES_AT_ONCE
+            while len(waiting) > (0 if full else MOST_AHEAD):
                 lines.append(waiting.popleft().result())
+            if full:
+                let_go_of_pages(read)
+                read.clear()
         lines += [each.result() for each in waiting]
+    let_go_of_pages(read)
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def let_go_of_pages(weights: Iterable[Tensor]) -> None:
+    """Let the system have the main memory that reading these weights took, where the host maps their file; they can be read again.
+
+    Newer hosts do so themselves after every node, for what they have read.
+    """
+    for file in mapped_files(weights):
+        file.bounce()
+
+
+def mapped_files(weights: Iterable[Tensor]) -> set[Any]:
+    """The host's maps of the files that hold these weights."""
+    references = (ask(weight.untyped_storage(), "_comfy_tensor_mmap_refs") for weight in weights)
+    return {found[0] for found in references if found}
 
 
 def _line(name: str, tensor: Tensor) -> str:

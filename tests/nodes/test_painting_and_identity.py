@@ -35,7 +35,7 @@ def graph_picture(trio: Trio, seed: int, sampler_name: str, scheduler: str, widt
 
 def our_picture(host: ModuleType, trio: Trio, seed: int, sampler_name: str = "euler", scheduler: str = "normal") -> Tensor:
     sampling = host.Sampling(steps=3, guidance=4.0, sampler_name=sampler_name, scheduler=scheduler, negative=NEGATIVE)
-    return host.paint(*trio, PROMPT, width=64, height=48, seed=seed, sampling=sampling)
+    return host.HostBaseModel(*trio, sampling=sampling).paint(PROMPT, width=64, height=48, seed=seed)
 
 
 def bytes_of(trio: Trio) -> str:
