@@ -77,6 +77,7 @@ class B4MContactSheet(io.ComfyNode):
                 picture = painter.paint(prompt, width=side, height=side, seed=seed)
                 rows[2 + row][1].append((name, (picture.clamp(0, 1) * 255).round().byte().numpy()))
                 progress.update(column * len(lines) + row + 1)
+            host.end_passes()
         sheet = torch.from_numpy(_draw(rows, max(side, _LEAST_CELL)).astype(np.float32) / 255)[None]
         return io.NodeOutput(sheet)
 

@@ -17,7 +17,7 @@ from .lora import apply_lora, keys_not_loaded
 from .mini_model import mini_model
 from .network import training_dtype, training_network
 from .painting import PictureDoesNotFit, Sampling, encode_pictures, encode_text, sampler_names, scheduler_names
-from .runtime import Cancelled, Progress, device, free_bytes, make_room, stop_if_cancelled
+from .runtime import Cancelled, Progress, device, end_passes, free_bytes, make_room, stop_if_cancelled
 from .server import add_json_route, send_event
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "device",
     "encode_pictures",
     "encode_text",
+    "end_passes",
     "fingerprint",
     "free_bytes",
     "input_subfolders",

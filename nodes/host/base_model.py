@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -13,10 +14,10 @@ from torch import Tensor
 from ...b4m_core.planner import WAYS, least_beside
 from . import painting, runtime
 from .asking import ask
-from .family import describe_model, native_size, noise_schedule, require_sdxl
+from .family import describe_model, native_size, noise_schedule
 from .identity import fingerprint, network_fingerprint
 from .lora import apply_lora
-from .network import training_dtype, training_network
+from .network import network_bytes, require_trainable, training_dtype, training_network
 from .weights import let_go_of_pages
 
 
@@ -29,8 +30,8 @@ class HostBaseModel:
     """
 
     def __init__(self, model: Any, clip: Any, vae: Any, *, name: str | None = None, sampling: painting.Sampling | None = None) -> None:
-        """Raises B4MError when the model is not SDXL or has a sampling that cannot be trained."""
-        require_sdxl(model)
+        """Raises B4MError when the model is not SDXL or cannot be read, or has a sampling that cannot be trained."""
+        require_trainable(model)
         self.model, self.clip, self.vae = model, clip, vae
         self.room = self.beside = 0
         self.schedule = noise_schedule(model)
@@ -42,7 +43,7 @@ class HostBaseModel:
     def expect(self, rank: int, rows: int, resolution: int) -> None:
         """Make ready for a training of a rank, in passes of so many rows."""
         pixels = (resolution // 8) ** 2
-        self.room = self.model.model_size() + WAYS[0].needed(rows, pixels)
+        self.room = network_bytes(self.model, self.dtype) + WAYS[0].needed(rows, pixels)
         self.beside = least_beside(rank, rows, pixels)
 
     @cached_property
@@ -80,6 +81,7 @@ class HostBaseModel:
         """Give the training network's memory back to the host."""
         self.__dict__.pop("unet", None)
         if runtime.device().type == "cuda":
+            gc.collect()  # what is still tied to itself holds weights, in main memory too
             torch.cuda.empty_cache()
             # weights that a training kept in pinned memory; torch has no public word for giving it back
             ask(torch._C, "_host_emptyCache", lambda: None)()
@@ -109,10 +111,16 @@ class HostBaseModel:
 
     def paint_with(self, adapter_weights: Mapping[str, Tensor], prompt: str, *, width: int, height: int, seed: int) -> Tensor:
         """The same with an adapter's file content (kohya keys, file dtype): the pixels that the saved file gives later in the graph."""
-        return self.with_adapter(adapter_weights).paint(prompt, width=width, height=height, seed=seed)
+        try:
+            return self.with_adapter(adapter_weights).paint(prompt, width=width, height=height, seed=seed)
+        finally:
+            runtime.end_passes()
 
     def with_adapter(self, adapter_weights: Mapping[str, Tensor]) -> HostBaseModel:
-        """The same model with an adapter patched in, for several pictures: the host patches its weights once for all of them."""
+        """The same model with an adapter patched in, for several pictures: the host patches its weights once for all of them.
+
+        Call `end_passes` when they are painted.
+        """
         patched = apply_lora(self.model, adapter_weights)
         base = HostBaseModel(patched, self.clip, self.vae, name=self.name, sampling=self.sampling)
         base.room, base._encoded = self.room, self._encoded

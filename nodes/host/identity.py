@@ -12,6 +12,7 @@ from ...b4m_core.adapter import is_adapted
 from ...b4m_core.fingerprint import network_fingerprint as fingerprint_of
 from ...b4m_core.fingerprint import sampled_layers
 from .family import noise_schedule
+from .stored import stored_weights
 from .weights import real_weights, weights_digest
 
 
@@ -34,10 +35,10 @@ def network_fingerprint(model: Any) -> str:
     names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
     layers = {name.removesuffix(".weight"): f"diffusion_model.{key}" for name, key in names.items() if name.endswith(".weight")}
     layers = {name: key for name, key in layers.items() if is_adapted(name)}
-    stored = model.model.state_dict()
+    shapes = {stored.key: stored.shape for stored in stored_weights(model)}
     keys = {layers[name]: name for name in sampled_layers(layers)}
-    weights = {keys[key]: weight for key, weight in real_weights(model, only=keys, fresh=False)}
-    return fingerprint_of({name: stored[key].shape for name, key in layers.items()}, weights)
+    weights = {keys[key]: weight for key, weight in real_weights(model, device="cpu", only=keys, fresh=False)}
+    return fingerprint_of({name: shapes[key] for name, key in layers.items()}, weights)
 
 
 def checkpoint_name(prompt: Mapping[str, Any] | None, node_id: str | None, link: str = "model") -> str | None:

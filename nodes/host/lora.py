@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ...b4m_core import B4MError
 from .family import describe_model
+from .stored import stored_weights
 
 
 def apply_lora(model: Any, state_dict: Mapping[str, Tensor], strength: float = 1.0) -> Any:
@@ -33,14 +35,14 @@ def apply_lora(model: Any, state_dict: Mapping[str, Tensor], strength: float = 1
 def keys_not_loaded(model: Any, state_dict: Mapping[str, Tensor]) -> list[str]:
     """Keys of a kohya LoRA that the host's loader would leave out or fail on, in the order of the file."""
     key_map = comfy.lora.model_lora_keys_unet(model.model, {})
-    weights = model.model.state_dict()
-    return [key for key in state_dict if not _fits(key, state_dict, key_map, weights)]
+    shapes = {stored.key: stored.shape for stored in stored_weights(model)}
+    return [key for key in state_dict if not _fits(key, state_dict, key_map, shapes)]
 
 
-def _fits(key: str, state_dict: Mapping[str, Tensor], key_map: Mapping[str, str], weights: Mapping[str, Tensor]) -> bool:
+def _fits(key: str, state_dict: Mapping[str, Tensor], key_map: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> bool:
     layer, _, part = key.partition(".")
     up, down = state_dict.get(f"{layer}.lora_up.weight"), state_dict.get(f"{layer}.lora_down.weight")
     if part not in ("lora_up.weight", "lora_down.weight", "alpha") or up is None or down is None or layer not in key_map:
         return False
-    weight = weights[key_map[layer]]
-    return up.shape[0] == weight.shape[0] and down[0].numel() == weight[0].numel() and up.shape[1] == down.shape[0]
+    shape = shapes[key_map[layer]]
+    return up.shape[0] == shape[0] and down[0].numel() == math.prod(shape[1:]) and up.shape[1] == down.shape[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,11 @@ import comfy.utils
 import torch
 from diffusers import UNet2DConditionModel
 
+from ...b4m_core import B4MError
+from ...b4m_core.adapter import is_adapted
 from . import runtime
-from .family import level_depths, native_size, require_sdxl
+from .family import describe_model, level_depths, native_size, require_sdxl
+from .stored import require_readable, stored_weights
 from .weights import real_weights
 
 _PREFIX = "diffusion_model."
@@ -48,6 +52,27 @@ def network_config(unet_config: Mapping[str, Any], native: int) -> dict[str, Any
     }
 
 
+def require_trainable(model: Any) -> None:
+    """Raise B4MError, naming what stands in the way, unless MODEL is an SDXL whose every weight can be read. Takes no time."""
+    require_sdxl(model)
+    names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
+    found = {stored.key: stored for stored in stored_weights(model, _PREFIX)}
+    for name, key in names.items():
+        if _PREFIX + key in found:
+            require_readable(found[_PREFIX + key])
+        elif is_adapted(name.removesuffix(".weight")):  # the table names more than every SDXL has, but of these all
+            network = type(model.get_model_object("diffusion_model")).__name__
+            raise B4MError(
+                f"The network of the model connected here ({describe_model(model)}) is a {network} without {key}, which B4M cannot read: "
+                "connect the SDXL model as Load Checkpoint or Load Diffusion Model gives it."
+            )
+
+
+def network_bytes(model: Any, dtype: torch.dtype) -> int:
+    """What the training network takes in `dtype`, however much less MODEL's own weights take."""
+    return sum(math.prod(stored.shape) for stored in stored_weights(model, _PREFIX)) * dtype.itemsize
+
+
 def training_network(
     model: Any, dtype: torch.dtype | None = None, device: torch.device | str | None = None, *, beside: int = 0
 ) -> UNet2DConditionModel:
@@ -59,9 +84,9 @@ def training_network(
         beside: the bytes that must be free beside it; on a card that has less, the Linears of its transformer blocks are
             in main memory, and may be the MODEL's own.
     Raises:
-        B4MError: the model is not SDXL.
+        B4MError: the model is not SDXL, or its weights cannot be read.
     """
-    require_sdxl(model)
+    require_trainable(model)
     target = runtime.device() if device is None else torch.device(device)
     kind = training_dtype(model, target) if dtype is None else dtype
     unet_config = model.model.model_config.unet_config
@@ -73,8 +98,9 @@ def training_network(
         apart = _of_blocks(unet) if _is_too_large(unet, kind, target, beside) else set()
         weights: dict[str, torch.Tensor] = {}
         only = {needed[name] for name in apart}
-        weights |= real_weights(model, _PREFIX, "cpu", only=only, fresh=False)  # no second copy in main memory, which may be small too
-        found = real_weights(model, _PREFIX, target, only=set(needed.values()) - only)
+        # no second copy in main memory, which may be small too
+        weights |= real_weights(model, _PREFIX, "cpu", only=only, fresh=False, at=target, opened_as=kind)
+        found = real_weights(model, _PREFIX, target, only=set(needed.values()) - only, opened_as=kind)
         weights |= {key: weight.to(kind) for key, weight in found}
         unet.load_state_dict({name: weights[key] for name, key in needed.items()}, assign=True)
         return unet.eval()

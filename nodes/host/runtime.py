@@ -40,6 +40,11 @@ def make_room(wanted: int) -> int:
     return free_bytes()
 
 
+def end_passes() -> None:
+    """What newer hosts do after every node: let go of the pinned patches, buffers and mapped pages of the last passes."""
+    ask(comfy.model_management, "reset_cast_buffers", lambda: None)()
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether the host's device has run out of memory. A host that can tell is asked: it clears what the driver still holds."""
     told = ask(comfy.model_management, "is_oom", lambda error: isinstance(error, comfy.model_management.OOM_EXCEPTION))

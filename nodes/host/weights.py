@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import inspect
 import weakref
 from collections import deque
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import comfy.float
 import comfy.lora
+import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
 import torch
 from torch import Tensor
 
 from .asking import ask
+from .stored import Stored, numbers_of, opened, plain, stored_weights
 
 MOST_AHEAD = 8  # weights that wait for their digest: each may be a copy
 _PAGES_AT_ONCE = 2**29  # bytes of a mapped file that are read before its pages are let go
@@ -26,48 +30,72 @@ _digests: weakref.WeakKeyDictionary[torch.nn.Module, dict[object, str]] = weakre
 
 def real_weights(
     patcher: Any,
-    prefix: str | None = None,
+    prefix: str = "",
     device: torch.device | str | None = None,
     only: Container[str] | None = None,
     *,
     fresh: bool = True,
+    at: torch.device | None = None,
+    opened_as: torch.dtype = torch.float32,
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield (name, tensor) for every weight of a ModelPatcher, or those in `only`, patches applied, without touching the patcher.
 
-    The tensors are `fresh`, or else to be read only: some may be the host's own.
+    The tensors are `fresh`, or else to be read only: some may be the host's own. They have the layers' shapes and can be trained through.
+    Plain ones keep the model's own dtype; quantised ones are numbers in `opened_as`, rounded as the host rounds them when patched.
 
-    It does not matter whether the model is unloaded, loaded in part or loaded and already patched: the host keeps the base weights.
-    `device=None` leaves each tensor where it is. Tensors keep the model's own dtype, except scaled fp8, which comes as float32.
+    Args:
+        device: where the tensors are to be; None leaves each where it is.
+        at: where they are opened and patched, by default there too.
     """
-    wrappers = ask(patcher, "weight_wrapper_patches", {})
     with torch.inference_mode(False), torch.no_grad():  # weights may be inference tensors, which cannot be trained through
-        for key, parts in patcher.get_key_patches(prefix).items():
-            if only is not None and key not in only:
-                continue
-            weight = _patched(key, parts, device, fresh or key in wrappers)
-            for wrapper in wrappers.get(key, ()):
-                weight = wrapper(weight)
-            yield key, weight
+        read: list[Tensor] = []
+        for stored in stored_weights(patcher, prefix):
+            if only is None or stored.key in only:
+                target = stored.tensor.device if device is None else torch.device(device)
+                yield stored.key, _real(patcher, stored, target, target if at is None else at, fresh, opened_as)
+                if fresh and _is_much(read, stored.tensor):
+                    let_go_of_pages(read)
+                    read.clear()
+        let_go_of_pages(read)
 
 
-def _patched(key: str, parts: Sequence[Any], device: torch.device | str | None, fresh: bool) -> Tensor:
-    """One weight as ModelPatcher.patch_weight_to_device computes it: in float32, then rounded to the weight's own dtype."""
-    (stored, convert), *patches = parts
-    target = stored.device if device is None else torch.device(device)
-    if not patches and not _is_converted(convert):
-        return stored.detach().to(device=target, copy=True) if fresh or stored.device != target else _readable(stored)
-    work = convert(stored.detach().to(device=target, dtype=torch.float32, copy=True), inplace=True)
-    if patches:
-        work = comfy.lora.calculate_weight(patches, work, key)
-    if _is_converted(convert):
-        return work
-    return comfy.float.stochastic_rounding(work, stored.dtype, seed=_seed(key))
+def _real(patcher: Any, stored: Stored, target: torch.device, at: torch.device, fresh: bool, opened_as: torch.dtype) -> Tensor:
+    patches = patcher.patches.get(stored.key, [])
+    wrappers = ask(patcher, "weight_wrapper_patches", {}).get(stored.key, ())
+    if stored.is_plain and not patches and not wrappers:
+        return plain(stored).to(device=target, copy=fresh)
+    weight = _patched(stored, patches, at) if patches else opened(stored, at)
+    if wrappers:
+        weight = weight.to(_computing_dtype(patcher))
+        for wrapper in wrappers:
+            weight = wrapper(weight)
+    elif not stored.is_plain:
+        weight = weight.to(opened_as)
+    return weight.to(target)
 
 
-def _readable(weight: Tensor) -> Tensor:
-    """The same memory as a tensor that autograd can go through: one made in inference mode cannot be a factor in a product."""
-    alias = torch.empty(0, dtype=weight.dtype, device=weight.device)
-    return alias.set_(weight.untyped_storage(), weight.storage_offset(), weight.shape, weight.stride())
+def _patched(stored: Stored, patches: Sequence[Any], device: torch.device) -> Tensor:
+    """One weight as ModelPatcher.patch_weight_to_device computes it: in the host's dtype for that, then stored anew as it was."""
+    work = comfy.lora.calculate_weight(patches, opened(stored, device, _patching_dtype(device)), stored.key)
+    if stored.is_packed:
+        return work  # the layer patches what it has just unpacked
+    store: Callable[..., Tensor] | None = ask(stored.layer, f"set_{stored.name}")
+    if store is None:
+        return comfy.float.stochastic_rounding(work, plain(stored).dtype, seed=_seed(stored.key))
+    if "return_weight" not in inspect.signature(store).parameters:
+        return work  # the oldest hosts can only store it in the model itself
+    again = store(work, inplace_update=False, seed=_seed(stored.key), return_weight=True)
+    return numbers_of(stored, again.to(dtype=torch.float32, copy=True))
+
+
+def _patching_dtype(device: torch.device) -> torch.dtype:
+    dtype: torch.dtype = ask(comfy.model_management, "lora_compute_dtype", lambda _: torch.float32)(device)
+    return dtype
+
+
+def _computing_dtype(patcher: Any) -> torch.dtype:
+    """What the host's layers multiply in, a node that sets it upstream included."""
+    return patcher.get_model_object("manual_cast_dtype") or patcher.model.get_dtype()
 
 
 def _seed(key: str) -> int:
@@ -76,17 +104,14 @@ def _seed(key: str) -> int:
     return seed
 
 
-def _is_converted(convert: Any) -> bool:
-    """Whether a weight is stored in another form (scaled fp8); the host hands a lambda of its own when it is not."""
-    return ask(convert, "__name__", "") != "<lambda>"
-
-
 def weights_digest(patcher: Any) -> str:
     """sha256 (hex) over all weights really used; instant the second time for the same model and the same patches."""
     known = _digests.setdefault(patcher.model, {})
-    if patcher.patches_uuid not in known:
-        known[patcher.patches_uuid] = _digest(real_weights(patcher, device="cpu", fresh=False))
-    return known[patcher.patches_uuid]
+    replaced = (item for item in patcher.object_patches.items() if isinstance(item[1], (torch.nn.Module, Tensor)))
+    state = (patcher.patches_uuid, *sorted((name, id(part)) for name, part in replaced))
+    if state not in known:
+        known[state] = _digest(real_weights(patcher, device="cpu", fresh=False))
+    return known[state]
 
 
 def _digest(weights: Iterator[tuple[str, Tensor]]) -> str:
@@ -97,12 +122,10 @@ def _digest(weights: Iterator[tuple[str, Tensor]]) -> str:
     with ThreadPoolExecutor() as pool:  # one core takes some ten seconds for SDXL
         for name, tensor in weights:
             waiting.append(pool.submit(_line, name, tensor))
-            if mapped_files([tensor]):
-                read.append(tensor)
-            full = sum(each.nbytes for each in read) > _PAGES_AT_ONCE
-            while len(waiting) > (0 if full else MOST_AHEAD):
+            much = _is_much(read, tensor)
+            while len(waiting) > (0 if much else MOST_AHEAD):  # nobody may read while pages go
                 lines.append(waiting.popleft().result())
-            if full:
+            if much:
                 let_go_of_pages(read)
                 read.clear()
         lines += [each.result() for each in waiting]
@@ -115,14 +138,26 @@ def let_go_of_pages(weights: Iterable[Tensor]) -> None:
 
     Newer hosts do so themselves after every node, for what they have read.
     """
-    for file in mapped_files(weights):
+    for file in _mapped_files(weights):
         file.bounce()
 
 
-def mapped_files(weights: Iterable[Tensor]) -> set[Any]:
+def _is_much(read: list[Tensor], weight: Tensor) -> bool:
+    """Note a weight of a mapped file as read; whether it is time to let pages go."""
+    if _mapped_files([weight]):
+        read.append(weight)
+    return sum(each.nbytes for each in read) > _PAGES_AT_ONCE
+
+
+def _mapped_files(weights: Iterable[Tensor]) -> set[Any]:
     """The host's maps of the files that hold these weights."""
-    references = (ask(weight.untyped_storage(), "_comfy_tensor_mmap_refs") for weight in weights)
-    return {found[0] for found in references if found}
+    found = set()
+    for weight in weights:
+        with contextlib.suppress(RuntimeError):  # of a kind that has no memory of its own
+            numbers: Tensor = ask(weight, "_qdata", weight)  # the host's quantised ones are wrapped
+            references = ask(numbers.untyped_storage(), "_comfy_tensor_mmap_refs")
+            found |= {references[0]} if references else set()
+    return found
 
 
 def _line(name: str, tensor: Tensor) -> str:

@@ -41,6 +41,44 @@ def test_the_pages_of_a_mapped_file_are_let_go_while_it_is_read_and_afterwards(h
     assert digest == weights._digest(iter(plain))
 
 
+def test_pages_are_let_go_while_a_network_is_copied_out_of_a_mapped_file(host: ModuleType, mini: Trio, monkeypatch: Any) -> None:
+    weights = importlib.import_module(f"{host.__name__}.weights")
+    monkeypatch.setattr(weights, "_PAGES_AT_ONCE", 10_000_000)
+    file = MappedFile()
+    for weight in mini[0].model.parameters():
+        storage: Any = weight.untyped_storage()
+        storage._comfy_tensor_mmap_refs = (file, None)
+    total = sum(weight.nbytes for _, weight in weights.real_weights(mini[0], "diffusion_model.", "cpu", fresh=True))
+    assert file.bounced >= total // 20_000_000 >= 2
+    file.bounced = 0
+    for _ in weights.real_weights(mini[0], "diffusion_model.", "cpu", fresh=False):  # who reads these is not known
+        pass
+    assert file.bounced == 0
+    for weight in mini[0].model.parameters():
+        del weight.untyped_storage()._comfy_tensor_mmap_refs  # type: ignore[attr-defined]
+
+
+def test_what_the_host_ends_its_nodes_with_ends_every_adapters_pictures(host: ModuleType, mini: Trio, monkeypatch: Any) -> None:
+    ended = []
+    monkeypatch.setattr(comfy.model_management, "reset_cast_buffers", lambda: ended.append(1), raising=False)
+    base = host.HostBaseModel(*mini, sampling=host.Sampling(1))
+    base.paint(PROMPT, width=64, height=64, seed=1)
+    assert not ended
+    base.paint_with({}, PROMPT, width=64, height=64, seed=1)
+    assert ended == [1]
+    monkeypatch.delattr(comfy.model_management, "reset_cast_buffers")
+    host.end_passes()  # an older host has nothing to end
+
+
+def test_a_network_is_gone_when_its_training_is_over(host: ModuleType, mini: Trio) -> None:
+    import weakref
+
+    base = host.HostBaseModel(*mini)
+    network = weakref.ref(base.unet)
+    base.release()
+    assert network() is None
+
+
 def test_the_maps_are_found_through_a_models_own_parameters(host: ModuleType) -> None:
     weights = importlib.import_module(f"{host.__name__}.weights")
     file = MappedFile()
