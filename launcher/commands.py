@@ -18,9 +18,9 @@ Action = Callable[[argparse.Namespace, list[str]], int]
 FORWARDED = {
     "train": "Train: content, style or joint.",
     "generate": "Paint with trained adapters.",
-    "bench": "Measure: `bench speed` or `bench quality`, with --help for more.",
+    "bench": "Measure: `bench speed`, `bench quality` or `bench precision`, with --help for more.",
 }
-BENCHMARKS = ("speed", "quality")
+BENCHMARKS = ("speed", "quality", "precision")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -140,5 +140,5 @@ def _module(command: str, words: Sequence[str]) -> list[str]:
     if command != "bench":
         return ["b4m_core.commandline", command, *words]
     if not words or words[0] not in BENCHMARKS:
-        raise LauncherError(f"What should be measured? Say `python b4m.py bench {BENCHMARKS[0]}` or `python b4m.py bench {BENCHMARKS[1]}`.")
+        raise LauncherError(f"What should be measured? Say {' or '.join(f'`bench {each}`' for each in BENCHMARKS)}.")
     return [f"benchmarks.{words[0]}", *words[1:]]

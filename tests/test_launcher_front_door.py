@@ -128,7 +128,7 @@ def test_a_benchmark_that_is_not_there_is_one_sentence_before_anything_is_set_up
 ) -> None:
     monkeypatch.setattr(environment, "prepare_python", lambda: pytest.fail("set up"))
     assert commands.run(words) == 1
-    assert capsys.readouterr().err == "b4m: What should be measured? Say `python b4m.py bench speed` or `python b4m.py bench quality`.\n"
+    assert capsys.readouterr().err == "b4m: What should be measured? Say `bench speed` or `bench quality` or `bench precision`.\n"
 
 
 def test_without_a_terminal_progress_comes_in_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:

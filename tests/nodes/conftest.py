@@ -52,6 +52,7 @@ def _load_pack() -> ModuleType:
 
 
 sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside the tests, in every import mode of pytest
+sys.path.append(str(REPOSITORY))  # benchmarks; last, since the host has a module `nodes` and we a folder of that name
 if COMFYUI:
     _start_host()
     _load_pack()

@@ -41,23 +41,23 @@ def random_lora(model: Any, rank: int = 4, seed: int = 2, strength: float = 0.3)
     """A kohya LoRA, with the names of the original SDXL network, on every attention projection of MODEL."""
     generator = torch.Generator().manual_seed(seed)
     lora: dict[str, Tensor] = {}
-    for name, weight in model.model.diffusion_model.state_dict().items():
-        if "attn" in name and weight.ndim == 2 and name.endswith(".weight"):
-            layer = "lora_unet_" + name[: -len(".weight")].replace(".", "_")
-            lora[f"{layer}.lora_up.weight"] = torch.randn(weight.shape[0], rank, generator=generator) * strength / rank**0.5
-            lora[f"{layer}.lora_down.weight"] = torch.randn(rank, weight.shape[1], generator=generator) / weight.shape[1] ** 0.5
+    for name, module in model.model.diffusion_model.named_modules():
+        if "attn" in name and "in_features" in vars(module):
+            layer = "lora_unet_" + name.replace(".", "_")
+            lora[f"{layer}.lora_up.weight"] = torch.randn(module.out_features, rank, generator=generator) * strength / rank**0.5
+            lora[f"{layer}.lora_down.weight"] = torch.randn(rank, module.in_features, generator=generator) / module.in_features**0.5
             lora[f"{layer}.alpha"] = torch.tensor(float(rank))
     return lora
 
 
-def inputs(seed: int = 3, size: int = 8) -> dict[str, Tensor]:
+def inputs(seed: int = 3, size: int = 8, text_width: int = TEXT_WIDTH, pooled: int = POOLED) -> dict[str, Tensor]:
     """Two rows of everything the UNet takes: latents, timesteps, text, pooled text, and the six numbers of the size conditioning."""
     generator = torch.Generator().manual_seed(seed)
     return {
         "latents": torch.randn(2, 4, size, size, generator=generator),
         "timesteps": torch.tensor([17, 801]),
-        "text": torch.randn(2, 77, TEXT_WIDTH, generator=generator),
-        "pooled": torch.randn(2, POOLED, generator=generator),
+        "text": torch.randn(2, 77, text_width, generator=generator),
+        "pooled": torch.randn(2, pooled, generator=generator),
         "sizes": torch.tensor([[96.0, 64.0, 0.0, 8.0, 64.0, 64.0], [512.0, 768.0, 16.0, 0.0, 128.0, 96.0]]),
     }
 
@@ -66,7 +66,8 @@ def host_output(model: Any, rows: dict[str, Tensor]) -> Tensor:
     """The host's own network, loaded by its memory manager with all patches, called with the same numbers as the sampler would."""
     import comfy.model_management
 
-    comfy.model_management.load_models_gpu([model], force_full_load=True)
+    with torch.inference_mode():  # as the host runs its nodes
+        comfy.model_management.load_models_gpu([model], force_full_load=True)
     outputs = []
     for row in range(2):
         height, width, top, left, target_height, target_width = rows["sizes"][row].tolist()
@@ -77,7 +78,7 @@ def host_output(model: Any, rows: dict[str, Tensor]) -> Tensor:
         one = slice(row, row + 1)
         with torch.inference_mode():
             outputs.append(model.model.diffusion_model(rows["latents"][one], rows["timesteps"][one], context=rows["text"][one], y=adm))
-    return torch.cat(outputs).clone()
+    return torch.cat([output.clone() for output in outputs])
 
 
 def network_output(unet: Any, rows: dict[str, Tensor]) -> Tensor:
