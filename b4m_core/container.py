@@ -18,6 +18,7 @@ from .atomic import write_atomically
 from .errors import B4MError
 
 _PIECE = 1 << 22
+MOST_TEXT, _MOST_HEADER = 1 << 20, 1 << 23  # bytes; the text of a real adapter has some kilobytes, its table of tensors 200
 
 
 def write_container(
@@ -63,14 +64,22 @@ def verified_text(path: Path, shown: str | None = None) -> str:
 
 def _metadata(path: Path, shown: str) -> dict[str, str]:
     try:
+        with open(path, "rb") as start:
+            size = int.from_bytes(start.read(8), "little")
+        if _MOST_HEADER < size < path.stat().st_size:  # parsing it would take minutes and gigabytes
+            raise B4MError(f"{shown} has a header of {size / 1e6:.0f} MB, which no file of B4M has: it is damaged or no adapter.")
         with safetensors.safe_open(path, "pt", device="cpu") as file:
             metadata = dict(file.metadata() or {})
     except FileNotFoundError as error:
         raise B4MError(f"{shown} is not there any more: choose another file.") from error
+    except B4MError:
+        raise
     except (SafetensorError, OSError, ValueError) as error:
         raise B4MError(f"{shown} is damaged or not a safetensors file ({error}): download or train it again.") from error
     if "b4m" not in metadata:
         raise B4MError(f"{shown} was not made by B4M (it may be an ordinary LoRA): load it with the LoRA loader instead.")
+    if len(metadata["b4m"].encode()) > MOST_TEXT:
+        raise B4MError(f"The B4M facts in {shown} have more than {MOST_TEXT / 1e6:.0f} MB: it is damaged, so download or train it again.")
     return metadata
 
 

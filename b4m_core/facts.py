@@ -19,6 +19,8 @@ ROLES = ("content", "style", "together", "merged")
 FILE_DTYPES = ("float32", "float16", "bfloat16")
 ADDED: dict[str, Any] = {"split": "halves", "compact": False}
 """The facts that format 1 does not know, as it means them."""
+MOST_PROMPTS, _LONGEST_PROMPT = 200, 1000
+"""What is kept of the prompts of a large set: a header is read whole wherever a file is listed."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class Concept:
     trigger: str = ""
     class_word: str = ""
     prompts: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, trigger: str, class_word: str, prompts: tuple[str, ...]) -> "Concept":
+        """A concept with no more of its prompts than a header should hold."""
+        return cls(trigger, class_word, tuple(prompt[:_LONGEST_PROMPT] for prompt in prompts[:MOST_PROMPTS]))
 
     def words(self) -> str:
         """The trigger and the class word together, as a prompt says them."""
@@ -147,5 +154,7 @@ def _require_types(facts: Facts) -> None:
     for concept in (facts.content, facts.style):
         if concept is not None and not (isinstance(concept.trigger, str) and isinstance(concept.class_word, str)):
             raise TypeError("a trigger or class word is not text")
+    if any(len(row) != 3 for row in facts.losses):
+        raise TypeError("a loss is not a step, an own and a partner loss")
     if facts.rank < 1 or facts.steps < 0 or not all(math.isfinite(value) for row in facts.losses for value in row):
         raise ValueError("a number is out of range")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from . import wired
 from .errors import B4MError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
@@ -101,24 +102,49 @@ def load_folder(folder: Path, *, trigger: str, class_word: str, pattern: str, us
 
 
 def from_arrays(
-    images: Iterable[np.ndarray], *, trigger: str, class_word: str, pattern: str, masks: Sequence[np.ndarray] | None = None
+    images: Iterable[np.ndarray],
+    *,
+    trigger: str,
+    class_word: str,
+    pattern: str,
+    masks: Sequence[np.ndarray] | None = None,
+    captions: Sequence[str] = (),
+    use_masks: bool = True,
 ) -> PictureSet:
-    """Pictures from the graph: ``images`` (H, W, 3) and ``masks`` (H, W), floats in 0..1, one mask for all or one for each."""
+    """Pictures from the graph: ``images`` (H, W, 3 or 4), floats in 0..1, with ``masks`` (H, W) and ``captions``, one for all or for each.
+
+    An empty caption takes ``pattern``; transparency serves as a mask where there is no other. Raises :class:`B4MError` for what cannot be
+    meant (wired.py) and where no picture is left.
+    """
+    images = list(images)
+    for given, what in ((masks or (), "masks"), (captions, "captions")):
+        if given and images:
+            wired.one_each(given, len(images), what)
     pictures: list[Picture] = []
     notes: list[str] = []
     for index, image in enumerate(images):
         name = f"image {index + 1}"
-        mask = None if not masks else _to_bytes(masks[min(index, len(masks) - 1)])
-        pixels = _to_bytes(image[..., :3])
-        if mask is not None and mask.shape != pixels.shape[:2]:
-            mask = np.asarray(Image.fromarray(mask).resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BILINEAR))
+        values, mask = wired.colours(image, name[0].upper() + name[1:], notes)
+        pixels = _to_bytes(values)
         if reason := _unusable(pixels.shape[1], pixels.shape[0]):
             notes.append(f"{name} was left out: {reason}.")
             continue
-        pictures.append(
-            Picture(name, pixels, fill_caption(pattern, trigger, class_word, f"picture {index + 1}"), _useful(mask, name, notes))
-        )
+        if masks and use_masks:
+            mask = wired.mask_like(masks[min(index, len(masks) - 1)], pixels.shape[:2], name, notes)
+        caption = (captions[min(index, len(captions) - 1)].strip() if captions else "") or pattern
+        filled = fill_caption(caption, trigger, class_word, f"picture {index + 1}")
+        pictures.append(Picture(name, pixels, filled, _useful(_sized(mask, pixels) if use_masks else None, name, notes)))
     return PictureSet(tuple(pictures), trigger, class_word, tuple(notes))
+
+
+def _sized(mask: np.ndarray | None, pixels: np.ndarray) -> np.ndarray | None:
+    """A mask in 0..1 as (H, W) uint8 of the picture's size."""
+    if mask is None:
+        return None
+    grey = _to_bytes(mask)
+    if grey.shape == pixels.shape[:2]:
+        return grey
+    return np.asarray(Image.fromarray(grey).resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BILINEAR))
 
 
 def to_rgb(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:

@@ -5,6 +5,7 @@ goes on to the same bytes; when it is done there is ``adapter.safetensors``. Bot
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -16,11 +17,14 @@ from typing import IO, Any
 from torch import Tensor
 
 from .adapter import Adapter
+from .atomic import advice
 from .container import read_container, write_container
 from .errors import B4MError
 from .files import load_adapter, save_adapter
 
 METHOD_REVISION = 1
+_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+"""How a system says that another has the lock; anything else says that there are no locks here."""
 
 
 def content_key(description: Mapping[str, Any]) -> str:
@@ -54,14 +58,15 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = open(self.folder / "lock", "a+b")
         except OSError as error:
-            raise B4MError(f"The run folder {self.folder} cannot be written ({error.strerror or error}): free some space there.") from error
+            raise B4MError(f"The run folder {self.folder} cannot be written ({error.strerror or error}): {advice(error)}.") from error
         with file:
             try:
                 _lock(file)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise B4MError("This very training is already running in another ComfyUI: wait for it, then press Run again.") from error
             for stray in self.folder.glob(".*.partial"):  # of a process that was killed while it wrote
-                stray.unlink()
+                with contextlib.suppress(OSError):
+                    stray.unlink()
             yield
 
     def finished(self) -> Adapter | None:
@@ -73,7 +78,8 @@ class Run:
         """Keep ``adapter`` as the result, read it back, and drop the state that is no longer needed."""
         save_adapter(adapter, self._adapter)
         result = load_adapter(self._adapter)
-        self._state.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a file that someone holds open costs room, not the training
+            self._state.unlink(missing_ok=True)
         return result
 
     def save_state(self, tensors: Mapping[str, Tensor], step: int) -> None:
@@ -88,9 +94,12 @@ class Run:
         return None if found is None else (int(json.loads(found[0])["step"]), found[1])
 
     def clear(self) -> None:
-        """Forget the run."""
+        """Forget the run. Raises :class:`B4MError` where its files cannot be taken away."""
         for file in (self._state, self._adapter):
-            file.unlink(missing_ok=True)
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                raise B4MError(f"{file} cannot be removed to train anew ({error.strerror or error}): close what uses it.") from error
 
 
 def _read_or_set_aside(path: Path, read: Any) -> Any:
@@ -104,7 +113,18 @@ def _read_or_set_aside(path: Path, read: Any) -> Any:
 
 
 def _lock(file: IO[bytes]) -> None:
-    """An exclusive lock that the system frees when the process ends. Raises OSError while another holds it."""
+    """An exclusive lock that the system frees when the process ends. Raises BlockingIOError while another holds it.
+
+    A file system without locks (network shares, FUSE) gives none, and the run goes on: two ComfyUIs on one run is the rarer harm.
+    """
+    try:
+        _take(file)
+    except OSError as error:
+        if error.errno in _HELD:
+            raise BlockingIOError(*error.args) from error
+
+
+def _take(file: IO[bytes]) -> None:
     if os.name == "nt":
         import msvcrt
 

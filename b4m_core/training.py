@@ -367,7 +367,7 @@ def _first_adapter(plan: Plan, base: BaseModel) -> Adapter:
 
 
 def _concept(pictures: PictureSet) -> Concept:
-    return Concept(pictures.trigger, pictures.class_word, pictures.prompts())
+    return Concept.of(pictures.trigger, pictures.class_word, pictures.prompts())
 
 
 @contextlib.contextmanager

@@ -344,7 +344,8 @@ def _inputs(facts: Info) -> list[tuple[str, Any]]:
 
 
 def _is_widget(spec: Any) -> bool:
-    return isinstance(spec[0], list) or spec[0] in WIDGETS
+    forced = len(spec) > 1 and spec[1].get("forceInput")
+    return not forced and (isinstance(spec[0], list) or spec[0] in WIDGETS)
 
 
 def _default(spec: Any) -> Any:

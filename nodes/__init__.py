@@ -35,5 +35,7 @@ class B4MExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Called once while ComfyUI starts, before its routes are frozen."""
+        for node in NODES:
+            node.GET_SCHEMA()  # a copy of the pack that fails must not leave a route behind
         live.add_routes()
         return list(NODES)

@@ -11,7 +11,7 @@ from comfy_api.v0_0_2 import io, ui
 from ..b4m_core import Adapter, B4MError, load_adapter, lora_state_dict, merge, read_facts, save_adapter
 from ..b4m_core.compose import base_note
 from . import host
-from .widgets import CATEGORY, AdapterWire, advanced, strength
+from .widgets import CATEGORY, AdapterWire, advanced, require_adapter, strength
 
 NONE_YET = "(no B4M adapter saved yet)"
 _SHIPPED = Path(__file__).resolve().parents[1] / "adapters"
@@ -23,9 +23,18 @@ EXAMPLES = {
 """The adapters that come with B4M. They fit the embedded model alone, so no other LoRA loader lists them."""
 
 
+_listed: dict[tuple[object, ...], list[str]] = {}
+"""The last list, by what it was made of."""
+
+
 def adapter_files() -> list[str]:
     """The LoRA files that B4M wrote, told by their headers, and the examples."""
-    return [*(name for name in host.lora_files() if _is_ours(name)), *EXAMPLES] or [NONE_YET]
+    key = (host.lora_folder_times(), *host.lora_files())
+    if key not in _listed:
+        ours = [name for name, path, changed, size in host.lora_stamps() if _has_facts(path, changed, size)]
+        _listed.clear()
+        _listed[key] = ours
+    return [*_listed[key], *EXAMPLES] or [NONE_YET]
 
 
 def _path(name: str) -> Path:
@@ -33,21 +42,27 @@ def _path(name: str) -> Path:
     return EXAMPLES.get(name) or host.safe_lora_path(name)
 
 
-def _is_ours(name: str) -> bool:
-    try:
-        path = host.safe_lora_path(name)
-        status = path.stat()
-        return _has_facts(path, status.st_mtime_ns, status.st_size)
-    except (B4MError, OSError):
-        return False
-
-
 @cache
-def _has_facts(path: Path, changed: int, size: int) -> bool:
+def _has_facts(path: str, changed: int, size: int) -> bool:
     try:
         return bool(read_facts(path))
     except B4MError:
         return False
+
+
+_saved: dict[tuple[str, bool, bool], dict[Path, tuple[int, int]]] = {}
+"""What the files that were saved looked like afterwards, by the widgets of B4M Save Adapter."""
+_lost: dict[tuple[str, bool, bool], int] = {}
+"""How often one of them was found gone or changed."""
+
+
+def _look(path: Path) -> tuple[int, int] | None:
+    """Size and time of a file, None where it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 class B4MSaveAdapter(io.ComfyNode):
@@ -78,9 +93,22 @@ class B4MSaveAdapter(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, filename: str, replace: bool, compact: bool = False, **_: Any) -> str:
+        """Changes when what was saved is gone or another's, so that the host saves it again."""
+        key = (filename, replace, compact)
+        if any(_look(path) != seen for path, seen in _saved.get(key, {}).items()):
+            _lost[key] = _lost.get(key, 0) + 1
+            del _saved[key]
+        return str(_lost.get(key, 0))
+
+    @classmethod
     def execute(cls, adapter: Adapter, filename: str, replace: bool, compact: bool = False) -> io.NodeOutput:
+        require_adapter(adapter, "adapter")
         path = _save(adapter.compacted() if compact else adapter.with_facts(compact=False), filename, replace)
         host.refresh_lora_list()
+        _listed.clear()
+        if seen := _look(path):
+            _saved.setdefault((filename, replace, compact), {})[path] = seen
         return io.NodeOutput(adapter, path.name, ui=ui.PreviewText(f"Saved as {path.name} in the loras folder."))
 
 
@@ -159,6 +187,8 @@ class B4MApplyAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, adapter: Adapter, content: float, style: float) -> io.NodeOutput:
+        host.require_model(model)
+        require_adapter(adapter, "adapter")
         return io.NodeOutput(host.apply_lora(model, lora_state_dict(adapter, content, style)))
 
 
@@ -178,6 +208,8 @@ class B4MMergeAdapters(io.ComfyNode):
 
     @classmethod
     def execute(cls, content: Adapter, style: Adapter) -> io.NodeOutput:
+        require_adapter(content, "content")
+        require_adapter(style, "style")
         notes = base_note(style, content.facts.base, content.facts.base_name)
         return io.NodeOutput(merge(content, style), ui=ui.PreviewText(notes[0]) if notes else None)
 
@@ -199,5 +231,6 @@ class B4MAdapterFacts(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter: Adapter) -> io.NodeOutput:
+        require_adapter(adapter, "adapter")
         text = adapter.facts.summary()
         return io.NodeOutput(text, ui=ui.PreviewText(text))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from comfy_api.v0_0_2 import io
+import numpy as np
+from comfy_api.v0_0_2 import io, ui
 from torch import Tensor
 
 from ..b4m_core import B4MError
 from ..b4m_core.auxiliary import MOST_SETS, OWN_CAPTIONS, own_auxiliary, paint_auxiliary
 from ..b4m_core.pictures import PictureSet, from_arrays, load_folder
+from ..b4m_core.wired import single
 from . import host
 from .widgets import CATEGORY, Auxiliary, Pictures, model_clip_vae
 
@@ -25,9 +28,11 @@ def folder_fingerprint(folder: str) -> str:
     """Changes when a file in the folder does, so that the host runs the node again."""
     if folder in (FROM_GRAPH, PAINTED):
         return folder
-    files = sorted(entry for entry in _path(folder).rglob("*") if entry.is_file())
-    facts = [f"{entry.name}|{entry.stat().st_size}|{entry.stat().st_mtime_ns}" for entry in files]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    root = _path(folder)
+    inner = [root, *(entry for entry in root.iterdir() if entry.is_dir())]  # sets of auxiliary pictures; links are followed
+    files = sorted(entry for place in inner for entry in place.iterdir() if entry.is_file())
+    facts = [f"{entry.relative_to(root)}|{entry.stat().st_size}|{entry.stat().st_mtime_ns}" for entry in files]
+    return hashlib.sha256("\n".join(facts).encode(errors="surrogateescape")).hexdigest()
 
 
 def _path(folder: str) -> Path:
@@ -69,35 +74,84 @@ class B4MPictures(io.ComfyNode):
                 ),
                 io.Image.Input("images", optional=True, tooltip="Pictures from the graph, when the folder says so."),
                 io.Mask.Input("masks", optional=True, tooltip="Masks for those pictures: one for all, or one for each."),
+                io.String.Input(
+                    "captions",
+                    optional=True,
+                    force_input=True,
+                    tooltip="Captions for those pictures: one for all, or a list with one for each, filled in as caption is.",
+                ),
             ],
             outputs=[Pictures.Output(display_name="pictures")],
             is_output_node=True,
+            is_input_list=True,
         )
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str, **_: Any) -> str:
-        return folder_fingerprint(folder)
+    def fingerprint_inputs(cls, folder: Any, **_: Any) -> str:
+        return folder_fingerprint(_one(folder, "folder"))
 
     @classmethod
     def execute(
         cls,
-        folder: str,
-        trigger: str,
-        class_word: str,
-        caption: str,
-        use_masks: bool,
-        images: Tensor | None = None,
-        masks: Tensor | None = None,
+        folder: Any,
+        trigger: Any,
+        class_word: Any,
+        caption: Any,
+        use_masks: Any,
+        images: Any = None,
+        masks: Any = None,
+        captions: Any = None,
     ) -> io.NodeOutput:
-        words = {"trigger": trigger.strip(), "class_word": class_word.strip(), "pattern": caption}
-        if folder == FROM_GRAPH:
-            if images is None:
-                raise B4MError("B4M Pictures has no pictures: choose a folder, or connect images.")
-            given = None if masks is None or not use_masks else [mask.cpu().float().numpy() for mask in masks]
-            pictures = from_arrays((image.cpu().float().numpy() for image in images), masks=given, **words)
+        """Every input comes as a list, a widget as one of a single value; pictures, masks and captions of all entries are one set."""
+        place, use = _one(folder, "folder"), _one(use_masks, "use_masks")
+        patterns = [caption] if isinstance(caption, str) else list(caption)
+        given = _list(captions) if any(_list(captions)) else (patterns if len(patterns) > 1 else [])
+        words = {"trigger": _one(trigger, "trigger").strip(), "class_word": _one(class_word, "class_word").strip(), "pattern": patterns[0]}
+        wires = [name for name, wire in (("images", images), ("masks", masks), ("captions", given)) if _list(wire)]
+        if place == FROM_GRAPH:
+            pictures = _from_graph(images, masks if use else None, given, use, words)
         else:
-            pictures = load_folder(_path(folder), use_masks=use_masks, **words)
+            pictures = load_folder(_path(place), use_masks=use, **words)
+        notes = pictures.notes if place == FROM_GRAPH or not wires else (_unused(wires), *pictures.notes)
+        pictures = replace(pictures, notes=notes)
         return io.NodeOutput(pictures, ui={"text": (notes_text(pictures.notes, len(pictures.pictures)),)})
+
+
+def _from_graph(images: Any, masks: Any, captions: list[Any], use_masks: bool, words: dict[str, str]) -> PictureSet:
+    """One set of all batches that came."""
+    if not any(batch is not None for batch in _list(images)):
+        raise B4MError("B4M Pictures has no pictures: choose a folder, or connect images.")
+    if not all(isinstance(text, str) for text in captions):
+        raise B4MError("The input captions got something else than text: connect strings, one for all pictures or one for each.")
+    found = single(_arrays(images, "images"), "image")
+    given = single(_arrays(masks, "masks"), "mask")
+    return from_arrays(found, masks=given, captions=captions, use_masks=use_masks, **words)
+
+
+def _unused(wires: list[str]) -> str:
+    return f"What came on {' and '.join(wires)} was not used, since a folder is chosen: choose {FROM_GRAPH} to use it."
+
+
+def _list(values: Any) -> list[Any]:
+    """What came on an input: the host's list, or the one value of a script."""
+    return list(values) if isinstance(values, (list, tuple)) else [] if values is None else [values]
+
+
+def _one(values: Any, name: str) -> Any:
+    """The value of a widget. Raises B4MError where a list of different ones is connected to it."""
+    found = _list(values)
+    if any(value != found[0] for value in found):
+        raise B4MError(f"The input {name} got {len(found)} different values, and a set has one: use a B4M Pictures node for each.")
+    return found[0]
+
+
+def _arrays(wire: Any, name: str) -> list[np.ndarray]:
+    """The batches of a wire as they came. Raises B4MError for what is no batch."""
+    batches = [batch for batch in _list(wire) if batch is not None]
+    odd = next((batch for batch in batches if not isinstance(batch, Tensor)), None)
+    if odd is not None:
+        raise B4MError(f"The input {name} got something else than pictures ({type(odd).__name__}): connect the right output.")
+    return [(batch.float() if batch.is_floating_point() else batch).detach().cpu().numpy() for batch in batches]
 
 
 class B4MAuxiliaryPictures(io.ComfyNode):
@@ -132,7 +186,7 @@ class B4MAuxiliaryPictures(io.ComfyNode):
                 io.Int.Input("resolution", default=512, min=64, max=2048, step=32, tooltip="Their size; lowered to the model's own."),
             ],
             outputs=[Auxiliary.Output(display_name="auxiliary")],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 
     @classmethod
@@ -141,7 +195,9 @@ class B4MAuxiliaryPictures(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, clip: Any, vae: Any, kind: str, folder: str, sets: int, pictures: int, resolution: int) -> io.NodeOutput:
-        return io.NodeOutput(cls._pictures(model, clip, vae, KINDS[kind], folder, sets, pictures, resolution))
+        painted = cls._pictures(model, clip, vae, KINDS[kind], folder, sets, pictures, resolution)
+        notes = host.painting_note(cls.hidden, host.Sampling()) if folder == PAINTED else []
+        return io.NodeOutput(painted, ui=ui.PreviewText(notes[0]) if notes else None)
 
     @classmethod
     def _pictures(

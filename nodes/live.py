@@ -1,6 +1,9 @@
 """What a training node shows while it runs: step, time left, loss curve, newest sample, notes.
 
 The page gets each change as the event "b4m.training"; a page that was reloaded asks GET /b4m/live for everything at once.
+
+Every display has a name, its run, which the node's result carries too (RUN_KEY): the host may hand out an older result without asking the
+node, and then what that run came to is shown. Where a run did not come to its end, the host is told to ask the node again (`unfinished`).
 """
 
 from __future__ import annotations
@@ -9,33 +12,55 @@ import base64
 import io
 import math
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
+from ..b4m_core import B4MError
 from . import host
 
-EVENT, ROUTE = "b4m.training", "/b4m/live"
+EVENT, ROUTE, RUN_KEY = "b4m.training", "/b4m/live", "b4m_run"
 _LEAST_SECONDS = 0.25  # between two events: the page need not draw faster
 _CURVE_POINTS = 200
 _SAMPLE_SIDE = 512  # pixels; a sample is shown at the width of a node
-_REMEMBERED_NODES = 50
+_REMEMBERED_NODES, _REMEMBERED_RUNS = 50, 20
 
 _latest: dict[str, dict[str, Any]] = {}
+_ended: dict[str, dict[str, Any]] = {}
+"""Runs that came to their end, by name, as they stood then."""
+_unfinished: dict[str, int] = {}
+"""How many runs of a node did not."""
 
 
 def add_routes() -> None:
     """Register GET /b4m/live (no parameters). Must be called while the host starts."""
-    host.add_json_route(ROUTE, lambda: {"nodes": list(_latest.values())})
+    host.add_json_route(ROUTE, lambda: {"nodes": [_true_state(node) for node in list(_latest)], "ended": list(_ended.values())})
+
+
+def _true_state(node_id: str) -> dict[str, Any]:
+    """What a node shows: its newest run, or an older one whose result the host handed out after that."""
+    newest = _latest[node_id]
+    run, when = host.newest_result(node_id, RUN_KEY) or ("", 0.0)
+    return _ended[run] if run in _ended and when > newest["at"] else newest
+
+
+def unfinished(node_id: str | None) -> str:
+    """Changes whenever a run of the node was stopped or failed: part of what the host goes by when it reuses a result.
+
+    Older hosts do not say which node they ask about; they keep the results of the last prompt alone.
+    """
+    return str(_unfinished.get(node_id or "", 0))
 
 
 def send(node_id: str, payload: dict[str, Any]) -> None:
     """Merge `payload` into what is known of a node and send it to all pages; a payload with "state": "started" replaces what was there."""
     before = {} if payload.get("state") == "started" else _latest.pop(node_id, {})
     _latest.pop(node_id, None)
-    _latest[node_id] = {**before, **payload, "node": node_id}
+    _latest[node_id] = {**before, **payload, "node": node_id, "at": time.time()}
     while len(_latest) > _REMEMBERED_NODES:
         del _latest[next(iter(_latest))]
     host.send_event(EVENT, {**payload, "node": node_id})
@@ -46,11 +71,14 @@ class TrainingDisplay:
 
     def __init__(self, node_id: str | None, node_type: str, total: int) -> None:
         """node_id: the hidden unique_id ("7", in subgraphs "1:2:7"); node_type: the node's id, e.g. "B4MTrainContent"; total: steps."""
-        self._node_id, self._total, self._sent_at = node_id, total, -math.inf
+        self.node_id, self._total, self._sent_at = node_id, total, -math.inf
+        self.run = uuid.uuid4().hex
+        self.goes_on = "What was trained is kept: Run goes on from here."
+        self._step = 0
         self._notes: list[str] = []
         self._unsent: dict[str, Any] = {}
         kind = node_type.removesuffix("Clone")  # the host runs a copy of the node's class, named after it
-        self._send({"state": "started", "type": kind, "step": 0, "total": total, "note": ""})
+        self._send({"state": "started", "run": self.run, "type": kind, "step": 0, "total": total, "note": ""})
 
     def encoding(self, done: int, total: int) -> None:
         """Show that picture `done` + 1 of `total` is being encoded; at most four times a second."""
@@ -60,12 +88,15 @@ class TrainingDisplay:
 
     def update(self, step: int, losses: Sequence[float], seconds_left: float | None) -> None:
         """Show `step` of the total and the curve of all losses so far (one a step); at most four times a second."""
+        self._step = step
         self._unsent = {"state": "training", "step": step, "seconds_left": seconds_left, "losses": losses}
         if time.monotonic() - self._sent_at >= _LEAST_SECONDS or step >= self._total:
             self._flush()
 
     def show_losses(self, steps: Sequence[int], losses: Sequence[float]) -> None:
         """Show the curve of a training that was done before, from the losses that its adapter kept."""
+        self._step = self._total
+        self.goes_on = "The training itself was done before and is kept."
         self._send({"step": self._total, "curve": curve(losses, steps)})
 
     def show_sample(self, picture: Tensor, step: int) -> None:
@@ -81,6 +112,35 @@ class TrainingDisplay:
         """End with state "done", "reused", "stopped" or "failed" and a closing sentence."""
         self._flush()
         self._send({"state": state, "seconds_left": None, "end": sentence})
+        if self.node_id is None:
+            return
+        if state in ("done", "reused"):
+            _ended[self.run] = _latest[self.node_id]
+            while len(_ended) > _REMEMBERED_RUNS:
+                del _ended[next(iter(_ended))]
+        else:
+            _unfinished[self.node_id] = _unfinished.get(self.node_id, 0) + 1
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Whatever ends the block early ends the display, with what happened in words."""
+        try:
+            yield
+        except host.Cancelled:
+            self.finish("stopped", f"Stopped. {self._kept()}")
+            raise
+        except B4MError as error:
+            self.finish("failed", str(error))
+            raise
+        except Exception as error:
+            self.finish("failed", f"Stopped by an error: {in_words(error)}. {self._kept()}")
+            raise
+        except BaseException:
+            self.finish("stopped", f"ComfyUI was ended. {self._kept()}")
+            raise
+
+    def _kept(self) -> str:
+        return self.goes_on if self._step else "It had not come to its first step."
 
     def _flush(self) -> None:
         """Send the newest update if it was held back."""
@@ -91,8 +151,8 @@ class TrainingDisplay:
             self._unsent, self._sent_at = {}, time.monotonic()
 
     def _send(self, payload: dict[str, Any]) -> None:
-        if self._node_id is not None:
-            send(self._node_id, payload)
+        if self.node_id is not None:
+            send(self.node_id, payload)
 
 
 def curve(losses: Sequence[float], steps: Sequence[int]) -> dict[str, list[Any]]:
@@ -119,6 +179,14 @@ def data_url(picture: Tensor) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=90)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def in_words(error: BaseException) -> str:
+    """An error that is not ours, on one short line."""
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return "memory ran out"
+    lines = str(error).strip().splitlines() or ["without a word"]
+    return f"{lines[0][:200].rstrip('.')} ({type(error).__name__})"
 
 
 def _spread(count: int, most: int) -> list[int]:

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from comfy_api.v0_0_2 import io
+from comfy_api.v0_0_2 import io, ui
 from PIL import Image, ImageDraw, ImageFont
 
 from ..b4m_core import Adapter, B4MError, lora_state_dict
 from ..b4m_core.pictures import PictureSet
 from . import host
-from .widgets import CATEGORY, AdapterWire, Pictures, model_clip_vae
+from .widgets import CATEGORY, AdapterWire, Pictures, model_clip_vae, require_adapter, require_pictures
 
 COLUMNS = {"base": None, "content only": (1.0, 0.0), "style only": (0.0, 1.0), "both": (1.0, 1.0)}
 _GAP, _TITLE, _LEAST_CELL = 6, 22, 192
@@ -42,7 +42,7 @@ class B4MContactSheet(io.ComfyNode):
                 io.Float.Input("cfg", default=5.0, min=0.0, max=30.0, step=0.5),
             ],
             outputs=[io.Image.Output(display_name="sheet")],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 
     @classmethod
@@ -63,7 +63,11 @@ class B4MContactSheet(io.ComfyNode):
         lines = [line.strip() for line in prompts.splitlines() if line.strip()]
         if not lines:
             raise B4MError("The contact sheet has no prompt: write at least one line.")
-        base = host.HostBaseModel(model, clip, vae, sampling=host.Sampling(steps=steps, guidance=cfg))
+        require_adapter(adapter, "adapter")
+        for value, name in ((content_pictures, "content_pictures"), (style_pictures, "style_pictures")):
+            require_pictures(value, name)
+        sampling = host.Sampling(steps=steps, guidance=cfg)
+        base = host.HostBaseModel(model, clip, vae, sampling=sampling)
         side = min(size, base.native_size)
         progress = host.Progress(len(lines) * len(COLUMNS), cls.hidden.unique_id)
         rows: list[tuple[str, list[tuple[str, np.ndarray]]]] = [
@@ -79,7 +83,8 @@ class B4MContactSheet(io.ComfyNode):
                 progress.update(column * len(lines) + row + 1)
             host.end_passes()
         sheet = torch.from_numpy(_draw(rows, max(side, _LEAST_CELL)).astype(np.float32) / 255)[None]
-        return io.NodeOutput(sheet)
+        notes = host.painting_note(cls.hidden, sampling)
+        return io.NodeOutput(sheet, ui=ui.PreviewText(notes[0]) if notes else None)
 
 
 def _draw(rows: list[tuple[str, list[tuple[str, np.ndarray]]]], cell: int) -> np.ndarray:

@@ -9,15 +9,26 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..b4m_core import Adapter, B4MError, Plan, Progress, RunStore, TrainingSettings, lora_state_dict, merge, train
+from ..b4m_core import Adapter, Plan, Progress, RunStore, TrainingSettings, lora_state_dict, merge, train
 from ..b4m_core.compose import base_note
 from ..b4m_core.pictures import PictureSet
 from ..b4m_core.settings import CORRESPONDENCES
 from ..b4m_core.splits import SPLITS
 from ..b4m_core.trainings import training
 from . import host
-from .live import TrainingDisplay
-from .widgets import CATEGORY, AdapterWire, Auxiliary, Pictures, advanced, model_clip_vae, sampling
+from .live import RUN_KEY, TrainingDisplay, unfinished
+from .widgets import (
+    CATEGORY,
+    AdapterWire,
+    Auxiliary,
+    Pictures,
+    advanced,
+    auxiliary_sets,
+    model_clip_vae,
+    require_adapter,
+    require_pictures,
+    sampling_widgets,
+)
 
 REUSE, RETRAIN = "continue or reuse", "retrain"
 
@@ -34,7 +45,7 @@ def _training_widgets() -> list[Any]:
         io.Int.Input("sample_every", default=100, min=0, max=100_000, tooltip="Paint a sample picture every so many steps; 0 paints none."),
         io.String.Input("sample_prompt", default="", tooltip="What the samples show; empty takes the first caption."),
         io.Combo.Input("run", options=[REUSE, RETRAIN], tooltip="Continue a stopped training and reuse a finished one, or train anew."),
-        *sampling(),
+        *sampling_widgets(),
         advanced(io.Int.Input("batch", default=1, min=1, max=64, tooltip="Own pictures in every pass through the network.")),
         advanced(io.Int.Input("accumulation", default=4, min=1, max=64, tooltip="Passes whose gradients are added up for a step.")),
         advanced(io.Float.Input("weight_decay", default=1e-2, min=0.0, max=1.0, step=1e-3, tooltip="Pull of what is learned to zero.")),
@@ -106,22 +117,19 @@ def _outputs() -> list[Any]:
 
 
 class _Session:
-    """One press of Run on one training node: its display, its samples, its end."""
+    """One press of Run on one training node: its samples and what it tells."""
 
-    def __init__(
-        self, node: type[io.ComfyNode], kind: str, base: host.HostBaseModel, settings: TrainingSettings, widgets: dict[str, Any]
-    ) -> None:
-        node_id = node.hidden.unique_id
-        self.base, self.settings = base, settings
+    def __init__(self, display: TrainingDisplay, base: host.HostBaseModel, settings: TrainingSettings, widgets: dict[str, Any]) -> None:
+        self.display, self.base, self.settings = display, base, settings
         self.every: int = widgets["sample_every"]
         self.prompt: str = widgets["sample_prompt"]
-        self.display = TrainingDisplay(node_id, kind, settings.steps)
-        self.progress = host.Progress(settings.steps, node_id)
+        self.retrain: bool = widgets["run"] == RETRAIN
+        self.progress = host.Progress(settings.steps, display.node_id)
         self.sample: Tensor | None = None
         self.settled = False
 
-    def run(self, plan: Plan, retrain: bool, notes: Sequence[str] = ()) -> Adapter:
-        """Train, or load what was trained; `notes` and every end are told on the node."""
+    def run(self, plan: Plan, notes: Sequence[str] = ()) -> Adapter:
+        """Train, or load what was trained; `notes` and a good end are told on the node."""
         trained = False
 
         def watch(progress: Progress) -> None:
@@ -132,22 +140,19 @@ class _Session:
         self.prompt = self.prompt.strip() or plan.own.pictures[0].caption
         for note in (*notes, *(note for pictures in (plan.own, *plan.partners) for note in pictures.notes)):
             self.display.say(note)
+        if self.retrain:
+            self.display.goes_on = f"What was trained is kept: choose run = {REUSE} to go on from here."
         try:
-            adapter = train(plan, self.base, RunStore(host.run_store_folder()), watch, retrain=retrain)
-        except host.Cancelled:
-            self.display.finish("stopped", "Stopped. What was trained is kept: Run goes on from here.")
-            raise
-        except B4MError as error:
-            self.display.finish("failed", str(error))
-            raise
+            adapter = train(plan, self.base, RunStore(host.run_store_folder()), watch, retrain=self.retrain)
         finally:
             self.base.release()
+        if not trained:
+            self.display.show_losses([int(step) for step, *_ in adapter.facts.losses], [own for _, own, *_ in adapter.facts.losses])
         if self.every and self.sample is None:
             self._paint(adapter, self.settings.steps)
         if trained:
             self.display.finish("done", "Done.")
         else:
-            self.display.show_losses([int(step) for step, *_ in adapter.facts.losses], [own for _, own, *_ in adapter.facts.losses])
             self.display.finish("reused", "Nothing has changed since this was trained, so the result was reused.")
         return adapter
 
@@ -175,23 +180,37 @@ class _Session:
             self.display.say(f"The sample at step {step} was skipped: {error}")
 
 
+def _display(node: type[io.ComfyNode], role: str, widgets: dict[str, Any]) -> TrainingDisplay:
+    return TrainingDisplay(node.hidden.unique_id, f"B4MTrain{role.capitalize()}", widgets["steps"])
+
+
 def _session(
-    node: type[io.ComfyNode], role: str, model: Any, clip: Any, vae: Any, widgets: dict[str, Any], partners: int, **fixed: Any
+    node: type[io.ComfyNode],
+    role: str,
+    display: TrainingDisplay,
+    wires: tuple[Any, Any, Any],
+    widgets: dict[str, Any],
+    partners: int,
+    **fixed: Any,
 ) -> tuple[_Session, TrainingSettings]:
-    sampler = host.Sampling(steps=widgets["sample_steps"], guidance=widgets["sample_cfg"])
+    sampling = host.Sampling(steps=widgets["sample_steps"], guidance=widgets["sample_cfg"])
     name = host.checkpoint_name(node.hidden.prompt, node.hidden.unique_id)
-    base = host.HostBaseModel(model, clip, vae, name=name, sampling=sampler)
+    base = host.HostBaseModel(*wires, name=name, sampling=sampling)
+    for note in host.training_note(node.hidden, sampling):
+        display.say(note)
     names = TrainingSettings.__dataclass_fields__.keys() & widgets.keys()
     settings = TrainingSettings(
         **{key: widgets[key] for key in names} | {"resolution": min(widgets["resolution"], base.native_size)} | fixed
     )
     rows = settings.batch * (1 + training(role, settings.correspondence).beside(partners))
     base.expect(settings.rank, rows, settings.resolution)
-    return _Session(node, f"B4MTrain{role.capitalize()}", base, settings, widgets), settings
+    return _Session(display, base, settings, widgets), settings
 
 
 def _result(session: _Session, adapter: Adapter) -> io.NodeOutput:
-    return io.NodeOutput(adapter, torch.zeros(1, 64, 64, 3) if session.sample is None else session.sample[None])
+    """The adapter and the last sample; the page learns by the run's name which display belongs to them."""
+    picture = torch.zeros(1, 64, 64, 3) if session.sample is None else session.sample[None]
+    return io.NodeOutput(adapter, picture, ui={RUN_KEY: [session.display.run]})
 
 
 def _train_apart(
@@ -202,10 +221,12 @@ def _train_apart(
     wires: tuple[Any, Any, Any],
     widgets: dict[str, Any],
 ) -> io.NodeOutput:
-    partners = auxiliary or ()
-    session, settings = _session(node, role, *wires, widgets, partners=len(partners))
-    adapter = session.run(Plan(role, pictures, partners, settings), widgets["run"] == RETRAIN)
-    return _result(session, adapter)
+    display = _display(node, role, widgets)
+    with display.ending():
+        require_pictures(pictures, "pictures")
+        partners = auxiliary_sets(auxiliary, "auxiliary")
+        session, settings = _session(node, role, display, wires, widgets, partners=len(partners))
+        return _result(session, session.run(Plan(role, pictures, partners, settings)))
 
 
 def _apart_schema(node_id: str, name: str, description: str, pictures: str, auxiliary: str) -> io.Schema:
@@ -242,6 +263,10 @@ class B4MTrainContent(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> str:
+        return unfinished(cls.hidden and cls.hidden.unique_id)
+
+    @classmethod
     def execute(cls, model: Any, clip: Any, vae: Any, pictures: PictureSet, auxiliary: Any = None, **widgets: Any) -> io.NodeOutput:
         return _train_apart(cls, "content", pictures, auxiliary, (model, clip, vae), widgets)
 
@@ -258,6 +283,10 @@ class B4MTrainStyle(io.ComfyNode):
             "Pictures in the style, each captioned with what it shows.",
             "Other contents, so that the style does not stick to one.",
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> str:
+        return unfinished(cls.hidden and cls.hidden.unique_id)
 
     @classmethod
     def execute(cls, model: Any, clip: Any, vae: Any, pictures: PictureSet, auxiliary: Any = None, **widgets: Any) -> io.NodeOutput:
@@ -293,6 +322,10 @@ class B4MTrainTogether(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> str:
+        return unfinished(cls.hidden and cls.hidden.unique_id)
+
+    @classmethod
     def execute(
         cls,
         model: Any,
@@ -306,14 +339,21 @@ class B4MTrainTogether(io.ComfyNode):
         style_auxiliary: tuple[PictureSet, ...] | None = None,
         **widgets: Any,
     ) -> io.NodeOutput:
-        start = merge(content, style)
-        partners = (style_pictures, *(content_auxiliary or ()), *(style_auxiliary or ()))
-        session, settings = _session(cls, "together", model, clip, vae, widgets, partners=len(partners), **start.facts.common())
-        if not session.prompt.strip():
-            session.prompt = together_prompt(content_pictures, style_pictures)
-        notes = [note for each in (content, style) for note in base_note(each, session.base.network_fingerprint, session.base.name)]
-        adapter = session.run(Plan("together", content_pictures, partners, settings, start), widgets["run"] == RETRAIN, notes)
-        return _result(session, adapter)
+        display = _display(cls, "together", widgets)
+        with display.ending():
+            for value, name in ((content, "content"), (style, "style")):
+                require_adapter(value, name)
+            for pictures, name in ((content_pictures, "content_pictures"), (style_pictures, "style_pictures")):
+                require_pictures(pictures, name)
+            auxiliary = (*auxiliary_sets(content_auxiliary, "content_auxiliary"), *auxiliary_sets(style_auxiliary, "style_auxiliary"))
+            partners = (style_pictures, *auxiliary)
+            start = merge(content, style)
+            wires = (model, clip, vae)
+            session, settings = _session(cls, "together", display, wires, widgets, partners=len(partners), **start.facts.common())
+            if not session.prompt.strip():
+                session.prompt = together_prompt(content_pictures, style_pictures)
+            notes = [note for each in (content, style) for note in base_note(each, session.base.network_fingerprint, session.base.name)]
+            return _result(session, session.run(Plan("together", content_pictures, partners, settings, start), notes))
 
 
 def _again(node: str) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
+from ..b4m_core import Adapter, B4MError
+from ..b4m_core.pictures import PictureSet
 from .host.asking import ask
 
 CATEGORY = "B4M"
@@ -34,9 +36,33 @@ def model_clip_vae() -> list[Any]:
     ]
 
 
-def sampling() -> list[Any]:
+def sampling_widgets() -> list[Any]:
     """How sample pictures are painted: the same values in a KSampler give the same pixels."""
     return [
         advanced(io.Int.Input("sample_steps", default=25, min=1, max=200, tooltip="Sampler steps of a sample picture (Euler, normal).")),
         advanced(io.Float.Input("sample_cfg", default=5.0, min=0.0, max=30.0, step=0.5, tooltip="Guidance of a sample picture.")),
     ]
+
+
+def require_adapter(value: Any, name: str) -> None:
+    """Raise B4MError unless an adapter came on the input `name`."""
+    if not isinstance(value, Adapter):
+        raise B4MError(f"The input {name} got {_what(value)}: connect the adapter of a B4M training or of B4M Load Adapter.")
+
+
+def require_pictures(value: Any, name: str) -> None:
+    """Raise B4MError unless a set of pictures came on the input `name`."""
+    if not isinstance(value, PictureSet):
+        raise B4MError(f"The input {name} got {_what(value)}: connect B4M Pictures.")
+
+
+def auxiliary_sets(value: Any, name: str) -> tuple[PictureSet, ...]:
+    """The auxiliary sets that came on the optional input `name`, none where nothing did. Raises B4MError for anything else."""
+    sets = () if value is None else value
+    if not isinstance(sets, tuple) or not all(isinstance(each, PictureSet) for each in sets):
+        raise B4MError(f"The input {name} got {_what(value)}: connect B4M Auxiliary Pictures, or nothing.")
+    return sets
+
+
+def _what(value: Any) -> str:
+    return "nothing" if value is None else f"something else ({type(value).__name__})"

@@ -1,11 +1,15 @@
 // The live display on B4M's training nodes: step and time left, loss curve, newest sample, notes.
 // The server sends changes as the event "b4m.training"; after a reload the page asks GET /b4m/live once for everything.
+// Where the host hands out an older result without asking the node, its "executed" event names the run that the result is of.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { drawCurve } from "./b4m_curve.js";
 
 const EVENT = "b4m.training";
 const ROUTE = "/b4m/live";
+const RUN_KEY = "b4m_run";
+const MOST_RUNS = 50;
+const RUNNING = new Set(["started", "encoding", "training"]);
 const NODE_TYPES = new Set(["B4MTrainContent", "B4MTrainStyle", "B4MTrainTogether"]);
 const WIDGET_TYPE = "B4M_LIVE"; // a name of our own: known names such as "customtext" are turned into other widgets by Vue nodes
 const IDLE_HEIGHT = 24;
@@ -13,6 +17,8 @@ const MARGIN = 10; // what the page leaves free on each side of a DOM widget
 
 /** @type {Map<string, object>} what is known of each node, by its execution id ("7", in subgraphs "1:2:7") */
 const known = new Map();
+/** @type {Map<string, object>} what trainings came to, by the name of their run */
+const ended = new Map();
 
 const STYLE = `
 .b4m-live { box-sizing: border-box; padding-top: 2px; overflow: hidden auto; font: 12px/1.35 Inter, Arial, sans-serif; color: var(--input-text, #ddd); }
@@ -167,6 +173,26 @@ function receive(payload) {
     if (!payload?.node) return;
     const id = String(payload.node);
     known.set(id, payload.state === "started" ? payload : { ...known.get(id), ...payload });
+    keep(known.get(id));
+    showKnown(id);
+}
+
+/** Remember what a training came to. */
+function keep(state) {
+    if (!state.run || (state.state !== "done" && state.state !== "reused")) return;
+    ended.delete(state.run);
+    ended.set(state.run, state);
+    if (ended.size > MOST_RUNS) ended.delete(ended.keys().next().value);
+}
+
+/** The host says what a node put out, also when it did not ask it: show the run that this is the result of. */
+async function receiveResult({ node, output }) {
+    const run = output?.[RUN_KEY]?.[0];
+    const id = String(node);
+    if (!run || known.get(id)?.run === run) return;
+    if (!ended.has(run)) await askForAll(); // a page that was reloaded since
+    if (!ended.has(run) || known.get(id)?.run === run) return;
+    known.set(id, { ...ended.get(run), node: id });
     showKnown(id);
 }
 
@@ -175,12 +201,26 @@ async function askForAll() {
     try {
         const response = await api.fetchApi(ROUTE);
         if (!response.ok) return;
-        for (const payload of (await response.json()).nodes ?? []) {
+        const answer = await response.json();
+        for (const payload of answer.ended ?? []) keep(payload);
+        for (const payload of answer.nodes ?? []) {
             known.set(String(payload.node), payload);
             showKnown(String(payload.node));
         }
+        return answer;
     } catch {
         // the server is away; the next event brings the display up to date
+    }
+}
+
+/** After the connection was lost: a training that a new server does not know of ended with the old one. */
+async function askAgain() {
+    const answer = await askForAll();
+    if (!answer) return;
+    const there = new Set((answer.nodes ?? []).map((payload) => String(payload.node)));
+    for (const [id, state] of known) {
+        if (there.has(id) || !RUNNING.has(state.state)) continue;
+        receive({ node: id, state: "stopped", seconds_left: null, end: "ComfyUI was ended. Run goes on from what was kept." });
     }
 }
 
@@ -189,7 +229,8 @@ app.registerExtension({
     setup() {
         document.head.append(Object.assign(document.createElement("style"), { textContent: STYLE }));
         api.addEventListener(EVENT, ({ detail }) => receive(detail));
-        api.addEventListener("reconnected", askForAll);
+        api.addEventListener("executed", ({ detail }) => receiveResult(detail ?? {}));
+        api.addEventListener("reconnected", askAgain);
     },
     beforeRegisterNodeDef(nodeType, nodeData) {
         if (!NODE_TYPES.has(nodeData.name)) return;

@@ -5,6 +5,8 @@ from .family import describe_model, native_size, noise_schedule, require_sdxl
 from .folders import (
     input_subfolders,
     lora_files,
+    lora_folder_times,
+    lora_stamps,
     loras_folder,
     refresh_lora_list,
     run_store_folder,
@@ -18,7 +20,8 @@ from .mini_model import mini_model
 from .network import training_dtype, training_network
 from .painting import PictureDoesNotFit, Sampling, encode_pictures, encode_text, sampler_names, scheduler_names
 from .runtime import Cancelled, Progress, device, end_passes, free_bytes, make_room, stop_if_cancelled
-from .server import add_json_route, send_event
+from .server import add_json_route, newest_result, send_event
+from .wires import painting_note, require_clip, require_model, require_vae, training_note
 
 __all__ = [
     "Cancelled",
@@ -39,14 +42,21 @@ __all__ = [
     "input_subfolders",
     "keys_not_loaded",
     "lora_files",
+    "lora_folder_times",
+    "lora_stamps",
     "loras_folder",
     "make_room",
     "mini_model",
     "native_size",
     "network_fingerprint",
+    "newest_result",
     "noise_schedule",
+    "painting_note",
     "refresh_lora_list",
+    "require_clip",
+    "require_model",
     "require_sdxl",
+    "require_vae",
     "run_store_folder",
     "safe_input_folder",
     "safe_lora_path",
@@ -57,4 +67,5 @@ __all__ = [
     "stop_if_cancelled",
     "training_dtype",
     "training_network",
+    "training_note",
 ]

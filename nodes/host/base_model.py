@@ -19,6 +19,7 @@ from .identity import fingerprint, network_fingerprint
 from .lora import apply_lora
 from .network import network_bytes, require_trainable, training_dtype, training_network
 from .weights import let_go_of_pages
+from .wires import require_clip, require_model, require_vae
 
 
 class HostBaseModel:
@@ -30,11 +31,16 @@ class HostBaseModel:
     """
 
     def __init__(self, model: Any, clip: Any, vae: Any, *, name: str | None = None, sampling: painting.Sampling | None = None) -> None:
-        """Raises B4MError when the model is not SDXL or cannot be read, or has a sampling that cannot be trained."""
+        """Raises B4MError when the model is not SDXL or cannot be read, has a sampling that cannot be trained, or the CLIP or VAE is missing
+        or another's.
+        """
+        require_model(model)
         require_trainable(model)
         self.model, self.clip, self.vae = model, clip, vae
         self.room = self.beside = 0
         self.schedule = noise_schedule(model)
+        require_clip(model, clip)
+        require_vae(model, vae)
         self.name = name or describe_model(model)
         self.native_size = native_size(model)
         self.sampling = sampling or painting.Sampling()

@@ -103,10 +103,7 @@ def noise_schedule(model: Any) -> NoiseSchedule:
     sampling = model.get_model_object("model_sampling")
     schedule, prediction = _schedule_and_prediction(sampling)
     if schedule is not comfy.model_sampling.ModelSamplingDiscrete or prediction not in _PREDICTIONS:
-        raise B4MError(
-            f"This model is sampled by {prediction.__name__} with {schedule.__name__}, which B4M cannot train; "
-            "connect an SDXL model with epsilon or v-prediction, or remove the model sampling node in front."
-        )
+        raise B4MError(_untrainable(schedule, prediction))
     with torch.inference_mode(False):
         sigmas = sampling.sigmas.detach().to(device="cpu", dtype=torch.float64, copy=True)
         return NoiseSchedule(1.0 / (1.0 + sigmas**2), _PREDICTIONS[prediction])
@@ -117,3 +114,15 @@ def _schedule_and_prediction(sampling: Any) -> tuple[type, type]:
     mixed = type(sampling).__mro__[1:]
     schedule = next(kind for kind in mixed if issubclass(kind, torch.nn.Module))
     return schedule, next(kind for kind in mixed if not issubclass(kind, torch.nn.Module))
+
+
+def _untrainable(schedule: type, prediction: type) -> str:
+    if "LCM" in prediction.__name__ or "Distilled" in schedule.__name__:
+        return (
+            "This model is set to LCM sampling, which paints in few steps and has no noise schedule to train on; connect the model from "
+            "before the ModelSamplingDiscrete node here, and leave that node in front of KSampler."
+        )
+    return (
+        f"This model is sampled by {prediction.__name__} with {schedule.__name__}, which B4M cannot train; "
+        "connect an SDXL model with epsilon or v-prediction, or remove the model sampling node in front."
+    )

@@ -1,6 +1,8 @@
 """The host's folders, and names from the graph turned into paths that cannot leave them.
 
-Every widget string may come from an attacker (/prompt has no login), so a name is checked as text, then the path after links are followed.
+Every widget string may come from an attacker (/prompt has no login), so a name is checked as text: it cannot lead out. Links that lie in
+these folders were put there by the owner, and are followed for reading as the host's own loaders follow them; to write, the path is checked
+after links are followed.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORE
 
 
 def input_subfolders() -> list[str]:
-    """Folders below the host's input folder that hold pictures, as "cats" or "cats/studio", sorted."""
+    """Folders below the host's input folder that hold pictures, as "cats" or "cats/studio", sorted; links are followed, each place once."""
     root = Path(folder_paths.get_input_directory())
     found: list[str] = []
-    for current, folders, files in os.walk(root):
+    seen = _above(root)
+    for current, folders, files in os.walk(root, followlinks=True):
         relative = Path(current).relative_to(root)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and _is_new(os.path.join(current, name), seen)]
         if len(relative.parts) >= _DEEPEST_LEVEL:
             folders.clear()
         if relative.parts and any(name.lower().endswith(PICTURE_ENDINGS) for name in files):
@@ -36,19 +39,37 @@ def input_subfolders() -> list[str]:
     return sorted(found)
 
 
+def _above(root: Path) -> set[str]:
+    """The real folders that hold a folder, and itself: a link to one of them would open all that lies there."""
+    place = Path(os.path.realpath(root))
+    return {str(place), *map(str, place.parents)}
+
+
+def _is_new(folder: str, seen: set[str]) -> bool:
+    """Whether a folder was not seen by another name, so that links in a circle come to an end."""
+    place = os.path.realpath(folder)
+    if place in seen:
+        return False
+    seen.add(place)
+    return True
+
+
 def safe_input_folder(name: str) -> Path:
-    """The real path of a folder below the host's input folder; B4MError for a name that leads out of it or to nothing."""
-    path = _inside(Path(folder_paths.get_input_directory()), name, "the input folder")
+    """The path of a folder below the host's input folder, links followed; B4MError for a name that leads out of it or to nothing."""
+    root = path = Path(folder_paths.get_input_directory())
+    for part in _parts(name, "the input folder"):
+        path = path / part
+        if os.path.realpath(path) in _above(root):
+            raise B4MError(f"{shown(name)} leads out of the input folder through a link; choose another folder from the list.")
+    path = Path(os.path.realpath(path))
     if not path.is_dir():
-        raise B4MError(f"There is no folder {_shown(name)} in ComfyUI's input folder; create it or choose another one from the list.")
+        raise B4MError(f"There is no folder {shown(name)} in ComfyUI's input folder; create it or choose another one from the list.")
     return path
 
 
 def loras_folder() -> Path:
     """The folder that adapters are saved in: the first of the host's LoRA folders (created when missing)."""
-    folder = Path(folder_paths.get_folder_paths("loras")[0])
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return _made(Path(folder_paths.get_folder_paths("loras")[0]))
 
 
 def lora_files() -> list[str]:
@@ -56,24 +77,47 @@ def lora_files() -> list[str]:
     return [name for name in folder_paths.get_filename_list("loras") if name.lower().endswith(".safetensors")]
 
 
+def lora_folder_times() -> tuple[tuple[str, int], ...]:
+    """The folders that hold listed LoRA files and when each last changed, in ns: equal as long as no file comes, goes or is replaced."""
+    inner = {os.path.dirname(name) for name in lora_files()}
+    folders = [os.path.join(root, name) for root in folder_paths.get_folder_paths("loras") for name in sorted(inner)]
+    return tuple((folder, os.stat(folder).st_mtime_ns) for folder in folders if os.path.isdir(folder))
+
+
+def lora_stamps() -> list[tuple[str, str, int, int]]:
+    """(name, path, time of last change in ns, bytes) of all listed LoRA files that are there, in the host's order; one look at each."""
+    roots = folder_paths.get_folder_paths("loras")
+    stamps = []
+    for name in lora_files():
+        for root in roots:
+            path = os.path.join(root, name)
+            try:
+                status = os.stat(path)
+            except OSError:
+                continue
+            stamps.append((name, path, status.st_mtime_ns, status.st_size))
+            break
+    return stamps
+
+
 def safe_lora_path(name: str) -> Path:
-    """The real path of a LoRA file from the host's list, for reading; B4MError for anything else."""
-    if name not in lora_files():
-        raise B4MError(f"There is no LoRA file {_shown(name)} in ComfyUI's loras folder; choose one from the list.")
-    for folder in folder_paths.get_folder_paths("loras"):
-        if (Path(folder) / name).is_file():
-            return _inside(Path(folder), name.replace(os.sep, "/"), "the loras folder")
-    raise B4MError(f"The LoRA file {_shown(name)} is no longer in ComfyUI's loras folder; choose another one from the list.")
+    """The path of a LoRA file from the host's list, as its own loader finds it, for reading; B4MError for anything else."""
+    if name not in lora_files() or os.path.isabs(name) or ".." in Path(name).parts:
+        raise B4MError(f"There is no LoRA file {shown(name)} in ComfyUI's loras folder; choose one from the list.")
+    path = folder_paths.get_full_path("loras", name)
+    if path is None:
+        raise B4MError(f"The LoRA file {shown(name)} is no longer in ComfyUI's loras folder; choose another one from the list.")
+    return Path(path)
 
 
 def safe_new_lora_path(name: str) -> Path:
     """The path to save an adapter under: a plain file name (".safetensors" is added) directly in the loras folder."""
     stem = name[: -len(".safetensors")] if name.lower().endswith(".safetensors") else name
     if not stem.strip() or len(stem) > _LONGEST_NAME or stem != stem.strip().rstrip(".") or stem.startswith("."):
-        raise B4MError(f"{_shown(name)} cannot be a file name; write a short name such as my_style.")
+        raise B4MError(f"{shown(name)} cannot be a file name; write a short name such as my_style.")
     if _NOT_IN_NAMES.search(stem) or _WINDOWS_DEVICES.fullmatch(stem):
         raise B4MError(
-            f'{_shown(name)} cannot be a file name on every system; write a plain name without folders and without < > : " / \\ | ? *'
+            f'{shown(name)} cannot be a file name on every system; write a plain name without folders and without < > : " / \\ | ? *'
         )
     return _inside(loras_folder(), f"{stem}.safetensors", "the loras folder")
 
@@ -86,24 +130,38 @@ def refresh_lora_list() -> None:
 
 def run_store_folder() -> Path:
     """Where runs and caches are kept: `b4m` in the host's user folder (created when missing)."""
-    folder = Path(folder_paths.get_user_directory()) / "b4m"
-    folder.mkdir(parents=True, exist_ok=True)
+    return _made(Path(folder_paths.get_user_directory()) / "b4m")
+
+
+def _made(folder: Path) -> Path:
+    """A folder, created when missing. Raises B4MError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise B4MError(f"The folder {folder} cannot be made ({reason}): check that its disk is there and writable.") from error
     return folder
 
 
-def _inside(root: Path, name: str, what: str) -> Path:
-    """realpath of root / name, refused unless it stays below root's own realpath; name uses / between folders."""
+def _parts(name: str, what: str) -> list[str]:
+    """The folders and the file that a name says, / between them; refused unless every part is a plain name."""
     parts = name.split("/")
     if not name or "\x00" in name or "\\" in name or ":" in name or any(part in ("", ".", "..") for part in parts):
-        raise B4MError(f"{_shown(name)} is not a name inside {what}; choose one from the list.")
+        raise B4MError(f"{shown(name)} is not a name inside {what}; choose one from the list.")
+    return parts
+
+
+def _inside(root: Path, name: str, what: str) -> Path:
+    """realpath of root / name, refused unless it stays below root's own realpath: for writing."""
+    parts = _parts(name, what)
     base = os.path.realpath(root)
     path = os.path.realpath(os.path.join(base, *parts))
     if path == base or os.path.commonpath((base, path)) != base:
-        raise B4MError(f"{_shown(name)} leads out of {what} through a link; move the files themselves into {what}.")
+        raise B4MError(f"{shown(name)} leads out of {what} through a link; choose another name.")
     return Path(path)
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """A name fit to be shown in a sentence: one line, printable, not long."""
     text = "".join(letter if letter.isprintable() else "?" for letter in name)
     return f'"{text[:80]}…"' if len(text) > 80 else f'"{text}"'

@@ -10,6 +10,8 @@ from aiohttp import web
 
 from .asking import ask
 
+_LOOKED_THROUGH = 30  # prompts of the host's history
+
 
 def send_event(event: str, payload: dict[str, Any]) -> None:
     """Send an event to every open page; does nothing when no server runs (tests, scripts)."""
@@ -28,6 +30,18 @@ def add_json_route(path: str, answer: Callable[[], Any]) -> None:
         return web.json_response(answer())
 
     server.routes.get(path)(handle)
+
+
+def newest_result(node_id: str, key: str) -> tuple[Any, float] | None:
+    """The first value that the newest finished prompt with this node has under `key` of the node's ui, and when that prompt ended (s)."""
+    server = _running_server()
+    newest = {} if server is None else server.prompt_queue.get_history(max_items=_LOOKED_THROUGH)
+    for entry in reversed(list(newest.values())):
+        values = (entry.get("outputs", {}).get(node_id) or {}).get(key)
+        times = [message["timestamp"] for _, message in (entry.get("status") or {}).get("messages", []) if "timestamp" in message]
+        if values and times:
+            return values[0], max(times) / 1000
+    return None
 
 
 def _running_server() -> Any:

@@ -94,3 +94,44 @@ def test_a_save_writes_then_syncs_then_renames_then_syncs_the_folder(tmp_path: P
     monkeypatch.setattr(os, "replace", lambda old, new: (order.append("rename"), replace(old, new))[1])
     saved(tmp_path)
     assert order == ["file", "rename", "folder"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be synced there")
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EBADF], ids=errno.errorcode.get)
+@pytest.mark.parametrize("call", ["open", "fsync"])
+def test_a_file_system_that_cannot_sync_a_folder_still_saves(
+    number: int, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = getattr(os, call)
+
+    def refuse(place: object, *more: object) -> object:
+        if os.path.isdir(place) if isinstance(place, (str, Path)) else stat.S_ISDIR(os.fstat(place).st_mode):  # type: ignore[arg-type,call-overload]
+            raise OSError(number, os.strerror(number))
+        return original(place, *more)
+
+    monkeypatch.setattr(os, call, refuse)
+    saved(tmp_path)
+    monkeypatch.undo()
+    assert load_adapter(tmp_path / "bear.safetensors")
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS], ids=errno.errorcode.get)
+def test_a_file_system_that_cannot_sync_at_all_still_saves(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    saved(tmp_path)
+    assert load_adapter(tmp_path / "bear.safetensors")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be synced there")
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_failing_disk_is_still_an_error(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == (kind == "folder"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(B4MError, match="could not be written"):
+        saved(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 from tiny_files import FACTS, assemble, forged, parts, refused, saved
 from torch import Tensor
 
-from b4m_core import Adapter, B4MError, Facts, PartlyLearnableProjection, load_adapter, lora_state_dict, save_adapter
+from b4m_core import Adapter, B4MError, Concept, Facts, PartlyLearnableProjection, load_adapter, lora_state_dict, save_adapter
 
 
 def test_every_flipped_byte_of_the_tensors_is_caught(tmp_path: Path) -> None:
@@ -244,3 +245,31 @@ def test_a_file_with_an_enormous_layer_is_refused_before_its_basis_is_drawn(tmp_
 def test_a_path_without_a_file_is_refused_in_a_sentence(kind: str, tmp_path: Path) -> None:
     with pytest.raises(B4MError):
         load_adapter(tmp_path / "missing.safetensors" if kind == "missing" else tmp_path)
+
+
+@pytest.mark.parametrize("losses", [[[1.0]], [[]], [[1.0, 2.0]], [[1.0, 2.0, 3.0], [4.0]], [[1.0, 2.0, 3.0, 4.0]]])
+def test_losses_of_another_shape_are_damaged_facts(losses: list[list[float]], tmp_path: Path) -> None:
+    _, raw = saved(tmp_path)
+    facts = json.loads(parts(raw)[0]["__metadata__"]["b4m"])
+    with pytest.raises(B4MError, match="facts in this file are damaged"):
+        Facts.from_json(json.dumps({**facts, "losses": losses}))
+
+
+@pytest.mark.parametrize("megabytes", [2, 90])
+def test_facts_of_many_megabytes_are_refused_at_once(megabytes: int, tmp_path: Path) -> None:
+    _, raw = saved(tmp_path)
+    header, data = parts(raw)
+    facts = json.loads(header["__metadata__"]["b4m"])
+    facts["losses"] = [[1.0, 2.0, 3.0]] * (megabytes * 10**6 // 16)
+    header["__metadata__"]["b4m"] = json.dumps(facts)
+    forged_file = tmp_path / "broken.safetensors"
+    forged_file.write_bytes(assemble(header, data))
+    before = time.monotonic()
+    with pytest.raises(B4MError, match="broken.safetensors.* MB"):
+        load_adapter(forged_file)
+    assert time.monotonic() - before < 1
+
+
+def test_a_large_set_of_pictures_keeps_a_header_that_can_be_read() -> None:
+    concept = Concept.of("snq", "bear", tuple(f"{number} {'word ' * 400}" for number in range(5000)))
+    assert len(concept.prompts) == 200 and len(Facts("content", 2, content=concept).to_json()) < 1 << 20

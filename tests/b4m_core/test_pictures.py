@@ -353,13 +353,6 @@ def test_pictures_from_the_graph_keep_their_values() -> None:
     assert all(np.array_equal(picture.pixels, colours(seed=seed)) for seed, picture in enumerate(pictures))
 
 
-def test_values_outside_zero_to_one_and_a_fourth_channel_are_cut_off() -> None:
-    image = np.full((40, 40, 4), 1.7, dtype=np.float32)
-    image[:20] = -0.5
-    pixels = from_arrays([image], trigger="", class_word="", pattern="x").pictures[0].pixels
-    assert pixels.shape == (40, 40, 3) and (pixels[:20] == 0).all() and (pixels[20:] == 255).all()
-
-
 def test_one_mask_from_the_graph_serves_all_pictures_and_is_resized() -> None:
     images = [np.zeros((40, 48, 3), dtype=np.float32)] * 3
     half = np.zeros((20, 24), dtype=np.float32)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -190,4 +193,45 @@ def test_a_stray_half_file_of_a_killed_process_is_swept_away(tmp_path: Path) -> 
 def test_a_store_that_cannot_be_written_is_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file where the folder should be")
     with pytest.raises(B4MError, match="cannot be written"), RunStore(tmp_path).open(KEY).locked():
+        pass
+
+
+def refusing(number: int) -> Callable[..., None]:
+    def call(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+NO_LOCKS = [errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks are taken by another call there")
+@pytest.mark.parametrize("number", NO_LOCKS, ids=errno.errorcode.get)
+def test_a_file_system_without_locks_is_trained_on(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcntl.flock", refusing(number))
+    run = RunStore(tmp_path).open(KEY)
+    with run.locked():
+        run.save_state({"x": torch.ones(3)}, 7)
+    assert run.load_state() is not None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks are taken by another call there")
+@pytest.mark.parametrize("number", [errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES], ids=errno.errorcode.get)
+def test_a_lock_that_another_holds_is_told_from_a_file_system_without_locks(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcntl.flock", refusing(number))
+    with pytest.raises(B4MError, match="already running in another ComfyUI"), RunStore(tmp_path).open(KEY).locked():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "free some space"), (errno.EACCES, "may be written to"), (errno.EROFS, "may be written to")]
+)
+def test_a_run_folder_that_cannot_be_written_says_what_to_do(
+    number: int, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.open", refusing(number))
+    with pytest.raises(B4MError, match=f"cannot be written.*{advice}"), RunStore(tmp_path).open(KEY).locked():
         pass

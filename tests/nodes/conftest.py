@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,3 +74,18 @@ def error() -> type[Exception]:
 def mini(host: ModuleType) -> tuple[Any, Any, Any]:
     """MODEL, CLIP and VAE of the embedded model."""
     return host.mini_model()
+
+
+@pytest.fixture(scope="session")
+def core() -> ModuleType:
+    """b4m_core as the pack has it."""
+    return importlib.import_module(f"{PACK}.b4m_core")
+
+
+@pytest.fixture
+def pack(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """nodes of the pack, as if called without a graph."""
+    module = importlib.import_module(f"{PACK}.nodes")
+    for node in module.NODES:
+        monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None), raising=False)
+    return module

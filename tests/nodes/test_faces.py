@@ -13,20 +13,6 @@ import torch
 Trio = tuple[Any, Any, Any]
 
 
-@pytest.fixture
-def pack(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """nodes of the pack, as if called without a graph."""
-    module = importlib.import_module("b4m_pack.nodes")
-    for node in module.NODES:
-        monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None), raising=False)
-    return module
-
-
-@pytest.fixture(scope="module")
-def core() -> ModuleType:
-    return importlib.import_module("b4m_pack.b4m_core")
-
-
 def adapter_for(host: ModuleType, core: ModuleType, mini: Trio, role: str, **facts: Any) -> Any:
     """An adapter of the embedded model with something in every learned part."""
     adapter = core.Adapter.for_unet(host.training_network(mini[0]), core.Facts(role, 2, file_dtype="float16", **facts))

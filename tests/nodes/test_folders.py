@@ -14,7 +14,7 @@ ESCAPES = [
     "", ".", "..", "../secrets", "cats/../../secrets", "cats/..", "/etc", "//server/share", "\\\\server\\share", "..\\secrets",
     "C:\\Windows",
     "C:/Windows", "c:cats", "cats\x00", "\x00", "cats//studio", "./cats", "cats/", "~", "~/cats", "file:///etc", "cats/./studio",
-    "link_out", "link_out/inner", "cats/link_up", "%2e%2e/secrets", "$HOME", "cats\n../..",
+    "cats/link_up", "cats/link_up/secrets", "cats/link_up/input/cats", "%2e%2e/secrets", "$HOME", "cats\n../..",
 ]  # fmt: skip
 
 
@@ -41,8 +41,20 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_list_has_the_folders_with_pictures_below_the_input_folder(host: ModuleType, folders: Path) -> None:
-    assert host.input_subfolders() == ["cats", "cats/studio"]
-    assert [host.safe_input_folder(name) for name in host.input_subfolders()] == [folders / "input/cats", folders / "input/cats/studio"]
+    assert host.input_subfolders() == ["cats", "cats/studio", "link_out"]
+    places = [folders / "input/cats", folders / "input/cats/studio", folders / "secrets"]
+    assert [host.safe_input_folder(name) for name in host.input_subfolders()] == places
+
+
+def test_a_folder_on_another_disk_is_listed_with_what_lies_in_it_and_links_in_a_circle_end(host: ModuleType, folders: Path) -> None:
+    disk = folders / "disk"
+    (disk / "dogs").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(disk / "dogs" / "rex.png")
+    os.symlink(disk, disk / "dogs" / "again")
+    os.symlink(disk, folders / "input" / "photos")
+    os.symlink(folders / "input", folders / "input" / "myself")
+    assert host.input_subfolders() == ["cats", "cats/studio", "link_out", "photos/dogs"]
+    assert host.safe_input_folder("photos/dogs") == disk / "dogs"
 
 
 @pytest.mark.parametrize("name", ESCAPES)
@@ -62,7 +74,42 @@ def test_lora_files_are_read_from_the_hosts_list_alone(host: ModuleType, error: 
     sub = os.path.join("sub", "b.safetensors")
     assert host.lora_files() == ["a.safetensors", "link.safetensors", sub]
     assert host.safe_lora_path(sub) == folders / "loras" / "sub" / "b.safetensors"
-    for name in ("../secrets/x.safetensors", "c.pt", "link.safetensors", str(folders / "secrets" / "x.safetensors"), *ESCAPES):
+    assert host.safe_lora_path("link.safetensors").read_bytes() == b"secret"
+    for name in ("../secrets/x.safetensors", "c.pt", str(folders / "secrets" / "x.safetensors"), *ESCAPES):
+        with pytest.raises(error):
+            host.safe_lora_path(name)
+
+
+def test_loras_on_another_disk_and_from_another_entry_are_listed_and_found_as_the_host_does(
+    host: ModuleType, error: type[Exception], folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folders / "disk" / "deep").mkdir(parents=True)
+    (folders / "more").mkdir()
+    for name in ("disk/one.safetensors", "disk/deep/two.safetensors", "more/a.safetensors", "more/three.safetensors"):
+        (folders / name).write_bytes(name.encode())
+    os.symlink(folders / "disk", folders / "loras" / "disk")
+    os.symlink(folders / "nowhere", folders / "loras" / "gone.safetensors")
+    roots = [str(folders / "loras"), str(folders / "more")]
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", (roots, {".safetensors"}))
+    folder_paths.filename_list_cache.clear()
+    listed = host.lora_files()
+    assert {os.path.join("disk", "one.safetensors"), os.path.join("disk", "deep", "two.safetensors"), "three.safetensors"} <= set(listed)
+    for name in listed:
+        if (place := folder_paths.get_full_path("loras", name)) is None:
+            with pytest.raises(error, match="no longer"):
+                host.safe_lora_path(name)
+        else:
+            assert host.safe_lora_path(name) == Path(place)
+    assert [name for name, *_ in host.lora_stamps()] == [name for name in listed if name != "gone.safetensors"]
+    assert host.safe_lora_path("a.safetensors").read_bytes() == b"x"  # of two, the first entry's
+
+
+def test_a_lora_name_that_leads_out_is_refused_even_if_it_is_in_the_list(
+    host: ModuleType, error: type[Exception], folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["../secrets/x.safetensors", str(folders / "secrets" / "x.safetensors")]
+    monkeypatch.setattr(folder_paths, "get_filename_list", lambda kind: names)
+    for name in names:
         with pytest.raises(error):
             host.safe_lora_path(name)
 
@@ -93,7 +140,7 @@ BAD_NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", [*BAD_NAMES, *(name for name in ESCAPES if name not in ("~", "$HOME", "link_out"))])
+@pytest.mark.parametrize("name", [*BAD_NAMES, *(name for name in ESCAPES if name not in ("~", "$HOME"))])
 def test_a_name_that_no_system_should_write_is_refused(host: ModuleType, error: type[Exception], folders: Path, name: str) -> None:
     with pytest.raises(error):
         host.safe_new_lora_path(name)
@@ -112,3 +159,14 @@ def test_a_saved_file_is_listed_at_once_after_the_list_is_refreshed(host: Module
 
 def test_the_run_store_lies_in_the_users_folder(host: ModuleType, folders: Path) -> None:
     assert host.run_store_folder() == folders / "user" / "b4m" and host.run_store_folder().is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(
+    host: ModuleType, error: type[Exception], folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folders / "disk").write_text("a file where the disk was")
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(folders / "disk" / "loras")], {".safetensors"}))
+    monkeypatch.setattr(folder_paths, "user_directory", str(folders / "disk"))
+    for call in (host.loras_folder, host.run_store_folder, lambda: host.safe_new_lora_path("x")):
+        with pytest.raises(error, match="cannot be made .*: check that its disk is there and writable"):
+            call()

@@ -7,7 +7,7 @@ import importlib
 import io
 import json
 import math
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +20,9 @@ def live(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """nodes.live with an empty memory and a list, `sent`, in place of the server."""
     module = importlib.import_module("b4m_pack.nodes.live")
     module.sent = []
-    monkeypatch.setattr(module, "_latest", {})
+    for name in ("_latest", "_ended", "_unfinished"):
+        monkeypatch.setattr(module, name, {})
+    monkeypatch.setattr(module.host, "newest_result", lambda node, key: None)
     monkeypatch.setattr(module.host, "send_event", lambda event, payload: module.sent.append(payload))
     return module
 
@@ -122,3 +124,106 @@ def test_the_page_knows_every_training_node_and_every_node_has_help() -> None:
         name = node.define_schema().node_id
         assert (root / "web" / "docs" / name / "en.md").is_file(), name
         assert ("Train" in name) == (f'"{name}"' in script)
+
+
+class Ended(BaseException):
+    """What no handler of errors catches, as KeyboardInterrupt."""
+
+
+def endings(live: ModuleType) -> list[tuple[BaseException, str, str]]:
+    ours = importlib.import_module("b4m_pack.b4m_core").B4MError
+    return [
+        (live.host.Cancelled(), "stopped", "Stopped. What was trained is kept: Run goes on from here."),
+        (ours("Lower the rank."), "failed", "Lower the rank."),
+        (RuntimeError("an illegal access\nCompile with ..."), "failed", "an illegal access (RuntimeError). What was trained is kept"),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried"), "failed", "memory ran out"),
+        (MemoryError(), "failed", "memory ran out"),
+        (KeyError("x"), "failed", "KeyError"),
+        (AssertionError(), "failed", "without a word (AssertionError)"),
+        (KeyboardInterrupt(), "stopped", "ComfyUI was ended. What was trained is kept"),
+        (Ended(), "stopped", "ComfyUI was ended"),
+    ]
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_whatever_ends_a_training_ends_its_display_in_words(live: ModuleType, number: int) -> None:
+    error, state, sentence = endings(live)[number]
+    display = live.TrainingDisplay("7", "B4MTrainContent", 10)
+    with pytest.raises(type(error)), display.ending():
+        display.update(3, [0.5] * 3, 60.0)
+        raise error
+    known = live._latest["7"]
+    assert (known["state"], known["step"], known["seconds_left"]) == (state, 3, None)
+    assert sentence in known["end"] and "\n" not in known["end"]
+
+
+def test_a_stop_before_the_first_step_does_not_say_that_something_is_kept(live: ModuleType) -> None:
+    display = live.TrainingDisplay("7", "B4MTrainContent", 10)
+    with pytest.raises(live.host.Cancelled), display.ending():
+        display.encoding(0, 5)
+        raise live.host.Cancelled
+    assert live._latest["7"]["end"] == "Stopped. It had not come to its first step."
+
+
+def test_a_stop_while_the_sample_of_a_reused_training_is_painted_says_that_the_training_is_done(live: ModuleType) -> None:
+    display = live.TrainingDisplay("7", "B4MTrainContent", 400)
+    with pytest.raises(live.host.Cancelled), display.ending():
+        display.show_losses([1, 400], [0.5, 0.25])
+        raise live.host.Cancelled
+    assert live._latest["7"]["end"] == "Stopped. The training itself was done before and is kept."
+
+
+def test_the_host_is_to_ask_again_after_a_run_that_was_not_finished_and_only_then(live: ModuleType) -> None:
+    seen = [live.unfinished("7")]
+    for state in ("done", "stopped", "failed", "reused"):
+        live.TrainingDisplay("7", "B4MTrainContent", 10).finish(state, "x")
+        seen.append(live.unfinished("7"))
+    assert seen[0] == seen[1] and len(set(seen)) == 3 and seen[3] == seen[4]
+    assert live.unfinished("8") == live.unfinished(None) == seen[0]
+
+
+def test_an_older_result_that_the_host_hands_out_later_is_what_the_node_shows(live: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    routes: dict[str, Any] = {}
+    monkeypatch.setattr(live.host, "add_json_route", routes.__setitem__)
+    live.add_routes()
+    first = live.TrainingDisplay("7", "B4MTrainContent", 10)
+    first.finish("done", "First.")
+    second = live.TrainingDisplay("7", "B4MTrainContent", 20)
+    second.finish("done", "Second.")
+    shown = lambda: routes["/b4m/live"]()["nodes"][0]["end"]  # noqa: E731
+    assert shown() == "Second."
+    for when, sentence in ((live._latest["7"]["at"] + 1, "First."), (live._latest["7"]["at"] - 1, "Second.")):
+        monkeypatch.setattr(live.host, "newest_result", lambda node, key, when=when: (first.run, when))
+        assert shown() == sentence
+    monkeypatch.setattr(live.host, "newest_result", lambda node, key: ("of another server", math.inf))
+    assert shown() == "Second."
+    assert {each["run"] for each in routes["/b4m/live"]()["ended"]} == {first.run, second.run}
+
+
+def test_the_newest_result_is_read_from_the_hosts_history(host: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = importlib.import_module("b4m_pack.nodes.host.server")
+
+    def entry(outputs: dict[str, Any], ended: int) -> dict[str, Any]:
+        times = [["execution_start", {"timestamp": ended - 5000}], ["execution_success", {"timestamp": ended}]]
+        return {"outputs": outputs, "status": {"messages": times}}
+
+    history = {
+        "a": entry({"7": {"b4m_run": ["one"]}}, 10_000),
+        "b": entry({"7": {"b4m_run": ["two"]}}, 20_000),
+        "c": entry({"8": {"x": [1]}}, 30_000),
+        "d": {"outputs": {}, "status": None},
+    }
+    queue = SimpleNamespace(get_history=lambda max_items: history)
+    monkeypatch.setattr(server, "_running_server", lambda: SimpleNamespace(prompt_queue=queue))
+    assert host.newest_result("7", "b4m_run") == ("two", 20.0)
+    assert host.newest_result("9", "b4m_run") is None
+    monkeypatch.setattr(server, "_running_server", lambda: None)
+    assert host.newest_result("7", "b4m_run") is None
+
+
+def test_every_training_node_asks_for_its_fingerprint_and_names_its_run(live: ModuleType, pack: ModuleType) -> None:
+    for node in (pack.B4MTrainContent, pack.B4MTrainStyle, pack.B4MTrainTogether):
+        node.hidden.unique_id = "7"
+        before = node.fingerprint_inputs(steps=3, pictures=None)
+        live.TrainingDisplay("7", node.__name__, 10).finish("stopped", "x")
+        assert node.fingerprint_inputs(steps=3, pictures=None) != before

@@ -1,0 +1,61 @@
+"""The display on a training node follows the results that the host hands out, not only the trainings that run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from host_page import Page
+
+SEND = """({ event, detail }) => window.app.api.dispatchEvent(new CustomEvent(event, { detail }))"""
+RAN = {"node": "1", "type": "B4MTrainContent", "total": 60, "seconds_left": None}
+
+
+@pytest.fixture
+def trainer(page: Page) -> Page:
+    """A page with one training node, number 1."""
+    page.open()
+    page.browser_page.evaluate(
+        """() => {
+            window.app.graph.clear();
+            const node = window.LiteGraph.createNode("B4MTrainContent");
+            node.id = 1;
+            window.app.graph.add(node);
+        }"""
+    )
+    return page
+
+
+def send(page: Page, event: str, detail: dict[str, Any]) -> None:
+    page.browser_page.evaluate(SEND, {"event": event, "detail": detail})
+
+
+def shown(page: Page) -> str:
+    text: str = page.browser_page.evaluate("() => window.app.graph.getNodeById(1).b4mView.root.innerText")
+    return text
+
+
+def trained(page: Page, run: str, state: str, step: int, end: str) -> None:
+    send(page, "b4m.training", {**RAN, "state": "started", "run": run, "step": 0})
+    send(page, "b4m.training", {**RAN, "state": state, "step": step, "end": end})
+
+
+def test_an_older_result_that_the_host_hands_out_shows_what_it_came_to(trainer: Page) -> None:
+    trained(trainer, "a", "done", 60, "Done.")
+    trained(trainer, "b", "stopped", 17, "Stopped.")
+    assert "Stopped at step 17 of 60" in shown(trainer)
+    send(trainer, "executed", {"node": "1", "output": {"b4m_run": ["a"]}})
+    assert "Trained, 60 steps" in shown(trainer) and "Stopped" not in shown(trainer)
+    send(trainer, "executed", {"node": "1", "output": None})
+    send(trainer, "executed", {"node": "1", "output": {"b4m_run": ["of another server"]}})
+    assert "Trained, 60 steps" in shown(trainer)
+    assert trainer.complaints == []
+
+
+def test_a_training_that_a_new_server_does_not_know_of_is_not_shown_as_running(trainer: Page) -> None:
+    trained(trainer, "c", "training", 17, "")
+    assert "Step 17 of 60" in shown(trainer)
+    send(trainer, "reconnected", {})
+    stopped = "() => window.app.graph.getNodeById(1).b4mView.root.innerText.includes('Stopped')"
+    trainer.browser_page.wait_for_function(stopped, timeout=10_000)
+    assert "ComfyUI was ended. Run goes on from what was kept." in shown(trainer)
