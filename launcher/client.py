@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.error
-import urllib.request
 import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import requests
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
 from .errors import LauncherError
-from .websocket import WebSocket
 
 Graph = dict[str, dict[str, Any]]
 """A graph in the host's API format: node id -> {class_type, inputs, _meta}."""
@@ -30,16 +32,16 @@ class Client:
     def __init__(self, address: str) -> None:
         self.address = address
         self.name = uuid.uuid4().hex
-        # a proxy for the internet must not be asked for this machine's own address
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._session = requests.Session()
+        self._session.trust_env = False  # a proxy for the internet must not be asked for this machine's own address
+        self._session.headers["Connection"] = "close"  # a server that was stopped and started again knows none of the old ones
 
     def request(self, path: str, body: Any = None, *, timeout: float = 60.0) -> Any:
         """The JSON answer to a GET, or to a POST when there is a body."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"})
-        with self._opener.open(request, timeout=timeout) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
+        method = "GET" if body is None else "POST"
+        answer = self._session.request(method, self.address + path, json=body, timeout=timeout)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
 
     def command_line(self) -> list[str]:
         """The words that the answering server was started with; none while nobody answers."""
@@ -62,13 +64,15 @@ class Client:
         """Posts a graph and returns the id of its run. Raises NodeError when the host refuses it."""
         try:
             answer = self.request("/prompt", {"prompt": graph, "client_id": self.name})
-        except urllib.error.HTTPError as error:
-            raise _refusal(error, graph) from None
+        except requests.HTTPError as error:
+            if error.response is None:
+                raise
+            raise _refusal(error.response, graph) from None
         return str(answer["prompt_id"])
 
     def interrupt(self) -> None:
         """Asks the host to cancel what runs."""
-        self._opener.open(urllib.request.Request(self.address + "/interrupt", b""), timeout=10.0).close()
+        self._session.post(self.address + "/interrupt", timeout=10.0).raise_for_status()
 
     def outputs(self, run: str) -> dict[str, Any] | None:
         """What a finished run put out, by node id; None while it is not finished. Raises NodeError when it failed."""
@@ -97,9 +101,20 @@ class Client:
         """Posts a graph, waits for it, and returns its outputs by node id."""
         return self.wait(self.queue(graph), seconds=seconds)
 
-    def listen(self) -> WebSocket:
-        """The websocket on which this client hears of its runs; open it before posting."""
-        return WebSocket.connect(self.address.removeprefix("http://"), f"/ws?clientId={self.name}")
+    @contextmanager
+    def listen(self) -> Iterator[ClientConnection]:
+        """The websocket on which this client hears of its runs, for the length of a block; open it before posting.
+
+        Nothing is asked of the server in between: one that trains may be silent for longer than any limit.
+        """
+        address = self.address.replace("http://", "ws://", 1) + f"/ws?clientId={self.name}"
+        with ExitStack() as opened:
+            try:
+                socket = connect(address, proxy=None, open_timeout=30.0, close_timeout=2.0, ping_interval=None, max_size=None)
+                connection = opened.enter_context(socket)
+            except (OSError, WebSocketException) as error:
+                raise LauncherError(f"The ComfyUI at {self.address} does not answer on its websocket ({error}): start it anew.") from None
+            yield connection
 
 
 def title(graph: Graph, node: str) -> str:
@@ -117,15 +132,15 @@ def failure(data: dict[str, Any], graph: Graph) -> NodeError:
     return NodeError(name, str(data.get("exception_message", "failed without a word")).strip())
 
 
-def _refusal(error: urllib.error.HTTPError, graph: Graph) -> NodeError:
+def _refusal(response: requests.Response, graph: Graph) -> NodeError:
     """The host's refusal of a graph, with the first node it complains about."""
     try:
-        answer = json.loads(error.read())
+        said = response.json()
     except ValueError:
-        return NodeError("", f"the host answered {error.code} {error.reason}")
-    for node, complaint in (answer.get("node_errors") or {}).items():
+        return NodeError("", f"the host answered {response.status_code} {response.reason}")
+    for node, complaint in (said.get("node_errors") or {}).items():
         for each in complaint.get("errors", []):
             return NodeError(title(graph, node), f"{each.get('message', '')}: {each.get('details', '')}".strip(": "))
-    about = answer.get("error", {})
+    about = said.get("error", {})
     text = about if isinstance(about, str) else f"{about.get('message', '')}: {about.get('details', '')}"
     return NodeError("", text.strip(": "))

@@ -1,20 +1,18 @@
-"""The words of the command line, and who does what they say."""
+"""The words of the command line, what can be said against them at once, and the one sentence for whatever stops them.
+
+Standard library only: `--help` and a mistyped word need no environment.
+"""
 
 from __future__ import annotations
 
 import argparse
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
 
-from . import demo, environment, hosts, places, server, testing
-from .console import say
+from . import bootstrap, children, hosts, ports
 from .errors import LauncherError, sentence_for
-from .hosts import Host
 
-Action = Callable[[argparse.Namespace, list[str]], int]
+Do = Callable[[argparse.Namespace], int]
 FORWARDED = {
     "train": "Train: content, style or joint.",
     "generate": "Paint with trained adapters.",
@@ -23,17 +21,18 @@ FORWARDED = {
 BENCHMARKS = ("speed", "quality", "precision")
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Does what a person asked for and returns the exit status. Whatever stops it becomes one sentence."""
-    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP, the signal of a terminal that was closed
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _end_politely)
+def run(arguments: Sequence[str], do: Do | None = None) -> int:
+    """Does what a person asked for and returns the exit status. Whatever stops it becomes one sentence.
+
+    Without `do` this is the first stage: the words are checked and handed over to the second, which is given `do`.
+    """
+    children.end_politely()
     try:
-        options, rest = _parser().parse_known_args(_with_help(arguments))
-        if rest and not options.forwards:
-            raise LauncherError(f"`{options.command}` does not know {' '.join(rest)}: see `python b4m.py {options.command} --help`.")
-        status: int = options.action(options, rest)
-        return status
+        options = parse(arguments)
+        if do:
+            return do(options)
+        check(options)
+        return bootstrap.hand_over(arguments)
     except LauncherError as error:
         return _complain(str(error))
     except KeyboardInterrupt:
@@ -52,9 +51,24 @@ def _complain(sentence: str, status: int = 1) -> int:
     return status
 
 
-def _end_politely(number: int, frame: FrameType | None) -> None:
-    """A polite kill takes the way of Ctrl-C, so that the server is stopped too."""
-    raise KeyboardInterrupt
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command and its options; `words` are those that train, generate and bench answer themselves."""
+    options, rest = _parser().parse_known_args(_with_help(arguments))
+    if options.command in FORWARDED:
+        options.words += rest
+    elif rest:
+        raise LauncherError(f"`{options.command}` does not know {' '.join(rest)}: see `python b4m.py {options.command} --help`.")
+    return options
+
+
+def check(options: argparse.Namespace) -> None:
+    """Says before a long set-up, not after it, what is wrong with the words."""
+    if getattr(options, "port", None) is not None:
+        ports.choose(options.port)
+    if getattr(options, "comfyui", None):
+        hosts.check_version(hosts.find(options.comfyui))
+    if options.command == "bench" and options.words[:1] not in [[name] for name in BENCHMARKS]:
+        raise LauncherError(f"What should be measured? Say {' or '.join(f'`bench {each}`' for each in BENCHMARKS)}.")
 
 
 def _with_help(arguments: Sequence[str]) -> list[str]:
@@ -70,75 +84,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="b4m.py", description="B4M: content and style, trained apart, put together.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, action: Action, about: str, *, forwards: bool = False) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=about, description=about)
-        command.set_defaults(action=action, forwards=forwards)
-        return command
+    def add(name: str, about: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=about, description=about)
 
-    for command in (
-        add("demo", _demo, "Train on the shipped pictures in a real ComfyUI and paint a contact sheet."),
-        add("comfyui", _comfyui, "Start a ComfyUI with B4M in it, for playing."),
-    ):
-        command.add_argument("--comfyui", metavar="PATH", help="use the ComfyUI in this folder instead of bringing one")
+    demo = add("demo", "Train on the shipped pictures in a real ComfyUI and paint a contact sheet.")
+    comfyui = add("comfyui", "Start a ComfyUI with B4M in it, for playing.")
+    test = add("test", "Run every test: lint, types, unit tests, the real server, the real page.")
+    for command in (demo, comfyui):
         command.add_argument("--port", type=int, metavar="N", help="listen on this port (otherwise the first free one from 8188 on)")
-        if command.prog.endswith("demo"):
-            command.add_argument("--keep", action="store_true", help="leave the server running and print its address")
-    test = add("test", _test, "Run every test: lint, types, unit tests, the real server, the real page.")
-    test.add_argument("--fast", action="store_true", help="lint, types and unit tests only")
+        command.add_argument("--comfyui", metavar="PATH", help="use the ComfyUI in this folder instead of bringing one")
+    demo.add_argument("--keep", action="store_true", help="leave the server running and print its address")
+    test.add_argument("--comfyui", metavar="PATH", help="run what meets a ComfyUI (nodes, server, page) against the one in this folder")
+    test.add_argument("--page", metavar="VERSION", help="with this version of ComfyUI's web page (comfyui-frontend-package)")
+    test.add_argument("--fast", action="store_true", help="without the real server and the real page")
+    test.add_argument("--no-browser", action="store_true", help="without the real page; installs no Chromium")
     for name, about in FORWARDED.items():
-        command = add(name, _forward, about, forwards=True)
-        command.add_argument("arguments", nargs="*")
+        add(name, about).add_argument("words", nargs="*", metavar="arguments")
     return parser
-
-
-def host_for(path: str | None) -> Host:
-    """The ComfyUI to use, with everything installed that it and the pack need."""
-    own_python = hosts.interpreter_near(path) if path else None
-    python = own_python or environment.prepare_python()
-    host = hosts.existing(path, python) if path else hosts.bring(hosts.NEWEST, python)
-    if not own_python:
-        environment.install(host.requirements())
-    return host
-
-
-def _demo(options: argparse.Namespace, _: list[str]) -> int:
-    if options.port is not None:
-        server.choose_port(options.port)  # before a long set-up, not after it
-    demo.run(host_for(options.comfyui), port=options.port, keep=options.keep)
-    return 0
-
-
-def _comfyui(options: argparse.Namespace, _: list[str]) -> int:
-    port = server.choose_port(options.port)
-    host = host_for(options.comfyui)
-    base = places.workspace() if host.ours else None
-    hosts.say_which(host, linked=not host.ours)
-    with server.running(host, port=port, base=base) as running:
-        if running.why_pack_failed():
-            say(f"B4M itself could not be loaded: {running.why_pack_failed()}.")
-        say(f"ComfyUI with B4M is at {running.address} (log {running.log}); Ctrl-C ends it.")
-        running.process.wait()
-        raise LauncherError(f"ComfyUI ended by itself: {running.last_words()}; the whole log is {running.log}.")
-
-
-def _test(options: argparse.Namespace, _: list[str]) -> int:
-    return testing.run(fast=options.fast)
-
-
-def _forward(options: argparse.Namespace, rest: list[str]) -> int:
-    """Runs one of the pack's own modules in the environment, with all arguments as they are, in the folder one is in."""
-    module = _module(options.command, [*options.arguments, *rest])  # before a long set-up, not after it
-    python = environment.prepare_python()
-    host = hosts.bring(hosts.NEWEST, python)  # one environment serves every command, so that none of them undoes another's
-    environment.install(host.requirements(), development=options.command == "bench")
-    variables = places.child_environment(PYTHONPATH=str(places.PACK), B4M_TOKENIZER=str(host.folder / "comfy" / "sd1_tokenizer"))
-    return subprocess.call([str(python), "-m", *module], env=variables)
-
-
-def _module(command: str, words: Sequence[str]) -> list[str]:
-    """The module for a command, and its words."""
-    if command != "bench":
-        return ["b4m_core.commandline", command, *words]
-    if not words or words[0] not in BENCHMARKS:
-        raise LauncherError(f"What should be measured? Say {' or '.join(f'`bench {each}`' for each in BENCHMARKS)}.")
-    return [f"benchmarks.{words[0]}", *words[1:]]

@@ -1,14 +1,11 @@
-"""Plain talk: one line per step, and one line that moves where there is a terminal to move it on."""
+"""Plain talk: one line per step. Standard library only."""
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-SECONDS_BETWEEN_LINES = 10.0
 
 
 def say(text: str) -> None:
@@ -51,34 +48,3 @@ def step(text: str) -> Iterator[None]:
         write("failed\n")
         raise
     write(f"{duration(time.monotonic() - started)}\n")
-
-
-class StatusLine:
-    """A line that is rewritten on a terminal; elsewhere a new line, at most one each few seconds."""
-
-    def __init__(self) -> None:
-        self.moving = has_terminal()
-        self.shown = ""
-        self.headline = ""
-        self.last = -SECONDS_BETWEEN_LINES
-
-    def show(self, headline: str, detail: str = "") -> None:
-        """Shows the headline (which step it is) with the detail (how far it is)."""
-        text = f"{headline}: {detail}" if detail else headline
-        if self.moving:
-            self._rewrite(text)
-        elif headline != self.headline or time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
-            say(text)
-            self.last = time.monotonic()
-        self.headline = headline
-
-    def end(self) -> None:
-        """Leaves the moving line as it is and goes on below it."""
-        if self.moving and self.shown:
-            write("\n")
-        self.shown = ""
-
-    def _rewrite(self, text: str) -> None:
-        text = text[: max(20, shutil.get_terminal_size().columns - 1)]
-        write("\r" + text + " " * max(0, len(self.shown) - len(text)))
-        self.shown = text

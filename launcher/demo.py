@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import places, server
+from . import places, ports, server
 from .client import Graph, NodeError
 from .console import duration, has_terminal, say, step
 from .errors import LauncherError
@@ -32,7 +32,7 @@ def run(host: Host, *, port: int | None, keep: bool) -> None:
     if before and not keep:
         say(f"Nothing has changed since the last demo, so nothing was done again.\n{before}")
         return
-    chosen = server.choose_port(port)
+    chosen = ports.choose(port)
     say_which(host)
     host_server = _start(host, chosen, base, log_name="demo.log")
     try:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import sys
-import urllib.request
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from .client import Client
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
@@ -157,11 +158,11 @@ def _painting(scale: Scale, adapter: Wire, x: int) -> dict[str, Node]:
     wires = scale.wires
     return {
         "apply": Node(
-            "B4MApplyAdapter", (x, 260), (300, 140), {"model": wires["model"], "adapter": adapter} | scale.sliders, "Two sliders"
+            "B4MApplyAdapter", (x, 310), (300, 140), {"model": wires["model"], "adapter": adapter} | scale.sliders, "Two sliders"
         ),
-        "prompt": Node("CLIPTextEncode", (x, 450), (300, 110), {"clip": wires["clip"], "text": scale.prompt}, "Prompt"),
-        "negative": Node("CLIPTextEncode", (x, 610), (300, 90), {"clip": wires["clip"], "text": ""}, "Negative prompt"),
-        "canvas": Node("EmptyLatentImage", (x, 750), (300, 110), {"width": scale.size, "height": scale.size, "batch_size": 1}),
+        "prompt": Node("CLIPTextEncode", (x, 510), (300, 110), {"clip": wires["clip"], "text": scale.prompt}, "Prompt"),
+        "negative": Node("CLIPTextEncode", (x, 680), (300, 90), {"clip": wires["clip"], "text": ""}, "Negative prompt"),
+        "canvas": Node("EmptyLatentImage", (x, 830), (300, 110), {"width": scale.size, "height": scale.size, "batch_size": 1}),
         "sample": Node(
             "KSampler",
             (x + 340, 60),
@@ -202,10 +203,10 @@ def _content_in_style(scale: Scale, note: str) -> Graph:
     adapter = Wire("save", "adapter")
     nodes = _trainings(scale) | _painting(scale, adapter, 1860) | _sheet(scale, adapter, 2560)
     groups = (
-        ("1  Pictures", 20, 0, 700, 1260),
-        ("2  Train content, style, then both together", 740, 0, 1080, 1260),
-        ("3  Paint", 1840, 0, 680, 1260),
-        ("4  Compare", 2540, 0, 560, 1260),
+        ("1  Pictures", 20, 0, 700, 1340),
+        ("2  Train content, style, then both together", 740, 0, 1080, 1340),
+        ("3  Paint", 1840, 0, 680, 1340),
+        ("4  Compare", 2540, 0, 560, 1340),
     )
     return Graph(nodes, groups, note)
 
@@ -214,11 +215,11 @@ def _mix_and_match(scale: Scale, content: str, style: str, note: str) -> Graph:
     adapters = {
         "model": scale.loader,
         "content": Node("B4MLoadAdapter", (40, 220), (300, 80), {"filename": content}, "Any content"),
-        "style": Node("B4MLoadAdapter", (40, 350), (300, 80), {"filename": style}, "Any style"),
-        "merge": Node("B4MMergeAdapters", (40, 480), (300, 70), {"content": Wire("content", "adapter"), "style": Wire("style", "adapter")}),
-        "facts": Node("B4MAdapterFacts", (40, 600), (300, 260), {"adapter": Wire("merge", "adapter")}),
+        "style": Node("B4MLoadAdapter", (40, 410), (300, 80), {"filename": style}, "Any style"),
+        "merge": Node("B4MMergeAdapters", (40, 600), (300, 70), {"content": Wire("content", "adapter"), "style": Wire("style", "adapter")}),
+        "facts": Node("B4MAdapterFacts", (40, 750), (300, 260), {"adapter": Wire("merge", "adapter")}),
     }
-    groups = (("1  Choose", 20, 0, 340, 900), ("2  Paint", 380, 0, 680, 900))
+    groups = (("1  Choose", 20, 0, 340, 1050), ("2  Paint", 380, 0, 680, 1050))
     return Graph(adapters | _painting(scale, Wire("merge", "adapter"), 400), groups, note)
 
 
@@ -369,9 +370,7 @@ def build(info: Info) -> dict[str, str]:
 
 
 def main(address: str) -> None:
-    with urllib.request.urlopen(address + "/object_info") as answer:
-        info = json.load(answer)
-    for name, text in build(info).items():
+    for name, text in build(Client(address).node_types()).items():
         path = WORKFLOWS / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import uuid
@@ -15,43 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import hosts, places
+from . import hosts, linking, places
 from .client import Client
 from .errors import LauncherError
 from .hosts import Host
+from .ports import ADDRESS
 
-ADDRESS = "127.0.0.1"
-USUAL_PORT = 8188
 LONGEST_START_SECONDS = 300.0
 FOLDERS = ("custom_nodes", "models/loras", "models/checkpoints", "input", "output", "user")
-
-
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen on that port now. A port whose last connections are still closing counts as free."""
-    with socket.socket() as attempt:
-        if os.name == "nt":
-            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)  # type: ignore[attr-defined,unused-ignore]
-        else:
-            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            attempt.bind((ADDRESS, port))
-        except OSError:
-            return False
-    return True
-
-
-def choose_port(wanted: int | None) -> int:
-    """The port a person asked for, or the first free one from ComfyUI's usual one on."""
-    if wanted is None:
-        free = next((port for port in range(USUAL_PORT, USUAL_PORT + 200) if port_is_free(port)), None)
-        if free is None:
-            raise LauncherError(f"No port from {USUAL_PORT} to {USUAL_PORT + 199} is free: name another with --port.")
-        return free
-    if not 1 <= wanted <= 65535:
-        raise LauncherError(f"There is no port {wanted}: choose one from 1024 to 65535, or leave --port out.")
-    if not port_is_free(wanted):
-        raise LauncherError(f"Port {wanted} is taken or not allowed: choose another with --port, or leave --port out to get a free one.")
-    return wanted
 
 
 @dataclass
@@ -149,7 +119,7 @@ def start(host: Host, *, port: int, base: Path | None, log_name: str, options: S
     if base:
         for name in FOLDERS:
             (base / name).mkdir(parents=True, exist_ok=True)
-    hosts.link_pack(root / "custom_nodes")
+    linking.link_pack(root / "custom_nodes")
     log = places.log_folder() / log_name
     scratch = places.home() / "tmp" / f"server_{uuid.uuid4().hex[:12]}"
     process = _launch(host, _call(host, port, base, ["--temp-directory", str(scratch), *options]), log)

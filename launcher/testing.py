@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -9,30 +10,35 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import environment, hosts, places
+from . import carriers, children, linking, places, preparing
 from .console import duration, say, step
 from .errors import LauncherError
-from .hosts import Host
+from .hosts import OLDEST, Host
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ALIAS = "b4m_pack"
 """The name under which the pack is type-checked and unit-tested: its folder may have any name, even one Python cannot import."""
 CHECKED = ("b4m_core", "nodes", "launcher")
-REAL_THINGS = ("tests/host", "tests/browser")
+SERVER, PAGE = "tests/host", "tests/browser"
+MEETS_A_HOST = ("tests/nodes", SERVER, PAGE)
 
 
-def run(*, fast: bool) -> int:
-    """Runs the tests and returns the exit status; pytest's closing line comes last."""
+def run(options: argparse.Namespace) -> int:
+    """Runs the tests and returns the exit status; pytest's closing line comes last.
+
+    With a ComfyUI named, what meets one runs against that one; without, everything runs, lint and types too.
+    """
     started = time.monotonic()
-    python = environment.prepare_python()
-    host = hosts.bring(hosts.NEWEST, python)
-    environment.install(host.requirements(), development=True)
-    if not fast:
-        hosts.bring(hosts.OLDEST, python)
+    host = preparing.host_for(options.comfyui, development=True)
+    page = carriers.page(options.page, host.python) if options.page else None
+    if not (options.fast or options.comfyui):
+        carriers.bring(OLDEST, host.python)
+    if not (options.fast or options.no_browser):
         make_sure_of_a_browser()
     say(f"Set up after {duration(time.monotonic() - started)}.")
-    failed = [title for title, call in _checks(python) if not _passes(title, call)]
-    tests = subprocess.call(_pytest(python, fast=fast), cwd=places.PACK, env=_environment(host))
+    failed = [] if options.comfyui else [title for title, call in _checks(host.python) if not _passes(title, call)]
+    say(f"The tests meet ComfyUI {host.version} in {host.folder}.")
+    tests = children.call(_pytest(host.python, options), _environment(host, page), places.PACK)
     if failed:
         raise LauncherError(f"{' and '.join(failed)} failed: see the lines above the tests.")
     return tests
@@ -58,16 +64,19 @@ def _passes(title: str, call: Sequence[str]) -> bool:
     return done.returncode == 0
 
 
-def _pytest(python: Path, *, fast: bool) -> list[str]:
+def _pytest(python: Path, options: argparse.Namespace) -> list[str]:
     """One run of pytest over all, so that there is one closing line and it counts everything."""
-    left_out = [f"--ignore={folder}" for folder in REAL_THINGS] if fast else []
-    return [str(python), "-m", "pytest", "tests", "benchmarks", *left_out]
+    left_out = [SERVER, PAGE] if options.fast else [PAGE] if options.no_browser else []
+    if options.comfyui:
+        return [str(python), "-m", "pytest", *(part for part in MEETS_A_HOST if part not in left_out)]
+    return [str(python), "-m", "pytest", "tests", "benchmarks", *(f"--ignore={part}" for part in left_out)]
 
 
-def _environment(host: Host) -> dict[str, str]:
+def _environment(host: Host, page: Path | None) -> dict[str, str]:
     """For the tests: where the host is, two threads for PyTorch, and no network for the hub's libraries."""
     threads = {name: os.environ.get(name, "2") for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    variables = places.child_environment(B4M_HOME=str(places.home()), B4M_COMFYUI=str(host.folder), HF_HUB_OFFLINE="1", **threads)
+    about_host = {"B4M_COMFYUI": str(host.folder)} | ({"B4M_PAGE": str(page)} if page else {})
+    variables = places.child_environment(B4M_HOME=str(places.home()), HF_HUB_OFFLINE="1", **about_host, **threads)
     variables.pop("CI", None)  # with it pytest prints every byte of two unequal files
     return variables
 
@@ -75,7 +84,7 @@ def _environment(host: Host) -> dict[str, str]:
 def alias_folder() -> Path:
     """A folder in which the pack goes by its alias."""
     folder = places.home() / "alias"
-    hosts.link(folder / ALIAS)
+    linking.link(folder / ALIAS)
     return folder
 
 
@@ -85,15 +94,19 @@ def browser_on_path() -> str | None:
 
 
 def make_sure_of_a_browser() -> None:
-    """As root on a Debian a missing Chromium is installed; elsewhere the tests of the page are skipped, and that is said."""
+    """As root on a Debian a missing Chromium is installed; elsewhere the tests of the page are skipped. Either is said before."""
     if browser_on_path():
         return
-    if hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
-        with step("Chromium for the tests of the page"):
-            _apt_get("update")
-            _apt_get("install", "--yes", "--no-install-recommends", "chromium")
+    if not (hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get")):
+        say("No Chromium or Chrome was found, so the tests of the page are skipped: install one to run them.")
         return
-    say("No Chromium or Chrome was found, so the tests of the page are skipped: install one to run them.")
+    say(
+        "No Chromium or Chrome was found: apt-get now installs Debian's `chromium` (some 300 MB), for the tests of the page."
+        " To avoid it, press Ctrl-C and run `python b4m.py test --no-browser`, or put a browser of your own on the PATH."
+    )
+    with step("Chromium for the tests of the page"):
+        _apt_get("update")
+        _apt_get("install", "--yes", "--no-install-recommends", "chromium")
 
 
 def _apt_get(*arguments: str) -> None:

@@ -76,7 +76,7 @@ class B4MSaveAdapter(io.ComfyNode):
             category=CATEGORY,
             description="Saves an adapter into the loras folder, where every LoRA loader sees it at once.",
             inputs=[
-                AdapterWire.Input("adapter"),
+                AdapterWire.Input("adapter", tooltip="What is saved: from a training, a merge or a loader."),
                 io.String.Input("filename", default="my_adapter", tooltip="A plain name, without folders."),
                 io.Boolean.Input("replace", default=False, tooltip="Off: another file of this name is kept and the new one gets a number."),
                 advanced(
@@ -88,7 +88,10 @@ class B4MSaveAdapter(io.ComfyNode):
                     )
                 ),
             ],
-            outputs=[AdapterWire.Output(display_name="adapter"), io.String.Output(display_name="filename")],
+            outputs=[
+                AdapterWire.Output(display_name="adapter", tooltip="The adapter as it came, for the nodes after this one."),
+                io.String.Output(display_name="filename", tooltip="The name that the file got."),
+            ],
             is_output_node=True,
         )
 
@@ -149,7 +152,7 @@ class B4MLoadAdapter(io.ComfyNode):
                     tooltip="Adapters in the loras folder, then the examples for B4M Mini Model. Press R after adding one.",
                 )
             ],
-            outputs=[AdapterWire.Output(display_name="adapter")],
+            outputs=[AdapterWire.Output(display_name="adapter", tooltip="The adapter in that file.")],
         )
 
     @classmethod
@@ -177,12 +180,12 @@ class B4MApplyAdapter(io.ComfyNode):
             category=CATEGORY,
             description="Puts an adapter on a model, with one slider for the content and one for the style. Nothing is trained again.",
             inputs=[
-                io.Model.Input("model"),
-                AdapterWire.Input("adapter"),
+                io.Model.Input("model", tooltip="The model that the adapter was trained on, or one that is near to it."),
+                AdapterWire.Input("adapter", tooltip="From a training, a merge or a loader."),
                 strength("content", "How much of the subject."),
                 strength("style", "How much of the style."),
             ],
-            outputs=[io.Model.Output(display_name="model")],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model with the adapter on it; yours stays as it is.")],
         )
 
     @classmethod
@@ -202,8 +205,11 @@ class B4MMergeAdapters(io.ComfyNode):
             display_name="B4M Merge Adapters",
             category=CATEGORY,
             description="The content of one adapter with the style of another, trained apart on the same model; no training.",
-            inputs=[AdapterWire.Input("content"), AdapterWire.Input("style")],
-            outputs=[AdapterWire.Output(display_name="adapter")],
+            inputs=[
+                AdapterWire.Input("content", tooltip="The adapter whose content is taken."),
+                AdapterWire.Input("style", tooltip="The adapter whose style is taken."),
+            ],
+            outputs=[AdapterWire.Output(display_name="adapter", tooltip="Both in one, with a slider for each.")],
         )
 
     @classmethod
@@ -224,8 +230,8 @@ class B4MAdapterFacts(io.ComfyNode):
             display_name="B4M Adapter Facts",
             category=CATEGORY,
             description="Shows an adapter's facts: trigger words, prompts, base model, settings, losses.",
-            inputs=[AdapterWire.Input("adapter")],
-            outputs=[io.String.Output(display_name="facts")],
+            inputs=[AdapterWire.Input("adapter", tooltip="The adapter to read; nothing in it is changed.")],
+            outputs=[io.String.Output(display_name="facts", tooltip="The same as text, for a node that shows or saves text.")],
             is_output_node=True,
         )
 

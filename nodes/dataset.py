@@ -81,7 +81,7 @@ class B4MPictures(io.ComfyNode):
                     tooltip="Captions for those pictures: one for all, or a list with one for each, filled in as caption is.",
                 ),
             ],
-            outputs=[Pictures.Output(display_name="pictures")],
+            outputs=[Pictures.Output(display_name="pictures", tooltip="The pictures, with captions and masks.")],
             is_output_node=True,
             is_input_list=True,
         )
@@ -185,7 +185,7 @@ class B4MAuxiliaryPictures(io.ComfyNode):
                 io.Int.Input("pictures", default=4, min=1, max=32, tooltip="How many pictures it paints for each set."),
                 io.Int.Input("resolution", default=512, min=64, max=2048, step=32, tooltip="Their size; lowered to the model's own."),
             ],
-            outputs=[Auxiliary.Output(display_name="auxiliary")],
+            outputs=[Auxiliary.Output(display_name="auxiliary", tooltip="For the auxiliary input of a training.")],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 

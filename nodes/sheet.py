@@ -32,16 +32,16 @@ class B4MContactSheet(io.ComfyNode):
             "that were learned from. One seed for all, so that only the adapter differs.",
             inputs=[
                 *model_clip_vae(),
-                AdapterWire.Input("adapter"),
-                Pictures.Input("content_pictures"),
-                Pictures.Input("style_pictures"),
+                AdapterWire.Input("adapter", tooltip="The adapter to compare with and without."),
+                Pictures.Input("content_pictures", tooltip="The pictures of the subject, shown beside what came of them."),
+                Pictures.Input("style_pictures", tooltip="The pictures of the style, shown beside what came of them."),
                 io.String.Input("prompts", multiline=True, default="a snq animal in w@z style", tooltip="One prompt a line."),
                 io.Int.Input("size", default=1024, min=64, max=2048, step=32, tooltip="Side of each picture; lowered to the model's own."),
-                io.Int.Input("seed", default=0, min=0, max=2**53, control_after_generate=False),
-                io.Int.Input("steps", default=25, min=1, max=200),
-                io.Float.Input("cfg", default=5.0, min=0.0, max=30.0, step=0.5),
+                io.Int.Input("seed", default=0, min=0, max=2**53, control_after_generate=False, tooltip="One noise for all."),
+                io.Int.Input("steps", default=25, min=1, max=200, tooltip="Sampler steps of each picture (Euler, normal)."),
+                io.Float.Input("cfg", default=5.0, min=0.0, max=30.0, step=0.5, tooltip="Guidance of each picture."),
             ],
-            outputs=[io.Image.Output(display_name="sheet")],
+            outputs=[io.Image.Output(display_name="sheet", tooltip="The whole sheet as one picture.")],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 

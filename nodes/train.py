@@ -113,7 +113,10 @@ def _apart_widgets() -> list[Any]:
 
 
 def _outputs() -> list[Any]:
-    return [AdapterWire.Output(display_name="adapter"), io.Image.Output(display_name="last_sample", tooltip="The last sample picture.")]
+    return [
+        AdapterWire.Output(display_name="adapter", tooltip="What was learned: to be saved, applied, merged or trained together."),
+        io.Image.Output(display_name="last_sample", tooltip="The last sample picture."),
+    ]
 
 
 class _Session:

@@ -1,4 +1,4 @@
-"""What every test may use: the order of the tests, and a real ComfyUI of each supported age for those that ask for it."""
+"""What every test may use: the order of the tests, and a real ComfyUI for those that ask for it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from launcher import hosts, server
+from launcher import carriers, hosts, places, ports, server
+from launcher.hosts import Host
 from launcher.server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,27 +38,64 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def free_port() -> int:
     """A port that nobody uses."""
     with socket.socket() as attempt:
-        attempt.bind((server.ADDRESS, 0))
+        attempt.bind((ports.ADDRESS, 0))
         port: int = attempt.getsockname()[1]
     return port
 
 
-def real_comfyui(version: str, base: Path) -> Iterator[Server]:
+def host_in_question() -> Host:
+    """The ComfyUI that this run is about: the one in B4M_COMFYUI, run by this Python, else the newest of those that we bring."""
+    folder = os.environ.get("B4M_COMFYUI")
+    if not folder:
+        return carriers.bring(carriers.NEWEST, Path(sys.executable))
+    return Host(Path(folder), Path(sys.executable), hosts.check_version(Path(folder)), ours=False)
+
+
+def page_version() -> str:
+    """The version of the web page: that of the package that B4M_PAGE lies in, else the one that is installed."""
+    page = os.environ.get("B4M_PAGE")
+    where = {"path": [str(Path(page).parents[1])]} if page else {}
+    found = next(iter(metadata.distributions(name="comfyui-frontend-package", **where)), None)
+    return found.version if found else "unknown"
+
+
+@pytest.fixture(scope="session")
+def version_of_page() -> str:
+    """The version of the web page that the tests open."""
+    return page_version()
+
+
+def pytest_report_header() -> str:
+    folder = os.environ.get("B4M_COMFYUI")
+    return f"ComfyUI {hosts.version_of(Path(folder))}, page {page_version()}" if folder else "ComfyUI: the newest that we bring"
+
+
+def real_comfyui(host: Host, base: Path, *options: str) -> Iterator[Server]:
     """Runs that ComfyUI with the pack in it. All it reads and writes is below the base folder."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing may be fetched while tests run, and nothing needs to be
-    host = hosts.bring(version, Path(sys.executable))
-    options = ["--disable-api-nodes"]
-    with server.running(host, port=free_port(), base=base, log_name=f"tests_{version}.log", options=options) as running:
+    if page := os.environ.get("B4M_PAGE"):
+        options = ("--front-end-root", page, *options)
+    log = f"tests_{host.version}_{base.name}.log"
+    with server.running(host, port=free_port(), base=base, log_name=log, options=["--disable-api-nodes", *options]) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def newest_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The newest ComfyUI that we know."""
-    yield from real_comfyui(hosts.NEWEST, tmp_path_factory.mktemp("newest_host"))
+def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The ComfyUI that this run is about, with the pack in it."""
+    yield from real_comfyui(host_in_question(), tmp_path_factory.mktemp("comfyui"))
 
 
 @pytest.fixture(scope="session")
-def oldest_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The oldest ComfyUI that we support."""
-    yield from real_comfyui(hosts.OLDEST, tmp_path_factory.mktemp("oldest_host"))
+def comfyui_without_the_pack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same ComfyUI, with no pack at all."""
+    yield from real_comfyui(host_in_question(), tmp_path_factory.mktemp("comfyui_alone"), "--disable-all-custom-nodes")
+
+
+@pytest.fixture(scope="session")
+def oldest_comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The oldest ComfyUI that we support, beside the newest that we bring; its page is not looked at."""
+    if host_in_question().folder != places.home() / f"comfyui-{carriers.NEWEST}":
+        pytest.skip("this run is about one ComfyUI that was named: the oldest is met in the run without --comfyui")
+    host = carriers.bring(hosts.OLDEST, Path(sys.executable))
+    yield from real_comfyui(host, tmp_path_factory.mktemp("oldest_comfyui"))

@@ -1,24 +1,22 @@
-"""Following a run: websocket frames, progress with time left, errors as sentences, the contact sheet's path."""
+"""Following a run: what the websocket says, progress with time left, errors as sentences, the contact sheet's path."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import json
+import re
 import socket
-import struct
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.server import Server, ServerConnection, serve
 
-from launcher import client, demo, places, websocket
+from launcher import client, demo, follow, places
 from launcher.client import NodeError
-from launcher.console import StatusLine
 from launcher.errors import LauncherError
-from launcher.follow import Pace, Progress
+from launcher.follow import Run
 from launcher.hosts import Host
 
 GRAPH: client.Graph = {
@@ -27,143 +25,124 @@ GRAPH: client.Graph = {
 }
 
 
-def server_frame(kind: int, content: bytes, *, last: bool = True) -> bytes:
-    """A frame as a server sends it, without a mask."""
-    head = bytes([(0x80 if last else 0) | kind])
-    if len(content) < 126:
-        return head + bytes([len(content)]) + content
-    if len(content) < 65536:
-        return head + bytes([126]) + struct.pack(">H", len(content)) + content
-    return head + bytes([127]) + struct.pack(">Q", len(content)) + content
+@pytest.fixture
+def talking_server() -> Iterator[Callable[[Callable[[ServerConnection], None]], client.Client]]:
+    """Plays a ComfyUI whose websocket says what a test makes it say, and gives a client of it."""
+    servers: list[Server] = []
+
+    def play(say: Callable[[ServerConnection], None]) -> client.Client:
+        server = serve(say, "127.0.0.1", 0)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return client.Client(f"http://127.0.0.1:{server.socket.getsockname()[1]}")
+
+    yield play
+    for server in servers:
+        server.shutdown()
 
 
-@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 70000])
-def test_a_frame_of_every_length_form_reads_back_as_it_was(size: int) -> None:
-    content = bytes(number % 251 for number in range(size))
-    assert websocket.read_frame(io.BytesIO(server_frame(websocket.TEXT, content))) == (True, websocket.TEXT, content)
+def all_heard(messages: follow.Heard) -> list[tuple[str, dict[str, Any]]]:
+    """Everything that is heard until nothing more comes."""
+    heard = []
+    while (message := messages.get(timeout=10)) is not None:
+        heard.append(message)
+    return heard
 
 
-@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
-def test_a_sent_frame_is_masked_and_reads_back_as_it_was(size: int) -> None:
-    content = b"x" * size
-    sent = websocket.frame(websocket.PONG, content)
-    assert sent[1] & 0x80
-    assert websocket.read_frame(io.BytesIO(sent)) == (True, websocket.PONG, content)
+def test_messages_are_heard_in_order_and_pictures_passed_over(talking_server: Callable[..., client.Client]) -> None:
+    def say(connection: ServerConnection) -> None:
+        connection.send(b"\x00\x00\x00\x01jpeg")
+        connection.send(json.dumps({"type": "status", "data": {"title": "grüß" * 30_000}}))
+        connection.send(json.dumps({"type": "executing"}))
+
+    with talking_server(say).listen() as connection:
+        assert all_heard(follow._ear(connection)) == [("status", {"title": "grüß" * 30_000}), ("executing", {})]
 
 
-def test_a_frame_that_ends_too_early_is_an_error() -> None:
-    with pytest.raises(websocket.WebSocketError):
-        websocket.read_frame(io.BytesIO(server_frame(websocket.TEXT, b"hello")[:-1]))
+def test_a_server_that_dies_in_the_middle_ends_the_hearing(talking_server: Callable[..., client.Client]) -> None:
+    def die(connection: ServerConnection) -> None:
+        connection.send(json.dumps({"type": "status"}))
+        connection.socket.shutdown(socket.SHUT_RDWR)
+
+    with talking_server(die).listen() as connection:
+        assert all_heard(follow._ear(connection)) == [("status", {})]
 
 
-def test_a_frame_that_claims_a_huge_length_is_refused_unread() -> None:
-    with pytest.raises(websocket.WebSocketError, match="too large"):
-        websocket.read_frame(io.BytesIO(bytes([0x81, 127]) + struct.pack(">Q", 2**62)))
-
-
-def connected(sent: bytes) -> tuple[websocket.WebSocket, socket.socket]:
-    """A websocket that hears those bytes, and the other end of it."""
-    ours, theirs = socket.socketpair()
-    theirs.sendall(sent)
-    return websocket.WebSocket(ours), theirs
-
-
-def test_messages_in_parts_are_joined_pings_answered_and_pictures_passed_over() -> None:
-    sent = b"".join(
-        [
-            server_frame(websocket.BINARY, b"\x00\x00\x00\x01jpeg"),
-            server_frame(websocket.TEXT, b"a gr", last=False),
-            server_frame(websocket.PING, b"there?"),
-            server_frame(websocket.CONTINUED, "üß".encode()),
-            server_frame(websocket.CLOSE, b""),
-        ]
-    )
-    ours, theirs = connected(sent)
-    assert list(ours.texts()) == ["a grüß"]
-    with theirs.makefile("rb") as stream:
-        assert websocket.read_frame(stream) == (True, websocket.PONG, b"there?")
-    theirs.close()
-    ours.close()
-
-
-def test_closing_does_not_wait_for_a_thread_that_still_listens() -> None:
-    ours, theirs = connected(b"")
+def test_closing_does_not_wait_for_a_thread_that_still_listens(talking_server: Callable[..., client.Client]) -> None:
     ended = threading.Event()
-
-    def listen() -> None:
-        with pytest.raises(websocket.WebSocketError):
-            next(ours.texts())
+    with talking_server(lambda _: ended.wait(10) and None).listen() as connection:
+        heard = follow._ear(connection)
+        closer = threading.Thread(target=connection.close, daemon=True)
+        closer.start()
+        closer.join(5)
+        assert not closer.is_alive()
+        assert heard.get(timeout=5) is None
         ended.set()
 
-    threading.Thread(target=listen, daemon=True).start()
-    closer = threading.Thread(target=ours.close, daemon=True)
-    closer.start()
-    closer.join(5)
-    assert not closer.is_alive()
-    assert ended.wait(5)
-    theirs.close()
 
-
-def answer_once(listener: socket.socket, reply: str) -> None:
-    """Plays a server that greets one client."""
-    connection, _ = listener.accept()
-    request = connection.recv(4096).decode()
-    key = next(line.split(": ")[1] for line in request.splitlines() if line.startswith("Sec-WebSocket-Key"))
-    accept = base64.b64encode(hashlib.sha1((key + websocket.GREETING).encode()).digest()).decode()
-    frames = server_frame(websocket.TEXT, b"hello") + server_frame(websocket.CLOSE, b"")
-    connection.sendall(reply.format(accept=accept).encode() + frames)
-    connection.close()
-
-
-@pytest.mark.parametrize(
-    ("reply", "good"),
-    [
-        ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nsec-websocket-accept: {accept}\r\n\r\n", True),
-        ("HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: another\r\n\r\n", False),
-        ("HTTP/1.1 404 Not Found\r\n\r\n", False),
-    ],
-)
-def test_only_a_server_that_greets_as_the_protocol_says_is_heard(reply: str, good: bool) -> None:
+def test_a_server_that_speaks_no_websocket_is_an_error_and_not_a_wait() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=answer_once, args=(listener, reply), daemon=True).start()
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-        if good:
-            with websocket.WebSocket.connect(address, "/ws") as opened:
-                assert list(opened.texts()) == ["hello"]
-        else:
-            with pytest.raises(websocket.WebSocketError, match="does not speak websocket"):
-                websocket.WebSocket.connect(address, "/ws")
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        silent = client.Client(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(LauncherError, match="does not answer on its websocket"), silent.listen():
+            pass
 
 
-def test_the_time_left_comes_from_the_pace_since_the_first_step() -> None:
-    pace = Pace()
-    assert pace.left(1, 100, now=50.0) is None
-    assert pace.left(11, 100, now=70.0) == pytest.approx(178.0)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock is a minute later than the one before."""
+    minutes = iter(range(0, 60_000, 60))
+    monkeypatch.setattr("launcher.follow.time.monotonic", lambda: float(next(minutes)))
 
 
-def test_progress_tells_the_nodes_title_its_steps_and_the_time_left(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = iter(range(0, 1000, 60))
-    monkeypatch.setattr("launcher.follow.time.monotonic", lambda: float(next(clock)))
-    monkeypatch.setattr("launcher.console.SECONDS_BETWEEN_LINES", 0.0)
-    progress = Progress(GRAPH, line=StatusLine())
-    progress.hear("executing", {"node": "1"})
-    progress.hear("progress", {"node": "1", "value": 10, "max": 30})
-    progress.hear("progress", {"node": "1", "value": 20, "max": 30})
-    assert "[1/2] Train the content: 20 of 30, " in capsys.readouterr().out
-    assert progress.hear("executing", {"node": None})
+def test_progress_tells_the_nodes_title_its_steps_and_the_time_left(capsys: pytest.CaptureFixture[str], clock: None) -> None:
+    run = Run(GRAPH)
+    run.hear("executing", {"node": "1"})
+    for step in (10, 20, 30):
+        run.hear("progress", {"node": "1", "value": step, "max": 300})
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first == "[1/2] Train the content"
+    assert re.fullmatch(r"\[1/2\] Train the content: 30 of 300, .+ left", last)
+    assert run.hear("executing", {"node": None})
+
+
+def test_without_a_terminal_progress_comes_in_few_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(GRAPH)
+    run.hear("executing", {"node": "1"})
+    for step in range(100):
+        run.hear("progress", {"node": "1", "value": step, "max": 100})
+    run.hear("executing", {"node": "2"})
+    assert capsys.readouterr().out == "[1/2] Train the content\n[2/2] SaveImage\n"
+
+
+def test_on_a_terminal_the_nodes_with_steps_keep_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "has_terminal", lambda: True)
+    run = Run(GRAPH)
+    with run.display.bars:
+        run.hear("executing", {"node": "2"})
+        run.hear("executing", {"node": "1"})
+        run.hear("progress", {"node": "1", "value": 7, "max": 30})
+    shown = capsys.readouterr().out
+    assert "Train the content" in shown and "7/30" in shown
+    assert [task.description for task in run.display.bars.tasks] == ["[2/2] Train the content"]
 
 
 def test_a_failed_node_becomes_its_title_and_its_own_sentence() -> None:
     data = {"node_id": "1", "node_type": "B4MTrainContent", "exception_message": "No pictures: choose a folder that has some.\n"}
     with pytest.raises(NodeError, match="^Train the content: No pictures: choose a folder that has some.$"):
-        Progress(GRAPH).hear("execution_error", data)
+        Run(GRAPH).hear("execution_error", data)
 
 
 def test_a_cancelled_run_says_that_the_same_command_goes_on() -> None:
     with pytest.raises(LauncherError, match="goes on where it stopped"):
-        Progress(GRAPH).hear("execution_interrupted", {"node_id": "1"})
+        Run(GRAPH).hear("execution_interrupted", {"node_id": "1"})
 
 
 class FinishedServer:

@@ -31,8 +31,8 @@ class HostBaseModel:
     """
 
     def __init__(self, model: Any, clip: Any, vae: Any, *, name: str | None = None, sampling: painting.Sampling | None = None) -> None:
-        """Raises B4MError when the model is not SDXL or cannot be read, has a sampling that cannot be trained, or the CLIP or VAE is missing
-        or another's.
+        """Raises B4MError when the model is not SDXL, cannot be read or has a sampling that cannot be trained, or when the CLIP or VAE is
+        missing or another family's.
         """
         require_model(model)
         require_trainable(model)

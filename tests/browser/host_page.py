@@ -7,12 +7,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from launcher import places
+
+MODE = "Comfy.VueNodes.Enabled"
+"""The setting for Nodes 2.0, which draws nodes as parts of the page; without it they are painted on a canvas."""
 
 READY = "() => window.app && window.app.vueAppReady && window.app.graph && window.app.extensionManager"
 ALL_NODES = """() => {
     const all = (graph) => graph.nodes.flatMap((node) => [node, ...(node.subgraph ? all(node.subgraph) : [])]);
     return all(window.app.graph);
+}"""
+
+UNTIDY = """(nodes2) => {
+    const canvas = window.app.canvas, corner = canvas.canvas.getBoundingClientRect();
+    const drawn = (node) => {  // x, y, width and height in the graph's own units
+        if (!nodes2) return [...node.getBounding()];
+        const box = document.querySelector(`[data-node-id="${node.id}"]`).getBoundingClientRect();
+        const [x, y] = [box.x - corner.x, box.y - corner.y].map((place, axis) => place / canvas.ds.scale - canvas.ds.offset[axis]);
+        return [x, y, box.width / canvas.ds.scale, box.height / canvas.ds.scale];
+    };
+    const inside = (x, y, [left, top, width, height]) => x >= left && x <= left + width && y >= top && y <= top + height;
+    const spare = 4;  // shadows and rounding
+    const boxes = window.app.graph.nodes.map((node) => ({ name: `${node.title} (${node.id})`, box: drawn(node) }));
+    const found = [];
+    for (const { name, box: [x, y, width, height] } of boxes) {
+        for (const { name: other, box: [left, top, wide, high] } of boxes)
+            if (name < other && x + spare < left + wide && left + spare < x + width && y + spare < top + high && top + spare < y + height)
+                found.push(`${name} and ${other}`);
+        for (const group of window.app.graph.groups) {
+            const edge = [...group.pos, ...group.size];
+            if (inside(x, y, edge) && !inside(x + width - spare, y + height - spare, edge))
+                found.push(`${name} and the edge of ${group.title}`);
+        }
+    }
+    return found;
 }"""
 
 
@@ -22,6 +52,8 @@ class Page:
 
     browser_page: Any
     address: str
+    nodes_2: bool = False
+    """Whether it draws nodes by Nodes 2.0."""
     complaints: list[str] = field(default_factory=list)
 
     def open(self, query: str = "") -> None:
@@ -29,6 +61,8 @@ class Page:
         self.browser_page.goto(f"{self.address}/{query}")
         self.browser_page.wait_for_function(READY, timeout=60_000)
         self.browser_page.wait_for_function("() => window.app.graph.nodes.length > 0", timeout=30_000)
+        if self.nodes_2 and not self.browser_page.evaluate("(name) => name in window.app.ui.settings.settingsLookup", MODE):
+            pytest.skip("this version of the page knows no Nodes 2.0")
 
     def open_template(self, name: str) -> None:
         """Opens a workflow of the pack's as the template browser does."""
@@ -52,6 +86,25 @@ class Page:
     def alerts(self) -> list[str]:
         """The messages that the page shows in its corner, and the dialogs it has opened."""
         return [str(each.inner_text()) for each in self.browser_page.locator(".p-toast-message, .p-dialog, .comfy-modal:visible").all()]
+
+    def fit(self) -> None:
+        """Brings the whole workflow into view."""
+        self.browser_page.evaluate("async () => { await window.app.extensionManager.command.execute('Comfy.Canvas.FitView'); }")
+        self.browser_page.wait_for_timeout(700)
+
+    def wait_until_drawn(self) -> None:
+        """Waits until every node of the open workflow is drawn as this page should draw it: as a part of the page, or on the canvas."""
+        self.fit()
+        self.browser_page.wait_for_function(
+            """(nodes2) => document.querySelectorAll("[data-node-id]").length === (nodes2 ? window.app.graph.nodes.length : 0)""",
+            arg=self.nodes_2,
+            timeout=30_000,
+        )
+
+    def untidy(self) -> list[str]:
+        """Which nodes of the open workflow lie over another one, or reach out of the box that they begin in, as they are drawn."""
+        found: list[str] = self.browser_page.evaluate(UNTIDY, self.nodes_2)
+        return found
 
     def shorten(self, fewer: dict[str, dict[str, int]]) -> None:
         """Sets widgets, by the beginning of their node's type and by name, so that a run fits into a test."""
@@ -85,10 +138,10 @@ class Page:
         """A picture of the page as it is, with the whole workflow in view."""
         folder = places.home() / "screenshots"
         folder.mkdir(parents=True, exist_ok=True)
-        self.browser_page.evaluate("async () => { await window.app.extensionManager.command.execute('Comfy.Canvas.FitView'); }")
-        self.browser_page.wait_for_timeout(700)
-        self.browser_page.screenshot(path=folder / f"{name}.png")
-        return folder / f"{name}.png"
+        self.fit()
+        path = folder / f"{name}_{'nodes_2' if self.nodes_2 else 'classic'}.png"
+        self.browser_page.screenshot(path=path)
+        return path
 
 
 def painting_workflow(page: Page) -> dict[str, Any]:

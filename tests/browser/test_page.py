@@ -28,6 +28,8 @@ def test_a_workflow_of_the_hosts_own_nodes_paints_on_the_page(page: Page) -> Non
 def test_a_shipped_workflow_opens_with_every_node_known(page: Page, path: Path) -> None:
     page.open_template(path.stem)
     assert page.missing_nodes() == []
+    page.wait_until_drawn()
+    assert page.untidy() == []
     assert page.alerts() == []
     page.screenshot(path.stem)
     assert page.complaints == []

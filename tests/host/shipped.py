@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,22 @@ from launcher.client import Graph
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "workflows").glob("*.json"))
 SHIPPED = sorted((ROOT / "workflows" / "api").glob("*.json"))
+NODES = (
+    "B4MAdapterFacts",
+    "B4MApplyAdapter",
+    "B4MAuxiliaryPictures",
+    "B4MContactSheet",
+    "B4MLoadAdapter",
+    "B4MMergeAdapters",
+    "B4MMiniModel",
+    "B4MPictures",
+    "B4MSaveAdapter",
+    "B4MTrainContent",
+    "B4MTrainStyle",
+    "B4MTrainTogether",
+)
+"""Every node type of the pack."""
+
 FEWER: dict[str, dict[str, int]] = {
     "B4MTrain": {"steps": 4, "sample_every": 2, "sample_steps": 2},
     "B4MAuxiliary": {"sets": 1, "pictures": 2},
@@ -26,12 +41,6 @@ def load(path: Path) -> Graph:
     """The graph in a file."""
     graph: Graph = json.loads(path.read_text(encoding="utf-8"))
     return graph
-
-
-def node_ids_in_source() -> set[str]:
-    """The ids of all nodes that the pack's source defines."""
-    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "nodes").rglob("*.py"))
-    return set(re.findall(r"node_id=[\"'](B4M\w+)[\"']", sources))
 
 
 def runs_here(graph: Graph) -> bool:

@@ -84,21 +84,21 @@ def fails_with(host: Server, graph: Graph, words: str) -> None:
 
 
 @pytest.fixture
-def input_folder(newest_host: Server) -> Callable[[str], Path]:
+def input_folder(comfyui: Server) -> Callable[[str], Path]:
     """Makes a folder of pictures below the host's input folder."""
 
     def make(name: str) -> Path:
-        folder = newest_host.base / "input" / name
+        folder = comfyui.base / "input" / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     return make
 
 
-def test_the_last_sample_equals_what_the_saved_file_paints_later(newest_host: Server) -> None:
+def test_the_last_sample_equals_what_the_saved_file_paints_later(comfyui: Server) -> None:
     graph = training("parity", sample_every=2)
     graph["sample"] = node("SaveImage", images=["train", 1], filename_prefix="parity/sample")
-    sample = pixels(newest_host, newest_host.client.run(graph), "sample")
+    sample = pixels(comfyui, comfyui.client.run(graph), "sample")
     later = {
         "model": node("B4MMiniModel"),
         "lora": node("LoraLoaderModelOnly", model=["model", 0], lora_name="parity.safetensors", strength_model=1.0),
@@ -121,55 +121,55 @@ def test_the_last_sample_equals_what_the_saved_file_paints_later(newest_host: Se
         "decode": node("VAEDecode", samples=["sampler", 0], vae=["model", 2]),
         "picture": node("SaveImage", images=["decode", 0], filename_prefix="parity/later"),
     }
-    assert np.array_equal(sample, pixels(newest_host, newest_host.client.run(later), "picture"))
+    assert np.array_equal(sample, pixels(comfyui, comfyui.client.run(later), "picture"))
 
 
-def test_a_saved_adapter_is_in_the_lora_list_at_once(newest_host: Server) -> None:
-    newest_host.client.run(training("seen_at_once"))
-    nodes = newest_host.client.node_types()
+def test_a_saved_adapter_is_in_the_lora_list_at_once(comfyui: Server) -> None:
+    comfyui.client.run(training("seen_at_once"))
+    nodes = comfyui.client.node_types()
     assert "seen_at_once.safetensors" in str(nodes["LoraLoader"]["input"]["required"]["lora_name"])
     assert "seen_at_once.safetensors" in str(nodes["B4MLoadAdapter"]["input"]["required"]["filename"])
 
 
-def test_an_identical_training_is_reused_and_not_trained_again(newest_host: Server) -> None:
-    newest_host.client.run(training("once", seed=21))
-    assert state(newest_host)["state"] == "done"
-    first = saved(newest_host, "once").read_bytes()
-    newest_host.client.run(training("once", seed=21, sample_every=3))
-    assert state(newest_host)["state"] == "reused"
-    assert saved(newest_host, "once").read_bytes() == first
+def test_an_identical_training_is_reused_and_not_trained_again(comfyui: Server) -> None:
+    comfyui.client.run(training("once", seed=21))
+    assert state(comfyui)["state"] == "done"
+    first = saved(comfyui, "once").read_bytes()
+    comfyui.client.run(training("once", seed=21, sample_every=3))
+    assert state(comfyui)["state"] == "reused"
+    assert saved(comfyui, "once").read_bytes() == first
 
 
-def test_a_cancelled_training_goes_on_to_the_same_bytes(newest_host: Server) -> None:
+def test_a_cancelled_training_goes_on_to_the_same_bytes(comfyui: Server) -> None:
     steps = 60
-    newest_host.client.run(training("whole", steps=steps, seed=31))
-    whole = saved(newest_host, "whole").read_bytes()
-    run = newest_host.client.queue(training("whole", steps=steps, seed=31, run="retrain"))
+    comfyui.client.run(training("whole", steps=steps, seed=31))
+    whole = saved(comfyui, "whole").read_bytes()
+    run = comfyui.client.queue(training("whole", steps=steps, seed=31, run="retrain"))
     deadline = time.monotonic() + 60
-    while not 2 < state(newest_host).get("step", 0) < steps or state(newest_host)["state"] != "training":
+    while not 2 < state(comfyui).get("step", 0) < steps or state(comfyui)["state"] != "training":
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    newest_host.client.interrupt()
+    comfyui.client.interrupt()
     with pytest.raises(NodeError, match="cancelled"):
-        newest_host.client.wait(run, seconds=30)
-    assert state(newest_host)["state"] == "stopped"
-    stopped_at = state(newest_host)["step"]
+        comfyui.client.wait(run, seconds=30)
+    assert state(comfyui)["state"] == "stopped"
+    stopped_at = state(comfyui)["step"]
     assert 0 < stopped_at < steps
-    newest_host.client.run(training("whole", steps=steps, seed=31))
-    assert state(newest_host)["state"] == "done"
-    assert saved(newest_host, "whole").read_bytes() == whole
+    comfyui.client.run(training("whole", steps=steps, seed=31))
+    assert state(comfyui)["state"] == "done"
+    assert saved(comfyui, "whole").read_bytes() == whole
 
 
-def test_the_curve_and_the_sample_reach_the_page(newest_host: Server) -> None:
-    newest_host.client.run(training("curve", seed=41, sample_every=2))
-    shown = state(newest_host)
+def test_the_curve_and_the_sample_reach_the_page(comfyui: Server) -> None:
+    comfyui.client.run(training("curve", seed=41, sample_every=2))
+    shown = state(comfyui)
     assert shown["step"] == shown["total"] == 4
     assert len(shown["curve"]["raw"]) == 4
     assert shown["sample"]["step"] == 4
     assert shown["sample"]["url"].startswith("data:image/jpeg;base64,")
 
 
-def test_content_and_style_go_together_with_two_sliders(newest_host: Server) -> None:
+def test_content_and_style_go_together_with_two_sliders(comfyui: Server) -> None:
     graph = training("together", steps=2, folder="(demo content)")
     graph["style_pictures"] = pictures("(demo style)", trigger="w@z")
     graph["train_style"] = node("B4MTrainStyle", **base(), pictures=["style_pictures", 0], **(TRAINING | APART | {"steps": 2}))
@@ -189,75 +189,75 @@ def test_content_and_style_go_together_with_two_sliders(newest_host: Server) -> 
     graph["apply"] = node("B4MApplyAdapter", model=["model", 0], adapter=["save", 0], content=0.7, style=1.3)
     graph["facts"] = node("B4MAdapterFacts", adapter=["save", 0])
     graph["show"] = node("PreviewAny", source=["facts", 0])
-    outputs = newest_host.client.run(graph)
+    outputs = comfyui.client.run(graph)
     assert "together adapter, rank 8" in str(outputs["facts"])
 
 
-def test_a_damaged_picture_among_good_ones_is_named_and_left_out(newest_host: Server, input_folder: Callable[[str], Path]) -> None:
+def test_a_damaged_picture_among_good_ones_is_named_and_left_out(comfyui: Server, input_folder: Callable[[str], Path]) -> None:
     folder = input_folder("one_is_bad")
     shutil.copytree(PICTURES / "demo_content", folder, dirs_exist_ok=True)
     (folder / "bad.png").write_bytes(b"not a picture")
-    outputs = newest_host.client.run(training("one_bad", folder="one_is_bad", seed=51))
+    outputs = comfyui.client.run(training("one_bad", folder="one_is_bad", seed=51))
     assert "bad.png was left out" in str(outputs["pictures"])
-    assert "bad.png was left out" in state(newest_host)["note"]
+    assert "bad.png was left out" in state(comfyui)["note"]
 
 
-def test_a_folder_without_pictures_ends_in_a_sentence(newest_host: Server, input_folder: Callable[[str], Path]) -> None:
+def test_a_folder_without_pictures_ends_in_a_sentence(comfyui: Server, input_folder: Callable[[str], Path]) -> None:
     (input_folder("only_bad") / "bad.png").write_bytes(b"")
-    fails_with(newest_host, training("none", folder="only_bad"), "no pictures to train on.*bad.png was left out")
+    fails_with(comfyui, training("none", folder="only_bad"), "no pictures to train on.*bad.png was left out")
 
 
-def test_no_pictures_from_the_graph_ends_in_a_sentence(newest_host: Server) -> None:
-    fails_with(newest_host, training("none", folder="(pictures from the graph)"), "choose a folder, or connect images")
+def test_no_pictures_from_the_graph_ends_in_a_sentence(comfyui: Server) -> None:
+    fails_with(comfyui, training("none", folder="(pictures from the graph)"), "choose a folder, or connect images")
 
 
 @pytest.mark.parametrize("name", ["..", "../..", "/etc", "C:\\Windows", "one_is_bad/../.."])
-def test_a_folder_outside_the_input_folder_is_refused(newest_host: Server, name: str) -> None:
-    fails_with(newest_host, training("none", folder=name), "(?i)not in list|not a name inside")
+def test_a_folder_outside_the_input_folder_is_refused(comfyui: Server, name: str) -> None:
+    fails_with(comfyui, training("none", folder=name), "(?i)not in list|not a name inside")
 
 
-def test_a_loss_that_is_not_a_number_says_which_setting_to_lower(newest_host: Server) -> None:
+def test_a_loss_that_is_not_a_number_says_which_setting_to_lower(comfyui: Server) -> None:
     key = "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q"
     broken = {f"{key}.lora_up.weight": torch.full((128, 1), torch.nan), f"{key}.lora_down.weight": torch.ones(1, 128)}
-    save_file(broken, saved(newest_host, "broken"))
+    save_file(broken, saved(comfyui, "broken"))
     graph = training("nan", seed=61)
     graph["broken"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name="broken.safetensors", strength_model=1.0)
     graph["train"]["inputs"]["model"] = ["broken", 0]
-    fails_with(newest_host, graph, "not a number at step 1 of 4.*lower learning_rate")
-    assert state(newest_host)["state"] == "failed"
-    assert not saved(newest_host, "nan").exists()
+    fails_with(comfyui, graph, "not a number at step 1 of 4.*lower learning_rate")
+    assert state(comfyui)["state"] == "failed"
+    assert not saved(comfyui, "nan").exists()
 
 
-def test_adapters_of_different_ranks_do_not_merge(newest_host: Server) -> None:
+def test_adapters_of_different_ranks_do_not_merge(comfyui: Server) -> None:
     graph = training("ranks", seed=71)
     graph["other"] = node("B4MTrainStyle", **base(), pictures=["pictures", 0], **(TRAINING | APART | {"rank": 4, "split": "halves"}))
     graph["train"]["inputs"]["split"] = "halves"
     graph["merge"] = node("B4MMergeAdapters", content=["train", 0], style=["other", 0])
     graph["facts"] = node("B4MAdapterFacts", adapter=["merge", 0])
-    fails_with(newest_host, graph, "rank 8 .* rank 4")
+    fails_with(comfyui, graph, "rank 8 .* rank 4")
 
 
-def test_a_damaged_adapter_file_ends_in_a_sentence(newest_host: Server) -> None:
-    newest_host.client.run(training("to_damage", seed=81))
-    path = saved(newest_host, "to_damage")
+def test_a_damaged_adapter_file_ends_in_a_sentence(comfyui: Server) -> None:
+    comfyui.client.run(training("to_damage", seed=81))
+    path = saved(comfyui, "to_damage")
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     graph = {"load": node("B4MLoadAdapter", filename="to_damage.safetensors"), "facts": node("B4MAdapterFacts", adapter=["load", 0])}
     try:
-        fails_with(newest_host, graph, "damaged")
+        fails_with(comfyui, graph, "damaged")
     finally:
         path.unlink()
 
 
-def test_a_second_file_of_one_name_gets_a_number(newest_host: Server) -> None:
+def test_a_second_file_of_one_name_gets_a_number(comfyui: Server) -> None:
     graph = training("kept", seed=91)
     graph["save"]["inputs"]["replace"] = False
-    newest_host.client.run(graph)
+    comfyui.client.run(graph)
     graph["train"]["inputs"]["seed"] = 92
-    outputs = newest_host.client.run(graph)
+    outputs = comfyui.client.run(graph)
     assert "kept_2.safetensors" in str(outputs["save"])
-    assert saved(newest_host, "kept").exists()
+    assert saved(comfyui, "kept").exists()
 
 
-def test_a_file_name_with_a_path_is_refused(newest_host: Server) -> None:
-    fails_with(newest_host, training("../outside", seed=91), "cannot be a file name")
+def test_a_file_name_with_a_path_is_refused(comfyui: Server) -> None:
+    fails_with(comfyui, training("../outside", seed=91), "cannot be a file name")

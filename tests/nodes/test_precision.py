@@ -12,6 +12,7 @@ import pytest
 import small_sdxl
 import stored_otherwise
 import torch
+from test_wires import Encoders, vae
 
 from benchmarks.precision import actions, kinds, loading
 
@@ -133,7 +134,7 @@ def test_layers_that_store_their_weights_in_another_shape_are_trained_and_patche
     assert small_sdxl.relative_difference(ours, small_sdxl.host_output(model, rows)) < MOST_DIFFERENCE
     assert 1e-3 < small_sdxl.relative_difference(ours, plain) < 0.9
     lora = small_sdxl.random_lora(model)
-    assert host.keys_not_loaded(model, lora) == [] and host.HostBaseModel(model, None, None).network_fingerprint == fingerprint
+    assert host.keys_not_loaded(model, lora) == [] and host.network_fingerprint(model) == fingerprint
     assert host.network_fingerprint(host.apply_lora(model, lora)) != fingerprint
 
 
@@ -178,10 +179,11 @@ def test_a_card_without_room_gets_numbers_in_the_dtype_of_the_training(
 
 def test_the_room_that_is_asked_for_is_that_of_the_numbers_and_not_of_the_storage(host: ModuleType, mini: tuple[Any, Any, Any]) -> None:
     model = small_sdxl.small_model()
-    before = host.HostBaseModel(model, None, None)
+    others = Encoders(small_sdxl.TEXT_WIDTH, small_sdxl.POOLED), vae()
+    before = host.HostBaseModel(model, *others)
     before.expect(4, 2, 64)
     stored_otherwise.packed(model)
-    after = host.HostBaseModel(model, None, None)
+    after = host.HostBaseModel(model, *others)
     after.expect(4, 2, 64)
     assert after.room == before.room > sum(weight.numel() for weight in host.training_network(model).parameters()) * 4
 
