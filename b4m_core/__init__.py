@@ -1,6 +1,6 @@
 """B4M, "break for make": content and style in one low-rank adapter. The method; it knows torch and diffusers, never the host.
 
-Read projection.py first, then row_split.py, riemannian.py and training.py.
+Read reference.py first, which is the method written out, then training.py and engine.py.
 """
 
 from .adapter import Adapter
@@ -9,11 +9,12 @@ from .errors import B4MError
 from .facts import Concept, Facts
 from .files import load_adapter, lora_state_dict, read_facts, save_adapter
 from .objective import NoiseSchedule
+from .plan import Plan
 from .projection import PartlyLearnableProjection
 from .riemannian import RiemannianAdamW
 from .runs import RunStore
 from .settings import TrainingSettings
-from .training import Plan, Progress, train
+from .training import Progress, train
 
 __all__ = [
     "Adapter",

@@ -1,4 +1,4 @@
-"""An adapter: one partly learnable projection for every attention projection of a UNet, and its facts."""
+"""An adapter: one partly learnable projection for every adapted layer of a network, and its facts."""
 
 import contextlib
 import dataclasses
@@ -11,23 +11,10 @@ from torch import Tensor, nn
 
 from .errors import B4MError
 from .facts import Facts
-from .names import kohya_key
+from .models import family_named
+from .models.family import adapted_layers
 from .projection import PartlyLearnableProjection
 from .row_split import ALL_ROWS, Rows
-
-ADAPTED = ("to_q", "to_k", "to_v", "to_out.0")
-
-
-def is_adapted(path: str) -> bool:
-    """Whether the layer at ``path`` is a q, k, v or output projection of an attention."""
-    return path.endswith(ADAPTED) and ".attn" in path
-
-
-def attention_projections(unet: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """(module path, Linear) of every q, k, v and output projection of every attention: 560 of them in SDXL."""
-    for name, module in unet.named_modules():
-        if isinstance(module, nn.Linear) and is_adapted(name):
-            yield name, module
 
 
 class _AdaptedLinear(nn.Module):
@@ -45,16 +32,20 @@ class _AdaptedLinear(nn.Module):
 
 
 class Adapter:
-    """The projections of a whole UNet, by module path, and the facts about them.
+    """The projections of a whole network, by module path, and the facts about them.
 
     ``rows`` says which rows of the batch move which half (row_split.py); it is set before every training step.
     """
 
     def __init__(self, layers: Mapping[str, PartlyLearnableProjection], facts: Facts) -> None:
+        family = family_named(facts.family)
         if not layers:
-            raise B4MError("This adapter has no layers: the network has no attention projections, so it is not an SDXL UNet.")
+            raise B4MError(
+                "This adapter has no layers: the network has no attention projections that B4M knows, "
+                f"so it is not an {family.title} network."
+            )
         for name in layers:
-            kohya_key(name)  # a network that no LoRA file can name is refused before it is trained
+            family.lora_key(name)  # a network that no LoRA file can name is refused before it is trained
         self.layers = dict(sorted(layers.items()))
         self.facts = dataclasses.replace(facts, basis=facts.basis or basis_fingerprint(self.layers))
         self.rows: Rows = ALL_ROWS
@@ -63,15 +54,18 @@ class Adapter:
 
     @classmethod
     def for_unet(cls, unet: nn.Module, facts: Facts) -> "Adapter":
-        """A fresh adapter for all attention projections of ``unet`` (meta device too); rank, basis seed, split and start from ``facts``."""
-        return cls.fresh({name: (linear.out_features, linear.in_features) for name, linear in attention_projections(unet)}, facts)
+        """A fresh adapter for all layers of ``unet`` (meta device too) that the family of ``facts`` adapts; rank, basis
+        seed, split and start from ``facts``.
+        """
+        layers = adapted_layers(family_named(facts.family), unet)
+        return cls.fresh({name: (linear.out_features, linear.in_features) for name, linear in layers}, facts)
 
     @classmethod
     def fresh(cls, shapes: Mapping[str, tuple[int, int]], facts: Facts) -> "Adapter":
         """The same for layers of these ``shapes``, (m, n) by module path."""
 
         def projection(name: str) -> PartlyLearnableProjection:
-            return facts.kind(*shapes[name], facts.rank, name=name, seed=facts.basis_seed, start=facts.start)
+            return fresh_layer(facts, name, *shapes[name])
 
         with ThreadPoolExecutor() as pool:  # each draws a basis of its own
             layers = dict(zip(shapes, pool.map(projection, shapes), strict=True))
@@ -79,7 +73,7 @@ class Adapter:
 
     def targets(self, unet: nn.Module) -> dict[str, nn.Linear]:
         """The Linears of ``unet`` that this adapter is for. Raises :class:`B4MError` where they do not fit."""
-        targets = dict(attention_projections(unet))
+        targets = dict(adapted_layers(family_named(self.facts.family), unet))
         if set(targets) != set(self.layers):
             raise B4MError(
                 f"This adapter has {len(self.layers)} layers and the model has {len(targets)} that could take one: "
@@ -124,7 +118,9 @@ class Adapter:
         return Adapter(self.layers, dataclasses.replace(self.facts, **changes))  # type: ignore[arg-type]
 
     def rounded(self) -> "Adapter":
-        """A copy whose learned parts are what the file will say, so that what is in memory and what is on disk never differ."""
+        """A copy whose learned parts are what the file will say, so that what is in memory and what is on disk never
+        differ.
+        """
         dtype = getattr(torch, self.facts.file_dtype)
         copy = self.clone()
         with torch.no_grad():
@@ -133,24 +129,29 @@ class Adapter:
         return copy
 
     def compacted(self) -> "Adapter":
-        """A copy that holds only what it was taught, for a compact file; a half that was there to help it train becomes 0."""
+        """A copy that holds only what it was taught, for a compact file; a half that was there to help it train becomes
+        0.
+        """
         copy = self.clone().with_facts(compact=True)
         with torch.no_grad():
             for projection in copy.layers.values():
-                for half in {self.facts.kind.content[0], self.facts.kind.style[0]} - set(self.facts.taught):
+                for half in {self.facts.split_row.content[0], self.facts.split_row.style[0]} - set(self.facts.taught):
                     getattr(projection, half).zero_()
         return copy
 
     def alone(self) -> str:
-        """``content`` or ``style`` where the adapter is an ordinary LoRA of that one: free, and the other's product is 0; else nothing."""
-        other = {"content": "B", "style": "A"}.get(self.facts.role)
-        if other is None or self.facts.kind.frozen():
+        """``content`` or ``style`` where the adapter is an ordinary LoRA of that one: free, and the other's product is
+        0; else nothing.
+        """
+        row = self.facts.split_row
+        other = {"content": row.style[0], "style": row.content[0]}.get(self.facts.role)
+        if other is None or row.frozen or row.cut:
             return ""
         return "" if any(getattr(projection, other).any() for projection in self.layers.values()) else self.facts.role
 
     def parts(self) -> tuple[str, ...]:
         """The learned parts that the adapter consists of: all, or its own where it stands :meth:`alone`."""
-        return self.facts.taught if self.alone() else self.facts.kind.learned()
+        return self.facts.taught if self.alone() else self.facts.split_row.learned
 
     def digest(self) -> str:
         """sha256 over the basis and the learned parts."""
@@ -166,14 +167,21 @@ class Adapter:
 
     def learned_numbers(self) -> int:
         """How many numbers are learned."""
-        return self._numbers(self.facts.kind.learned())
+        return self._numbers(self.facts.split_row.learned)
 
     def frozen_numbers(self) -> int:
         """How many numbers are frozen."""
-        return self._numbers(self.facts.kind.frozen())
+        return self._numbers(self.facts.split_row.frozen)
 
     def _numbers(self, parts: Iterable[str]) -> int:
         return sum(getattr(projection, part).numel() for part in parts for projection in self.layers.values())
+
+
+def fresh_layer(facts: Facts, name: str, out_features: int, in_features: int) -> PartlyLearnableProjection:
+    """The layer ``name`` of an adapter with these facts, as it begins."""
+    return PartlyLearnableProjection(
+        out_features, in_features, facts.rank, name=name, seed=facts.basis_seed, start=facts.start, split=facts.split
+    )
 
 
 def basis_fingerprint(layers: Mapping[str, PartlyLearnableProjection]) -> str:

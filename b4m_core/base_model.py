@@ -1,23 +1,28 @@
-"""What a training needs of a base model. The host's nodes give one (nodes/host), a diffusers folder gives another (diffusers_folder.py)."""
+"""What a training needs of a base model. The host's nodes give one (nodes/host), a diffusers folder gives another
+(diffusers_folder.py).
+"""
 
-from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .objective import NoiseSchedule
+from .models.family import Family, Schedule
 
 
 class BaseModel(Protocol):
-    """An SDXL: its network for training, its encoders, and a way to paint with it."""
+    """A model of one family: its network for training, its encoders, and a way to paint with it."""
+
+    @property
+    def family(self) -> Family:
+        """What the network is (models/family.py)."""
 
     @property
     def unet(self) -> nn.Module:
-        """diffusers' UNet2DConditionModel with the base weights: frozen, on the training device, in the compute dtype, ours alone.
+        """The training network with the base weights: frozen, on the training device, in the compute dtype, ours alone.
 
-        For a card without room for it the Linears of its transformer blocks may be in main memory, in any dtype, their weights the host's
-        own: read, and never written to.
+        For a card without room for it the Linears of its transformer blocks may be in main memory, in any dtype, their
+        weights the host's own: read, and never written to.
         """
 
     @property
@@ -29,7 +34,7 @@ class BaseModel(Protocol):
         """The network's compute dtype; known before it is built."""
 
     @property
-    def schedule(self) -> NoiseSchedule:
+    def schedule(self) -> Schedule:
         """The noise schedule and what the network predicts."""
 
     @property
@@ -45,10 +50,14 @@ class BaseModel(Protocol):
         """What people call it."""
 
     def encode_pictures(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) float32 in 0..1 to latents (N, 4, H/8, W/8) float32 on the CPU, scaled as the network sees them."""
+        """(N, 3, H, W) float32 in 0..1 to latents (N, C, H/8, W/8) float32 on the CPU, scaled as the network sees
+        them.
+        """
 
-    def encode_text(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """The context (N, tokens, width) and the pooled embedding (N, pooled) of ``prompts``, float32 on the CPU."""
+    def encode_text(self, prompts: Any) -> Any:
+        """What the family's ``encode_prompt`` asks for; of SDXL, for a list of N prompts, the context (N, tokens,
+        width) and the pooled embedding (N, pooled), float32 on the CPU.
+        """
 
     def paint(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
         """A picture of ``prompt`` by the base model alone, (height, width, 3) float32 in 0..1."""

@@ -1,43 +1,77 @@
-"""Which rows a micro-step sees: a pure function of the seed and the micro-step's number, so that a resumed run sees the same."""
+"""Which rows a micro-step sees: a pure function of the seed and the micro-step's number, so that a resumed run sees the
+same.
+"""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .models.family import Schedule
 from .samples import SampleSet
 
 
 class Batch(NamedTuple):
-    """Rows of one micro-step, the ``own`` first ones of what is taught; all share one bucket.
+    """Rows of one micro-step, the ``own`` first ones train rows; all share one bucket.
 
-    ``latents``, ``noise`` (rows, 4, h, w), ``timesteps`` (rows,) int64, ``context`` (rows, 77, width), ``pooled`` (rows, p), ``size_ids``
-    (rows, 6), ``mask`` (rows, 1, h, w); float32 on the CPU.
+    ``latents``, ``noise`` (R, C, h, w), ``timesteps`` (R,), ``mask`` (R, 1, h, w) and the family's ``conditioning`` by
+    name, each (R, ...); on the CPU.
     """
 
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
-    context: Tensor
-    pooled: Tensor
-    size_ids: Tensor
     mask: Tensor
+    conditioning: dict[str, Tensor]
     own: int
 
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same rows on ``device``."""
-        moved = {name: value.to(device) for name, value in self._asdict().items() if isinstance(value, Tensor)}
-        return self._replace(**moved)  # type: ignore[arg-type]
+
+class MicroBatch(NamedTuple):
+    """What one micro-step goes through the network with, on the CPU (micro_step.py), and how many of its rows are train
+    rows.
+    """
+
+    inputs: dict[str, Tensor]
+    own: int
+
+
+class MicroSteps:
+    """The inputs of every micro-step; those of a next one can be made while a card is at work."""
+
+    def __init__(self, batches: "Batches", schedule: Schedule, each: int) -> None:
+        self._batches, self._schedule, self._each = batches, schedule, each
+        self._prepared: dict[int, MicroBatch] = {}
+
+    def of_step(self, number: int) -> Iterator[MicroBatch]:
+        """The micro-steps of optimiser step ``number``."""
+        for index in range(number * self._each, (number + 1) * self._each):
+            yield self._prepared.pop(index) if index in self._prepared else self._made(index)
+
+    def prepare(self, number: int) -> None:
+        """Make the first micro-step of optimiser step ``number``."""
+        self._prepared = {number * self._each: self._made(number * self._each)}
+
+    def _made(self, index: int) -> MicroBatch:
+        batch = self._batches.draw(index)
+        inputs = {
+            "noisy": self._schedule.add_noise(batch.latents, batch.noise, batch.timesteps),
+            "target": self._schedule.target(batch.latents, batch.noise, batch.timesteps),
+            "mask": batch.mask,
+            "timesteps": batch.timesteps,
+            **batch.conditioning,
+        }
+        return MicroBatch(inputs, batch.own)
 
 
 class Batches:
     """Draws the batches of one training.
 
-    Every own row has one row of each partner set beside it, which shares its noise and its timestep (the paper's correspondences). The
-    first ``leaders`` sets lead in turn, one in a micro-step: its next pictures choose the bucket. With ``one_beside`` and sets that never
-    lead, all rows of leading sets are own ones, and each has a single row beside it, of such a set chosen at random.
+    Every own row has one row of each partner set beside it, which shares its noise and its timestep (the paper's
+    correspondences). The first ``leaders`` sets lead in turn, one in a micro-step: its next pictures choose the bucket.
+    With ``one_beside`` and sets that never lead, all rows of leading sets are own ones, and each has a single row
+    beside it, of such a set chosen at random.
     """
 
     def __init__(
@@ -47,12 +81,12 @@ class Batches:
         *,
         batch: int,
         seed: int,
-        timesteps: int,
+        schedule: Schedule,
         leaders: int = 1,
         one_beside: bool = False,
     ) -> None:
         self._sets, self._leaders = [own, *partners], leaders
-        self._batch, self._seed, self._timesteps = batch, seed, timesteps
+        self._batch, self._seed, self._schedule = batch, seed, schedule
         self._one_beside = one_beside and len(self._sets) > leaders
 
     def draw(self, index: int) -> Batch:
@@ -63,22 +97,22 @@ class Batches:
         bucket = self._sets[leader].home[leading[0]]
         rows = self._groups(leader, leading, generator)
         samples = [self._sets[number].at[bucket, pick] for group in rows for number, pick in group]
-        noise = torch.randn(self._batch, *samples[0].latents.shape, generator=generator)
-        timesteps = torch.randint(self._timesteps, (self._batch,), generator=generator)
-        groups = len(rows)
+        noise = torch.randn(self._batch, *samples[0].latents.shape, generator=generator)  # (batch, C, h, w)
+        timesteps = self._schedule.sample(self._batch, generator)  # (batch,)
+        groups = len(rows)  # R = groups * batch: the rows beside each other share noise and timestep
         return Batch(
             torch.stack([sample.latents for sample in samples]),
             noise.repeat(groups, 1, 1, 1),
             timesteps.repeat(groups),
-            torch.stack([sample.context for sample in samples]),
-            torch.stack([sample.pooled for sample in samples]),
-            torch.stack([sample.size_ids for sample in samples]),
             torch.stack([sample.mask for sample in samples]),
+            {name: torch.stack([sample.conditioning[name] for sample in samples]) for name in samples[0].conditioning},
             self._batch * (self._leaders if self._one_beside else 1),
         )
 
     def _in_turn(self, leader: int, turn: int) -> list[int]:
-        """The leading pictures, all of one bucket: every picture of the set once, in a new order, before any comes again."""
+        """The leading pictures, all of one bucket: every picture of the set once, in a new order, before any comes
+        again.
+        """
         home = self._sets[leader].home
         chunks = sum(-(-home.count(bucket) // self._batch) for bucket in set(home))
         round_, place = divmod(turn, chunks)

@@ -16,15 +16,16 @@ class Bucket(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """A picture cut to a bucket: ``pixels`` (h, w, 3) uint8, ``mask`` (h, w) uint8 or None, and SDXL's size conditioning.
+    """A picture cut to a bucket: ``pixels`` (h, w, 3) uint8, ``mask`` (h, w) uint8 or None, and where it was cut from
+    what.
 
-    ``size_ids`` = (original height, original width, top, left, target height, target width); top and left are where the crop begins in the
-    resized picture (Podell et al., arXiv 2307.01952, section 2.2).
+    ``geometry`` = (original height, original width, top, left, target height, target width); top and left are where the
+    crop begins in the resized picture.
     """
 
     pixels: np.ndarray
     mask: np.ndarray | None
-    size_ids: tuple[int, int, int, int, int, int]
+    geometry: tuple[int, int, int, int, int, int]
 
 
 def buckets(resolution: int) -> list[Bucket]:
@@ -41,7 +42,9 @@ def buckets(resolution: int) -> list[Bucket]:
 
 def nearest_bucket(height: int, width: int, resolution: int) -> Bucket:
     """The bucket whose shape is nearest to that of a picture (least cut away); the square wins a tie."""
-    return min(buckets(resolution), key=lambda bucket: abs(np.log(bucket.width / bucket.height) - np.log(width / height)))
+    return min(
+        buckets(resolution), key=lambda bucket: abs(np.log(bucket.width / bucket.height) - np.log(width / height))
+    )
 
 
 def crop_to(picture: Picture, bucket: Bucket) -> Crop:

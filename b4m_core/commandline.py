@@ -23,9 +23,10 @@ from .diffusers_folder import DiffusersFolder
 from .errors import B4MError
 from .files import load_adapter, save_adapter
 from .pictures import PictureSet, load_folder
+from .plan import Plan
 from .runs import RunStore
 from .settings import TrainingSettings
-from .training import Plan, Progress, train
+from .training import Progress, train
 
 CONTENT_PATTERN, STYLE_PATTERN = "a photo of a {trigger} {class}", "a {class} in {trigger} style"
 OTHERS = {"content": "in other styles", "style": "of other contents"}  # what stands beside the pictures of each

@@ -8,17 +8,19 @@ from .fingerprint import surely_differ
 
 
 def merge(content: Adapter, style: Adapter) -> Adapter:
-    """The parts that ``content`` learned beside those that ``style`` did: U = [A; B], V = [C, D] (the start of stage two).
+    """The parts that ``content`` learned beside those that ``style`` did: U = [A; B], V = [C, D] (the start of stage
+    two).
 
-    Both keep what they learned, bit for bit; neither is changed. Of two ranks of the free split the higher one holds both (see
-    :func:`widened`). Raises :class:`B4MError` when the two were not made to fit: another rank in a split with a basis, another basis, split
-    or start, or the two inputs swapped. Another base model is no reason (see :func:`base_note`).
+    Both keep what they learned, bit for bit; neither is changed. Of two ranks of the free split the higher one holds
+    both (see :func:`widened`). Raises :class:`B4MError` when the two were not made to fit: another rank in a split with
+    a basis, another basis, split or start, or the two inputs swapped. Another base model is no reason (see
+    :func:`base_note`).
     """
     content, style = _of_one_rank(content, style)
     _require_a_fit(content, style)
     merged = content.clone()
     for name, projection in merged.layers.items():
-        for part in projection.style:
+        for part in projection.split.style:
             getattr(projection, part).data.copy_(getattr(style.layers[name], part).detach())
     facts = dataclasses.replace(
         content.facts,
@@ -43,7 +45,7 @@ def widened(adapter: Adapter, rank: int) -> Adapter:
         return adapter
     wide = Adapter.fresh(adapter.shapes(), dataclasses.replace(adapter.facts, rank=rank, basis=""))
     for name, layer in wide.layers.items():
-        for part in adapter.facts.kind.learned():
+        for part in adapter.facts.split_row.learned:
             learned = getattr(adapter.layers[name], part).detach()
             getattr(layer, part).data[: learned.shape[0], : learned.shape[1]].copy_(learned)
     return wide
@@ -51,16 +53,18 @@ def widened(adapter: Adapter, rank: int) -> Adapter:
 
 def _of_one_rank(content: Adapter, style: Adapter) -> tuple[Adapter, Adapter]:
     """Both with the higher rank of the two, where their split allows it."""
-    if content.facts.split != style.facts.split or content.facts.kind.frozen() or content.shapes() != style.shapes():
+    if content.facts.split != style.facts.split or content.facts.split_row.frozen or content.shapes() != style.shapes():
         return content, style
     rank = max(content.facts.rank, style.facts.rank)
     return widened(content, rank), widened(style, rank)
 
 
 def base_note(adapter: Adapter, base: str, name: str) -> list[str]:
-    """A sentence for people when ``adapter`` was trained on another network than ``base``, called ``name``; else nothing.
+    """A sentence for people when ``adapter`` was trained on another network than ``base``, called ``name``; else
+    nothing.
 
-    No refusal: SDXL's fine-tunes are near enough to each other that a LoRA of one works on another, and artists use them so.
+    No refusal: SDXL's fine-tunes are near enough to each other that a LoRA of one works on another, and artists use
+    them so.
     """
     facts = adapter.facts
     if not surely_differ(facts.base, base):

@@ -14,11 +14,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from .adapter import Adapter, is_adapted
+from .adapter import Adapter
 from .compact_text import FILE as COMPACT
 from .compact_text import compact_state_dict
 from .errors import B4MError
 from .fingerprint import ROWS, network_fingerprint, sampled_layers
+from .models.sdxl import SDXL, is_adapted
 from .objective import NoiseSchedule
 
 SDXL_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
@@ -35,6 +36,8 @@ class DiffusersFolder:
     ``tokenizer`` is a folder with CLIP's vocab.json and merges.txt, for a model folder that has none of its own. ``steps`` and ``guidance``
     are those of :meth:`paint`. Raises :class:`B4MError` when the folder is not an SDXL in diffusers' layout.
     """
+
+    family = SDXL
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """What an adapter says about itself: the facts in the header of its file.
 
-Format 2 added what is in :data:`ADDED`. A file that has no need of it is written as format 1, the same bytes as ever, which every version
-of B4M reads.
+Later formats added what is in :data:`ADDED`. A file is written in the first one that can say it: the same bytes as
+ever, which every version of B4M reads.
 """
 
 import dataclasses
@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import B4MError
-from .projection import PartlyLearnableProjection
-from .splits import projection_of
+from .splits import Split, split_named
 
-FORMAT = 2
 ROLES = ("content", "style", "together", "merged")
 FILE_DTYPES = ("float32", "float16", "bfloat16")
-ADDED: dict[str, Any] = {"split": "halves", "compact": False}
-"""The facts that format 1 does not know, as it means them."""
+ADDED: dict[int, dict[str, Any]] = {2: {"split": "halves", "compact": False}, 3: {"family": "sdxl", "file_format": ""}}
+"""The facts that each format added, as the formats before it mean them."""
+FORMAT = max(ADDED)
 MOST_PROMPTS, _LONGEST_PROMPT = 200, 1000
 """What is kept of the prompts of a large set: a header is read whole wherever a file is listed."""
 
@@ -45,10 +44,11 @@ class Concept:
 class Facts:
     """The facts of one adapter. All of them go into the file and come back out of it.
 
-    ``role`` is one of :data:`ROLES`; ``basis`` is the fingerprint of the frozen halves, which must agree for a merge; ``base`` is the
-    fingerprint of the network it was trained on (fingerprint.py); ``losses`` are (step, own loss, partner loss), thinned out;
-    ``file_dtype`` is the dtype of the tensors in the file; ``split`` is a name in splits.py; ``compact`` tells a file that holds the taught
-    halves alone.
+    ``role`` is one of :data:`ROLES`; ``basis`` is the fingerprint of the frozen halves, which must agree for a merge;
+    ``base`` is the fingerprint of the network it was trained on (fingerprint.py); ``losses`` are (step, own loss,
+    partner loss), thinned out; ``file_dtype`` is the dtype of the tensors in the file; ``split`` is a name in
+    splits.py; ``family`` is one in models/; ``compact`` tells a file that holds the taught halves alone, and
+    ``file_format`` names any other row of files.py.
     """
 
     role: str
@@ -68,6 +68,8 @@ class Facts:
     file_dtype: str = "float32"
     split: str = "halves"
     compact: bool = False
+    family: str = "sdxl"
+    file_format: str = ""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -76,13 +78,19 @@ class Facts:
             raise B4MError(f"Unknown file dtype {self.file_dtype!r}: choose one of {', '.join(FILE_DTYPES)}.")
 
     @property
-    def kind(self) -> type[PartlyLearnableProjection]:
-        """The projection of ``split``. Raises :class:`B4MError` for an unknown one."""
-        return projection_of(self.split)
+    def split_row(self) -> Split:
+        """The row of ``split``. Raises :class:`B4MError` for an unknown one."""
+        return split_named(self.split)
 
     def factor_rank(self, alone: str = "") -> int:
-        """The rank of the LoRA in the file: without the constant A C it takes two factors of ``rank``, or one for a concept ``alone``."""
-        return self.rank if alone or self.start == "published" else 2 * self.rank
+        """The rank of the LoRA in the file: ``rank`` for each of its blocks, those of a concept ``alone`` or all."""
+        others = {"content": ("style",), "style": ("content",)}.get(alone, ())
+        return self.rank * len(self.split_row.written(self.start, without=others))
+
+    @property
+    def form(self) -> str:
+        """The name of the row of files.py that the file is written by."""
+        return self.file_format or ("compact" if self.compact else "lora")
 
     def common(self) -> dict[str, Any]:
         """What a content and a style must have in common to fit together, by the names that settings have for it."""
@@ -90,14 +98,22 @@ class Facts:
 
     @property
     def taught(self) -> tuple[str, ...]:
-        """The parts that this adapter was made for, a content's or a style's; what else it holds was a help while it trained."""
-        return {"content": self.kind.content, "style": self.kind.style}.get(self.role, self.kind.learned())
+        """The parts that this adapter was made for, a content's or a style's; what else it holds was a help while it
+        trained.
+        """
+        row = self.split_row
+        return {"content": row.content, "style": row.style}.get(self.role, row.learned)
 
     def to_json(self) -> str:
         """The facts as canonical JSON: equal facts give equal text."""
         raw = dataclasses.asdict(self)
-        added = {name: raw.pop(name) for name in ADDED}
-        raw |= {"format": 1} if added == ADDED else {"format": FORMAT, **added}
+        needed = [
+            version for version, added in ADDED.items() if any(raw[name] != value for name, value in added.items())
+        ]
+        raw["format"] = max(needed, default=1)
+        for version, added in ADDED.items():
+            if version > raw["format"]:
+                raw = {name: value for name, value in raw.items() if name not in added}
         return json.dumps(raw, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -109,18 +125,27 @@ class Facts:
             if type(version) is not int or version < 1:
                 raise TypeError(f"format is {version!r}")
             if version > FORMAT:
-                raise B4MError(f"This adapter was written by a newer B4M (format {version}, this one reads up to {FORMAT}): update B4M.")
+                raise B4MError(
+                    f"This adapter was written by a newer B4M (format {version}, this one reads up to {FORMAT}): update B4M."
+                )
             for side in ("content", "style"):
-                raw[side] = None if raw[side] is None else Concept(**{**raw[side], "prompts": tuple(map(str, raw[side]["prompts"]))})
+                raw[side] = (
+                    None
+                    if raw[side] is None
+                    else Concept(**{**raw[side], "prompts": tuple(map(str, raw[side]["prompts"]))})
+                )
             raw["losses"] = tuple(tuple(map(float, row)) for row in raw["losses"])
             raw["parents"] = tuple(map(str, raw["parents"]))
-            facts = cls(**{**ADDED, **raw})
+            meant = {name: value for added in ADDED.values() for name, value in added.items()}
+            facts = cls(**{**meant, **raw})
             _require_types(facts)
             return facts
         except B4MError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-            raise B4MError(f"The B4M facts in this file are damaged ({error}): make or download the file again.") from error
+            raise B4MError(
+                f"The B4M facts in this file are damaged ({error}): make or download the file again."
+            ) from error
 
     def summary(self) -> str:
         """The facts as a few lines for people."""
@@ -142,7 +167,7 @@ class Facts:
 
 
 _TYPES: dict[str, type] = {"rank": int, "basis_seed": int, "steps": int, "settings": dict, "compact": bool}
-_TEXTS = ("role", "basis", "start", "base", "base_name", "prediction", "file_dtype", "split")
+_TEXTS = ("role", "basis", "start", "base", "base_name", "prediction", "file_dtype", "split", "family", "file_format")
 
 
 def _require_types(facts: Facts) -> None:

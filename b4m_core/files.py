@@ -7,34 +7,50 @@ Header: ``b4m`` (the facts as JSON), ``b4m.sha256`` (over those facts and the te
 """
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .adapter import Adapter, basis_fingerprint
+from .adapter import Adapter, basis_fingerprint, fresh_layer
 from .container import read_container, read_text, write_container
 from .errors import B4MError
 from .facts import Concept, Facts
-from .names import kohya_key, module_path
+from .models import family_named
 from .projection import PartlyLearnableProjection
 from .taught_halves import finite_tensor, layers_of, taught_halves
 
 UP, DOWN, ALPHA = ".lora_up.weight", ".lora_down.weight", ".alpha"
 
 
+@dataclass(frozen=True)
+class FileFormat:
+    """One way to lay an adapter down as tensors, and back: another one is one more row of :data:`FORMATS`.
+
+    ``tensors`` gives what is written, CPU, in the adapter's file dtype; ``layers`` (tensors, facts, the file's name for people) the
+    projections. ``kind``, ``module`` and ``hint`` are what other tools show.
+    """
+
+    tensors: Callable[[Adapter], dict[str, Tensor]]
+    layers: Callable[[dict[str, Tensor], Facts, str], dict[str, PartlyLearnableProjection]]
+    kind: str
+    module: str
+    hint: str
+
+
 def lora_state_dict(adapter: Adapter, content: float = 1.0, style: float = 1.0) -> dict[str, Tensor]:
     """The adapter as the tensors of a kohya LoRA, CPU, in the adapter's file dtype, with the two strengths worked in."""
-    dtype = getattr(torch, adapter.facts.file_dtype)
+    dtype, family = getattr(torch, adapter.facts.file_dtype), family_named(adapter.facts.family)
     tensors: dict[str, Tensor] = {}
-    rank, alone = adapter.facts.rank, adapter.alone()
-    shown = {"content": slice(rank), "style": slice(rank, None)}.get(alone, slice(None))
+    alone = adapter.alone()
     with torch.inference_mode(False), torch.no_grad():
         for name, projection in adapter.layers.items():
-            up, down = projection.lora_factors(content, style)
-            key = kohya_key(name)
-            tensors[key + UP] = up[:, shown].detach().cpu().to(dtype).contiguous()
-            tensors[key + DOWN] = down[shown].detach().cpu().to(dtype).contiguous()
+            up, down = projection.lora_factors(content, style, alone=alone)
+            key = family.lora_key(name)
+            tensors[key + UP] = up.detach().cpu().to(dtype).contiguous()
+            tensors[key + DOWN] = down.detach().cpu().to(dtype).contiguous()
             tensors[key + ALPHA] = torch.tensor(float(tensors[key + UP].shape[1]))  # float32: bfloat16 would round a large rank
     return tensors
 
@@ -42,7 +58,7 @@ def lora_state_dict(adapter: Adapter, content: float = 1.0, style: float = 1.0) 
 def save_adapter(adapter: Adapter, path: str | Path) -> Path:
     """Write ``adapter`` to ``path`` and read it back before it counts. Raises :class:`B4MError`; an older file then stays as it was."""
     path = Path(path)
-    tensors = taught_halves(adapter) if adapter.facts.compact else lora_state_dict(adapter)
+    tensors = format_of(adapter.facts).tensors(adapter)
     bad = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
     if bad is not None:
         raise B4MError(
@@ -59,7 +75,7 @@ def load_adapter(path: str | Path) -> Adapter:
     text, tensors = read_container(path)
     facts = Facts.from_json(text)
     with torch.inference_mode(False):
-        layers = layers_of(tensors, facts, path.name) if facts.compact else _layers_of_lora(tensors, facts, path.name)
+        layers = format_of(facts).layers(tensors, facts, path.name)
     if basis_fingerprint(layers) != facts.basis:
         raise B4MError(f"{path.name} was made on another basis than this version of B4M draws: train it again.")
     return Adapter(layers, facts)
@@ -70,10 +86,17 @@ def read_facts(path: str | Path) -> Facts:
     return Facts.from_json(read_text(Path(path)))
 
 
+def format_of(facts: Facts) -> FileFormat:
+    """The row that a file with these facts is written and read by. Raises :class:`B4MError` for an unknown one."""
+    if facts.form not in FORMATS:
+        raise B4MError(f"This adapter's file has the form {facts.form!r}, and this B4M knows {', '.join(FORMATS)}: update B4M.")
+    return FORMATS[facts.form]
+
+
 def _layers_of_lora(tensors: dict[str, Tensor], facts: Facts, shown: str) -> dict[str, PartlyLearnableProjection]:
-    layers = {}
+    layers, family = {}, family_named(facts.family)
     for key in (key.removesuffix(UP) for key in tensors if key.endswith(UP)):
-        name = module_path(key)
+        name = family.module_path(key)
         layers[name] = _projection(name, finite_tensor(tensors, key + UP, shown), finite_tensor(tensors, key + DOWN, shown), facts)
     return layers
 
@@ -83,14 +106,15 @@ def _projection(name: str, up: Tensor, down: Tensor, facts: Facts) -> PartlyLear
     rank = facts.factor_rank(alone)
     if up.ndim != 2 or down.ndim != 2 or up.shape[1] != rank or down.shape[0] != rank:
         raise B4MError(f"Layer {name} has factors of shape {tuple(up.shape)} and {tuple(down.shape)}, which do not fit rank {facts.rank}.")
-    projection = facts.kind(len(up), down.shape[1], facts.rank, name=name, seed=facts.basis_seed, start=facts.start)
-    projection.take(up, down, alone)
+    projection = fresh_layer(facts, name, len(up), down.shape[1])
+    projection.load_lora_factors(up, down, alone)
     return projection
 
 
 def _alone(up: Tensor, facts: Facts) -> str:
     """Whether the factors are those of one concept alone (Adapter.alone), told by their rank: its name, else nothing."""
-    one = facts.role in ("content", "style") and not facts.kind.frozen() and up.ndim == 2 and up.shape[1] == facts.rank
+    row = facts.split_row
+    one = facts.role in ("content", "style") and not row.frozen and not row.cut and up.ndim == 2 and up.shape[1] == facts.rank
     return facts.role if one else ""
 
 
@@ -99,23 +123,19 @@ def _other_tools(facts: Facts, rank: int, title: str, data_hash: str) -> dict[st
     concepts = [concept for concept in (facts.content, facts.style) if concept is not None]
     words = [concept.words() for concept in concepts]
     resolution = str(facts.settings.get("resolution", ""))
-    kind = "b4m-compact" if facts.compact else "lora"
-    hint = "It holds only what was taught: load it with B4M." if facts.compact else "In ComfyUI, B4M's own loader has two sliders."
+    form = format_of(facts)
     entries = {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"stable-diffusion-xl-v1-base/{kind}",
-        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        **family_named(facts.family).header(form.kind),
         "modelspec.title": title,
-        "modelspec.description": f"B4M {facts.role} adapter, trained on {facts.base_name or 'SDXL'}",
-        "modelspec.usage_hint": f"Use the trigger words. {hint}",
+        "modelspec.description": f"B4M {facts.role} adapter, trained on {facts.base_name or family_named(facts.family).title}",
+        "modelspec.usage_hint": f"Use the trigger words. {form.hint}",
         "modelspec.trigger_phrase": ", ".join(filter(None, words)),
         "modelspec.tags": f"b4m, {facts.role}",
         "modelspec.prediction_type": "v" if facts.prediction == "v_prediction" else "epsilon",
         "modelspec.hash_sha256": "0x" + data_hash,
-        "ss_base_model_version": "sdxl_base_v1-0",
-        "ss_v2": "False",
         "ss_output_name": title,
-        "ss_network_module": kind if facts.compact else "networks.lora",
+        "ss_network_module": form.module,
         "ss_network_dim": str(rank),
         "ss_network_alpha": str(float(rank)),
         "ss_sd_model_name": facts.base_name,
@@ -134,3 +154,14 @@ def _other_tools(facts: Facts, rank: int, title: str, data_hash: str) -> dict[st
 
 def _tag_frequency(concepts: list[Concept]) -> dict[str, dict[str, int]]:
     return {concept.words() or "pictures": {prompt: concept.prompts.count(prompt) for prompt in concept.prompts} for concept in concepts}
+
+
+FORMATS = {
+    "lora": FileFormat(
+        lora_state_dict, _layers_of_lora, "lora", "networks.lora", "In ComfyUI, B4M's own loader has two sliders."
+    ),
+    "compact": FileFormat(
+        taught_halves, layers_of, "b4m-compact", "b4m-compact", "It holds only what was taught: load it with B4M."
+    ),
+}
+"""By the name that the facts give (:attr:`Facts.form`)."""

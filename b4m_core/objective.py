@@ -1,6 +1,7 @@
 """What is minimised: the mean squared error of the base model's own target, on noised latents."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +15,9 @@ PREDICTIONS = ("epsilon", "v_prediction")
 class NoiseSchedule:
     """The variance-preserving schedule of a base model.
 
-    ``alphas_cumprod`` (T,) float64, falling; a terminal value of (nearly) 0 is a zero-terminal-SNR schedule. ``prediction`` is what the
-    network predicts: the noise (``epsilon``) or the velocity (``v_prediction``, Salimans and Ho, arXiv 2202.00512).
+    ``alphas_cumprod`` (T,) float64, falling; a terminal value of (nearly) 0 is a zero-terminal-SNR schedule.
+    ``prediction`` is what the network predicts: the noise (``epsilon``) or the velocity (``v_prediction``, Salimans and
+    Ho, arXiv 2202.00512).
     """
 
     alphas_cumprod: Tensor
@@ -23,7 +25,9 @@ class NoiseSchedule:
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
-            raise B4MError(f"This model predicts {self.prediction!r}, and B4M trains models that predict epsilon or v: use an SDXL model.")
+            raise B4MError(
+                f"This model predicts {self.prediction!r}, and B4M trains models that predict epsilon or v: use an SDXL model."
+            )
         if self.prediction == "epsilon" and float(self.alphas_cumprod[-1]) <= 0:
             raise B4MError(
                 "This model has a zero-terminal-SNR schedule but predicts epsilon, which has no answer at the last step: use its v setting."
@@ -31,6 +35,14 @@ class NoiseSchedule:
 
     def __len__(self) -> int:
         return len(self.alphas_cumprod)
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Timesteps (count,) int64, all alike likely."""
+        return torch.randint(len(self), (count,), generator=generator)
+
+    def describe(self) -> list[Any]:
+        """Plain values that are equal for equal schedules."""
+        return [self.prediction, self.alphas_cumprod.tolist()]
 
     def signal_and_noise(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar) and sqrt(1 - alpha_bar) of ``timesteps`` (rows,), each (rows, 1, 1, 1) float32."""
@@ -51,7 +63,9 @@ class NoiseSchedule:
 
 
 def row_losses(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean squared error of each row, (rows,) float32 or finer; with ``mask`` (rows, 1, h, w) in 0..1, the mean inside the mask."""
+    """Mean squared error of each row, (rows,) float32 or finer; with ``mask`` (rows, 1, h, w) in 0..1, the mean inside
+    the mask.
+    """
     squared = (prediction - target).square()
     if mask is None:
         return squared.mean(dim=(1, 2, 3))

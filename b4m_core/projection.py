@@ -1,125 +1,144 @@
-"""Partly learnable projections: one low-rank update whose halves belong to content and to style.
+"""Partly learnable projections: one low-rank update whose parts belong to content and to style (Xu et al., ACM TOG
+44(2), 2025).
 
-For a weight W (m, n), with up U = [A; B] and down V = [C, D] of rank r (Xu et al., ACM TOG 44(2), 2025):
-
-                    first n//2 inputs   the other inputs
-    first m//2 outputs     A C                A D        <- D alone: content
-    the other outputs      B C                B D        <- B C is B alone: style; both meet in B D
-
-A and C are frozen (basis.py), B and D are learned. ``published`` keeps the constant A C, as the published code does; ``zero_start`` leaves
-it out and starts the learned halves at 0, so that the base model is undisturbed until it has learned something. The other splits, in which
-both reach over every row and column and nothing meets, are in full_reach.py and free_reach.py.
+splits.py draws the parts and says whose they are; reference.py has the method. Here they become a module.
 """
 
-import hashlib
-from typing import ClassVar
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 
-from .basis import frozen_halves
+from .basis import REVISION
 from .errors import B4MError
-from .row_split import ALL_ROWS, Rows, RowSplitBranch
-
-PARTS = ("A", "B", "C", "D")
-STARTS = ("zero_start", "published")
+from .row_split import ALL_ROWS, LowRankBranch, Rows
+from .splits import PARTS, STARTS, Layout, split_named
 
 
 class PartlyLearnableProjection(nn.Module):
     """The low-rank update of one Linear layer.
 
-    Attributes: ``A`` (m//2, r) and ``C`` (r, n//2), frozen buffers; ``B`` (m - m//2, r), moved by style, and ``D`` (r, n - n//2), moved by
-    content, learned parameters; all float32 on the CPU when made. ``name`` is the layer's module path in the UNet; with ``seed`` (the
-    basis seed), the shape and the rank it fixes A and C. ``start`` is ``zero_start`` (B = D = 0, no A C) or ``published`` (B = 0, D normal
-    with standard deviation 1/r, A C kept). Raises :class:`B4MError` for a rank that does not fit.
+    Attributes: ``A``, ``B``, ``C`` and ``D``, parameters where they are learned, else buffers, float32 on the CPU when
+    made. In the published split, ``halves``, ``A`` (m//2, r) and ``C`` (r, n//2) are frozen, ``B`` (m - m//2, r) is
+    moved by style and ``D`` (r, n - n//2) by content; in the others A and B are (m, r), C and D (r, n). ``name`` is the
+    layer's module path; with ``seed`` (the basis seed), the shape and the rank it fixes what is drawn. ``start`` is
+    ``zero_start``, which leaves the base model undisturbed, or ``published``, which keeps the constant A C and draws D.
+    Raises :class:`B4MError` for a rank, a split or a start that does not fit.
     """
 
-    two_products: ClassVar[bool] = False  # B and D are parts of one product U V
-    content: ClassVar[tuple[str, ...]] = ("D",)  # what a content learns, and what a style does
-    style: ClassVar[tuple[str, ...]] = ("B",)
     A: Tensor
-    B: nn.Parameter
+    B: Tensor
     C: Tensor
-    D: nn.Parameter
+    D: Tensor
 
-    def __init__(self, out_features: int, in_features: int, rank: int, *, name: str, seed: int = 0, start: str = "zero_start") -> None:
+    def __init__(
+        self,
+        out_features: int,
+        in_features: int,
+        rank: int,
+        *,
+        name: str,
+        seed: int = 0,
+        start: str = "zero_start",
+        split: str = "halves",
+    ) -> None:
         super().__init__()
+        row = split_named(split)
         if start not in STARTS:
             raise B4MError(f"Unknown start {start!r} for layer {name}: choose one of {', '.join(STARTS)}.")
-        a, c = frozen_halves(out_features, in_features, rank, name=name, seed=seed)
-        self._begin(name, seed, a, torch.zeros(out_features - len(a), rank), c, torch.zeros(rank, in_features - c.shape[1]))
-        self.keeps_corner = start == "published"
-        if self.keeps_corner:
-            digest = hashlib.sha256(f"b4m start|{seed}|{name}".encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-            with torch.no_grad():
-                self.D.normal_(std=1 / rank, generator=generator)
+        row.blocks_of(start)  # refuses one that is not of this split
+        drawn = row.draw(out_features, in_features, rank, name=name, seed=seed, start=start)
+        fresh = {part: torch.zeros(row.shape_of(part, out_features, in_features, rank)) for part in PARTS}
+        self._begin(name, seed, start, split, fresh | drawn)
 
-    def _begin(self, name: str, seed: int, *parts: Tensor) -> None:
+    def _begin(self, name: str, seed: int, start: str, split: str, parts: dict[str, Tensor]) -> None:
         """Hold A, B, C and D: parameters where they are learned, else buffers."""
-        self.name, self.seed, self.rank, self.keeps_corner = name, seed, parts[0].shape[1], False
-        for part, value in zip(PARTS, parts, strict=True):
-            if part in self.learned():
-                self.register_parameter(part, nn.Parameter(value))
+        self.name, self.seed, self.start, self.split, self.rank = (
+            name,
+            seed,
+            start,
+            split_named(split),
+            parts["A"].shape[1],
+        )
+        for part in PARTS:
+            if part in self.split.learned:
+                self.register_parameter(part, nn.Parameter(parts[part]))
             else:
-                self.register_buffer(part, value, persistent=False)
-
-    @classmethod
-    def learned(cls) -> tuple[str, ...]:
-        """The parts that are learned, content's or style's."""
-        return tuple(part for part in PARTS if part in cls.content + cls.style)
-
-    @classmethod
-    def frozen(cls) -> tuple[str, ...]:
-        """The other parts."""
-        return tuple(part for part in PARTS if part not in cls.learned())
+                self.register_buffer(part, parts[part], persistent=False)
 
     def basis(self) -> tuple[bytes, ...]:
-        """What all adapters that fit together share: the frozen parts."""
-        return tuple(part.detach().cpu().numpy().tobytes() for part in (self.A, self.C))
+        """What all adapters that fit together share: the frozen parts, or where there are none what the start is drawn
+        from.
+        """
+        if not self.split.frozen:
+            return (f"{self.split.name} {REVISION}|{self.seed}".encode(),)
+        return tuple(getattr(self, part).detach().cpu().numpy().tobytes() for part in self.split.frozen)
 
     @property
     def shape(self) -> tuple[int, int]:
         """(m, n): the out and in features of the layer."""
-        return len(self.A) + len(self.B), self.C.shape[1] + self.D.shape[1]
+        if self.split.cut:
+            return len(self.A) + len(self.B), self.C.shape[1] + self.D.shape[1]
+        return len(self.A), self.C.shape[1]
 
     def clone(self) -> "PartlyLearnableProjection":
         """An independent copy on the CPU, free of autograd and of inference mode."""
         copy = type(self).__new__(type(self))
         nn.Module.__init__(copy)
         with torch.inference_mode(False), torch.no_grad():
-            copy._begin(self.name, self.seed, *(getattr(self, part).detach().cpu().clone() for part in PARTS))
-        copy.keeps_corner = self.keeps_corner
+            parts = {part: getattr(self, part).detach().cpu().clone() for part in PARTS}
+            copy._begin(self.name, self.seed, self.start, self.split.name, parts)
         return copy
 
     def up(self) -> Tensor:
-        """U = [A; B], (m, r)."""
-        return torch.cat([self.A, self.B], dim=0)
+        """A and B as one factor: [A; B] (m, r) of a split that is cut, else [A, B] (m, 2r)."""
+        return torch.cat([self.A, self.B], dim=0 if self.split.cut else 1)
 
     def down(self) -> Tensor:
-        """V = [C, D], (r, n)."""
-        return torch.cat([self.C, self.D], dim=1)
+        """C and D as one factor: [C, D] (r, n) of a split that is cut, else [D; C] (2r, n)."""
+        return torch.cat([self.C, self.D], dim=1) if self.split.cut else torch.cat([self.D, self.C], dim=0)
 
-    def lora_factors(self, content: float = 1.0, style: float = 1.0) -> tuple[Tensor, Tensor]:
-        """The update as an ordinary LoRA, exactly: up (m, k) and down (k, n) with up @ down = ``delta_weight(content, style)``.
-
-        ``content`` scales D, ``style`` scales B. k = r when A C is kept at full strength, else 2r:
-        [[A, 0], [0, B]] [[k C, D], [C, D]]. The constant A C counts as much as the stronger of the two, so that 0 and 0 is the base model.
+    def computed(self, silent: Collection[str] = ()) -> Layout:
+        """Where the parts lie in the factors that a training computes with; ``silent`` concepts say nothing and need no
+        room.
         """
-        corner = max(content, style) if self.keeps_corner else 0.0
-        learned_up, learned_down = style * self.B, content * self.D
-        if corner == 1.0:
-            return torch.cat([self.A, learned_up]), torch.cat([self.C, learned_down], dim=1)
-        upper = torch.cat([self.A, torch.zeros_like(self.A)], dim=1)
-        lower = torch.cat([torch.zeros_like(learned_up), learned_up], dim=1)
-        down = torch.cat([torch.cat([corner * self.C, learned_down], dim=1), torch.cat([self.C, learned_down], dim=1)])
-        return torch.cat([upper, lower]), down
+        blocks = [
+            block for block in self.split.blocks[self.start] if self.split.concept_of("".join(block)) not in silent
+        ]
+        return self.split.layout(tuple(blocks), *self.shape, self.rank)
+
+    def lora_factors(self, content: float = 1.0, style: float = 1.0, *, alone: str = "") -> tuple[Tensor, Tensor]:
+        """The update as an ordinary LoRA, exactly: up (m, k) and down (k, n) with up @ down = ``delta_weight(content,
+        style)``.
+
+        ``content`` and ``style`` scale the first part of each. A constant A C counts as much as the stronger of the
+        two, so that 0 and 0 is the base model; where it does not count in full, the factors are [[A, 0], [0, B]] and
+        [[k C, D], [C, D]]. ``alone``: the concept whose blocks are all that is wanted.
+        """
+        strength = {self.split.content[0]: content, self.split.style[0]: style}
+        parts = {part: getattr(self, part) for part in PARTS}
+        parts |= {part: scale * parts[part] for part, scale in strength.items()}
+        constant = max(content, style) if self.split.constant(self.start) else 0.0
+        layout = self._written(constant == 1.0, alone)
+        up, down = layout.factors(parts)
+        if self.split.cut and constant != 1.0:  # not even its zeros' signs change: equal adapters give equal files
+            down[: self.rank, : self.C.shape[1]] = constant * self.C
+        return up, down
+
+    def _written(self, strong: bool, alone: str) -> Layout:
+        others = {"content": ("style",), "style": ("content",)}.get(alone, ())
+        return self.split.layout(self.split.written(self.start, strong=strong, without=others), *self.shape, self.rank)
 
     @torch.no_grad()
-    def take(self, up: Tensor, down: Tensor, alone: str = "") -> None:
-        """Learn what a LoRA of :meth:`lora_factors` at full strength says; ``alone`` = content or style where it holds that one only."""
-        self.B.copy_(up[-len(self.B) :, -self.rank :])  # in either frozen split B ends in the last row and column of up, D in down's last
-        self.D.copy_(down[: self.rank, -self.D.shape[1] :])
+    def load_lora_factors(self, up: Tensor, down: Tensor, alone: str = "") -> None:
+        """Learn what :meth:`lora_factors` at full strength says; what is not in the factors of a concept ``alone``
+        stays at its start.
+        """
+        for place in self._written(True, alone).places:
+            if place.concept:
+                part, first = getattr(self, place.part), place.ranks[0]
+                row, column = (place.offset, first) if place.up else (first, place.offset)
+                part.copy_((up if place.up else down)[row : row + part.shape[0], column : column + part.shape[1]])
 
     def delta_weight(self, content: float = 1.0, style: float = 1.0) -> Tensor:
         """What is added to W, (m, n), with the content and the style strength."""
@@ -127,5 +146,7 @@ class PartlyLearnableProjection(nn.Module):
         return up @ down
 
     def forward(self, x: Tensor, rows: Rows = ALL_ROWS) -> Tensor:
-        """The update applied to ``x`` (rows, ..., n): (rows, ..., m). ``rows`` says which rows give B and which give D their gradient."""
-        return RowSplitBranch.apply(x, self.B, self.D, self.A, self.C, self.keeps_corner, rows)  # type: ignore[no-any-return]
+        """The update applied to ``x`` (rows, ..., n): (rows, ..., m). ``rows`` says which rows move content and which
+        style.
+        """
+        return LowRankBranch.apply(x, self.computed(), rows, *(getattr(self, part) for part in PARTS))  # type: ignore[no-any-return]

@@ -22,7 +22,7 @@ from .container import read_container, write_container
 from .errors import B4MError
 from .files import load_adapter, save_adapter
 
-METHOD_REVISION = 1
+METHOD_REVISION = 2
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 """How a system says that another has the lock; anything else says that there are no locks here."""
 

@@ -1,10 +1,11 @@
-"""Pictures turned into what the network sees, once: latents, text, size conditioning and mask, at every bucket in use."""
+"""Pictures turned into what the network sees, once: latents, conditioning and mask, at every bucket in use."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -13,23 +14,23 @@ from .buckets import Bucket, Crop, crop_to, nearest_bucket
 from .errors import B4MError
 from .pictures import Picture, PictureSet
 
-CLIP_TOKENS = 77
-
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture at one bucket: latents (4, h, w), context (77, width), pooled (p,), size_ids (6,), mask (1, h, w); all float32, CPU."""
+    """One picture at one bucket: latents (C, h, w), mask (1, h, w), and the family's conditioning by name; all float32,
+    CPU.
+    """
 
     latents: Tensor
-    context: Tensor
-    pooled: Tensor
-    size_ids: Tensor
     mask: Tensor
+    conditioning: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class SampleSet:
-    """The samples of a picture set: ``home[i]`` is picture i's own bucket, ``at[bucket, i]`` picture i at ``bucket``."""
+    """The samples of a picture set: ``home[i]`` is picture i's own bucket, ``at[bucket, i]`` picture i at
+    ``bucket``.
+    """
 
     home: tuple[Bucket, ...]
     at: dict[tuple[Bucket, int], Sample]
@@ -43,12 +44,16 @@ def encode_sets(
     leaders: int,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[SampleSet]:
-    """Encode what the batches can need: the first ``leaders`` sets at their own buckets, every set at those of its leaders.
+    """Encode what the batches can need: the first ``leaders`` sets at their own buckets, every set at those of its
+    leaders.
 
     ``watch`` (pictures done, total) may raise.
     """
     homes = [
-        tuple(nearest_bucket(picture.pixels.shape[0], picture.pixels.shape[1], resolution) for picture in pictures.pictures)
+        tuple(
+            nearest_bucket(picture.pixels.shape[0], picture.pixels.shape[1], resolution)
+            for picture in pictures.pictures
+        )
         for pictures in sets
     ]
     texts = _encode_texts(base, [prompt for pictures in sets for prompt in pictures.prompts()])
@@ -66,37 +71,37 @@ def encode_sets(
 
 
 def _needed(homes: Sequence[Sequence[Bucket]], number: int, index: int, leaders: int) -> list[Bucket]:
-    """The buckets at which picture ``index`` of set ``number`` can be drawn: its own if it leads, and those of the sets that lead it."""
+    """The buckets at which picture ``index`` of set ``number`` can be drawn: its own if it leads, and those of the sets
+    that lead it.
+    """
     own = {homes[number][index]} if number < leaders else set()
     return sorted(own | {bucket for leader in range(leaders) if leader != number for bucket in homes[leader]})
 
 
-def _encode_texts(base: BaseModel, prompts: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
-    texts = {}
-    for prompt in dict.fromkeys(prompts):
-        context, pooled = base.encode_text([prompt])
-        texts[prompt] = _ours(context[0, :CLIP_TOKENS]), _ours(pooled[0])
-    return texts
+def _encode_texts(base: BaseModel, prompts: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+    """The text's share of the conditioning, each prompt once."""
+    encoded = {prompt: base.family.encode_prompt(base, prompt) for prompt in dict.fromkeys(prompts)}
+    return {prompt: {name: _ours(value) for name, value in text.items()} for prompt, text in encoded.items()}
 
 
-def _sample(base: BaseModel, picture: Picture, bucket: Bucket, texts: dict[str, tuple[Tensor, Tensor]]) -> Sample:
+def _sample(base: BaseModel, picture: Picture, bucket: Bucket, texts: Mapping[str, dict[str, Tensor]]) -> Sample:
     crop = crop_to(picture, bucket)
-    pixels = torch.from_numpy(crop.pixels.astype(np.float32) / 255).permute(2, 0, 1)[None]
-    latents = _ours(base.encode_pictures(pixels)[0])
+    pixels = rearrange(torch.from_numpy(crop.pixels.astype(np.float32) / 255), "h w c -> 1 c h w")
+    latents = _ours(base.encode_pictures(pixels)[0])  # (C, h/8, w/8)
     if not torch.isfinite(latents).all():
         raise B4MError(
             f"The VAE turns {picture.name} into values that are not numbers: use a VAE that works in this precision, or leave it out."
         )
-    context, pooled = texts[picture.caption]
-    return Sample(latents, context, pooled, torch.tensor(crop.size_ids, dtype=torch.float32), _latent_mask(crop, latents))
+    conditioning = {**texts[picture.caption], **base.family.size_conditioning(crop)}
+    return Sample(latents, _latent_mask(crop, latents), conditioning)
 
 
 def _latent_mask(crop: Crop, latents: Tensor) -> Tensor:
     """The mask averaged over the pixels of each latent, (1, h, w); ones where there is none."""
     if crop.mask is None:
         return torch.ones(1, *latents.shape[1:])
-    mask = torch.from_numpy(crop.mask.astype(np.float32) / 255)[None, None]
-    return interpolate(mask, size=latents.shape[1:], mode="area")[0]
+    mask = torch.from_numpy(crop.mask.astype(np.float32) / 255)[None, None]  # (1, 1, H, W)
+    return interpolate(mask, size=latents.shape[1:], mode="area")[0]  # (1, h, w)
 
 
 def _ours(tensor: Tensor) -> Tensor:

@@ -5,8 +5,7 @@ from typing import Any
 
 from .errors import B4MError
 from .facts import FILE_DTYPES
-from .projection import STARTS
-from .splits import projection_of
+from .splits import STARTS, split_named
 
 CORRESPONDENCES = ("keep", "partner")
 _MOST = 1e9  # far beyond sense, far below what float32 can hold
@@ -16,15 +15,16 @@ _MOST = 1e9  # far beyond sense, far below what float32 can hold
 class TrainingSettings:
     """Everything about a training but its pictures and its base model.
 
-    ``steps`` optimiser steps of ``accumulation`` micro-steps of ``batch`` own pictures each; ``learning_rate`` moves what is being taught;
-    ``resolution`` is the side of the square whose area all buckets have, in pixels; ``clip`` bounds the gradient norm of each part;
-    ``damping`` is the Riemannian one; ``split`` is a name in splits.py, and ``start`` = published belongs to ``halves`` alone.
-    ``correspondence`` says what auxiliary pictures are for: ``keep``, one row of them beside every own row holds what is being taught to
-    the base model's own prediction there; ``partner``, the paper's, one row of each set moves the other half, at
-    ``partner_learning_rate``. Training together knows ``keep`` alone, beside the rows of the content and of the style.
+    ``steps`` optimiser steps of ``accumulation`` micro-steps of ``batch`` own pictures each; ``learning_rate`` moves
+    what is being taught; ``resolution`` is the side of the square whose area all buckets have, in pixels; ``clip``
+    bounds the gradient norm of each part; ``damping`` is the Riemannian one; ``split`` is a name in splits.py, and
+    ``start`` = published belongs to ``halves`` alone. ``correspondence`` says what auxiliary pictures are for:
+    ``keep``, one row of them beside every own row holds what is being taught to the base model's own prediction there;
+    ``partner``, the paper's, one row of each set moves the other half, at ``partner_learning_rate``. Training together
+    knows ``keep`` alone, beside the rows of the content and of the style.
 
-    The defaults won on the embedded model; rank and rate for SDXL itself are not measured. The paper's are split = halves, start =
-    published, correspondence = partner, rank = 64.
+    The defaults won on the embedded model; rank and rate for SDXL itself are not measured. The paper's are split =
+    halves, start = published, correspondence = partner, rank = 64.
     """
 
     steps: int = 1000
@@ -56,13 +56,15 @@ class TrainingSettings:
             if not 0 <= getattr(self, name) < _MOST:
                 raise B4MError(f"{name} is {getattr(self, name)}: it must be at least 0 and below {_MOST:g}.")
         if self.resolution < 64 or self.resolution % 32:
-            raise B4MError(f"resolution is {self.resolution}: choose a multiple of 32 from 64 up, such as 512, 768 or 1024.")
+            raise B4MError(
+                f"resolution is {self.resolution}: choose a multiple of 32 from 64 up, such as 512, 768 or 1024."
+            )
         if self.start not in STARTS:
             raise B4MError(f"start is {self.start!r}: choose one of {', '.join(STARTS)}.")
-        projection_of(self.split)
+        row = split_named(self.split)
         if self.correspondence not in CORRESPONDENCES:
             raise B4MError(f"correspondence is {self.correspondence!r}: choose one of {', '.join(CORRESPONDENCES)}.")
-        if self.start == "published" and self.split != "halves":
+        if self.start not in row.blocks:
             raise B4MError("start = published belongs to split = halves: choose that split, or zero_start.")
         if self.file_dtype not in FILE_DTYPES:
             raise B4MError(f"file_dtype is {self.file_dtype!r}: choose one of {', '.join(FILE_DTYPES)}.")

@@ -1,31 +1,33 @@
 """All layers of one shape as one tensor, so that an optimiser takes four steps instead of 560.
 
-A layer's parts and their gradients become views into the stack: the network trains the layers, the optimiser steps the stacks, and nothing
-is copied between the two.
+A layer's parts and their gradients become views into the stack: the network trains the layers, the optimiser steps the
+stacks, and nothing is copied between the two.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from .adapter import Adapter
-from .projection import PARTS, PartlyLearnableProjection
+from .projection import PartlyLearnableProjection
+from .splits import PARTS
 
 
 class Stack:
-    """L layers of one shape. ``parts`` are their A, B, C and D: parameters with a gradient where they are learned, else plain tensors.
+    """L layers of one shape and ``split``. ``parts`` are their A, B, C and D: parameters with a gradient where they are
+    learned, else plain tensors.
 
-    (L, m//2, r), (L, m - m//2, r), (L, r, n//2) and (L, r, n - n//2) for the published split, (L, m, r) and (L, r, n) for the others.
+    (L, m//2, r), (L, m - m//2, r), (L, r, n//2) and (L, r, n - n//2) of a split that is cut, else (L, m, r) and (L, r,
+    n).
     """
 
     def __init__(self, layers: Sequence[PartlyLearnableProjection], device: torch.device | str) -> None:
-        self.layers, self.kind = list(layers), type(layers[0])
+        self.layers, self.split = list(layers), layers[0].split
         self.parts: dict[str, Tensor] = {}
         for part in PARTS:
             stacked = torch.stack([getattr(layer, part).detach() for layer in layers]).to(device)
-            if part in self.kind.learned():
+            if part in self.split.learned:
                 self._learn(part, stacked, torch.zeros_like(stacked))
             else:
                 self.parts[part] = stacked
@@ -62,19 +64,21 @@ class Stack:
             getattr(layer, part).requires_grad_(False)
 
     def products(self) -> list[tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor] | None]]:
-        """The low-rank products of these layers for a preconditioned optimiser: (up, down), and what is frozen beside them.
+        """The low-rank products of these layers for a preconditioned optimiser: (up, down), and what is frozen beside
+        them.
 
-        The published split is one product, [A; B] [C, D]. Full reach is two, A D and B C, each with one learned factor. On what is
-        learned the metric of the whole, [A, B] [D; C], is block diagonal: D is preconditioned by (A'A)^-1 alone and B by (CC')^-1. Both are
-        constant and, on the orthogonal basis, nearly a multiple of the identity, which Adam's normalisation takes out again: with full
-        reach the training together is close to plain AdamW. The free split is one product, learned whole: the parts become views into it.
+        A split that is cut is one product, [A; B] [C, D], frozen in part. One that freezes nothing is one product, [A,
+        B] [D; C], learned whole: the parts become views into it. Otherwise every block is a product by itself: with a
+        frozen factor in each, the metric of the whole is block diagonal on what is learned. In full reach D is
+        preconditioned by (A'A)^-1 alone and B by (CC')^-1. Both are constant and, on the orthogonal basis, nearly a
+        multiple of the identity, which Adam's normalisation takes out again: with full reach the training together is
+        close to plain AdamW.
         """
-        if not self.kind.frozen():
+        if self.split.cut:
+            return [((self.up, self.down), self.frozen)]
+        if not self.split.frozen:
             return [(self._whole(), None)]
-        if self.kind.two_products:
-            a, c = self.frozen
-            return [((a, self.down), None), ((self.up, c), None)]
-        return [((self.up, self.down), self.frozen)]
+        return [((self.parts[up], self.parts[down]), None) for up, down in self.split.blocks["zero_start"]]
 
     def _whole(self) -> tuple[Tensor, Tensor]:
         """[A, B] (L, m, 2r) and [D; C] (L, 2r, n) as parameters whose values and gradients the parts share from now on.
@@ -90,9 +94,9 @@ class Stack:
         return up, down
 
 
-def stack_layers(adapter: Adapter, device: torch.device | str) -> list[Stack]:
-    """Move the layers of ``adapter`` to ``device``, into one stack for each shape."""
+def stack_layers(layers: Mapping[str, PartlyLearnableProjection], device: torch.device | str) -> list[Stack]:
+    """Move ``layers`` to ``device``, into one stack for each shape."""
     by_shape: dict[tuple[int, int], list[PartlyLearnableProjection]] = defaultdict(list)
-    for projection in adapter.layers.values():
+    for projection in layers.values():
         by_shape[projection.shape].append(projection)
-    return [Stack(layers, device) for _, layers in sorted(by_shape.items())]
+    return [Stack(some, device) for _, some in sorted(by_shape.items())]

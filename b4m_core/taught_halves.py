@@ -1,8 +1,10 @@
-"""Compact files: what an adapter was taught and nothing else, D of a content, B of a style (A and D, B and C in the free split), or all.
+"""Compact files: what an adapter was taught and nothing else, D of a content, B of a style (A and D, B and C in the
+free split), or all.
 
-An eighth to a half of the LoRA of the same adapter; as large in the free split. Tensors: ``<module path>.D`` and so on, and ``shapes``,
-int32 (layers, 2), the m and n of every layer in the order of their names. What is frozen is drawn again (basis.py). The names say "lora"
-nowhere, so that a loader of ordinary LoRAs refuses the file instead of finding nothing in it.
+An eighth to a half of the LoRA of the same adapter; as large in the free split. Tensors: ``<module path>.D`` and so on,
+and ``shapes``, int32 (layers, 2), the m and n of every layer in the order of their names. What is frozen is drawn again
+(basis.py). The names say "lora" nowhere, so that a loader of ordinary LoRAs refuses the file instead of finding nothing
+in it.
 """
 
 from collections.abc import Mapping
@@ -10,11 +12,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .adapter import Adapter
+from .adapter import Adapter, fresh_layer
 from .basis import MOST_FEATURES
 from .errors import B4MError
 from .facts import Facts
-from .names import kohya_key
+from .models import family_named
 from .projection import PartlyLearnableProjection
 
 SHAPES = "shapes"
@@ -31,21 +33,29 @@ def taught_halves(adapter: Adapter) -> dict[str, Tensor]:
 
 
 def layers_of(tensors: Mapping[str, Tensor], facts: Facts, shown: str) -> dict[str, PartlyLearnableProjection]:
-    """The projections of a compact file; a half that it does not hold is 0. Raises :class:`B4MError` for tensors that do not fit."""
+    """The projections of a compact file; a half that it does not hold is 0. Raises :class:`B4MError` for tensors that
+    do not fit.
+    """
     names = sorted({key.rpartition(".")[0] for key in tensors if key != SHAPES})
     shapes = tensors.get(SHAPES, torch.empty(0))
-    if shapes.dtype != torch.int32 or shapes.shape != (len(names), 2) or not ((shapes > 0) & (shapes <= MOST_FEATURES)).all():
+    if (
+        shapes.dtype != torch.int32
+        or shapes.shape != (len(names), 2)
+        or not ((shapes > 0) & (shapes <= MOST_FEATURES)).all()
+    ):
         raise B4MError(f"{shown} is damaged: the sizes of its layers are missing or wrong; download or train it again.")
-    layers = {}
+    layers, family = {}, family_named(facts.family)
     for name, (out_features, in_features) in zip(names, shapes.tolist(), strict=True):
-        kohya_key(name)  # a foreign layer is refused before its basis is drawn
-        layer = facts.kind(out_features, in_features, facts.rank, name=name, seed=facts.basis_seed, start=facts.start)
+        family.lora_key(name)  # a foreign layer is refused before its basis is drawn
+        layer = fresh_layer(facts, name, out_features, in_features)
         with torch.no_grad():
-            getattr(layer, facts.kind.content[0]).zero_()
+            getattr(layer, facts.split_row.content[0]).zero_()
             for half in facts.taught:
                 learned = finite_tensor(tensors, f"{name}.{half}", shown)
                 if learned.shape != getattr(layer, half).shape:
-                    raise B4MError(f"Layer {name} has a {half} of shape {tuple(learned.shape)}, which does not fit rank {facts.rank}.")
+                    raise B4MError(
+                        f"Layer {name} has a {half} of shape {tuple(learned.shape)}, which does not fit rank {facts.rank}."
+                    )
                 getattr(layer, half).copy_(learned)
         layers[name] = layer
     return layers
@@ -55,5 +65,7 @@ def finite_tensor(tensors: Mapping[str, Tensor], key: str, shown: str) -> Tensor
     """The tensor under ``key``. Raises :class:`B4MError` when it is missing or holds anything but numbers."""
     tensor = tensors.get(key)
     if tensor is None or not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-        raise B4MError(f"{shown} is damaged: its {key} is missing or holds values that are not numbers; download or train it again.")
+        raise B4MError(
+            f"{shown} is damaged: its {key} is missing or holds values that are not numbers; download or train it again."
+        )
     return tensor

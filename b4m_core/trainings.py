@@ -1,4 +1,5 @@
-"""The trainings as rows: they differ in who moves what, in who leads, in what partners are taught, and in the optimiser; the loop is one.
+"""The trainings as rows: they differ in who moves what, in who leads, in what partners are taught, and in the
+optimiser; the loop is one.
 
 Another training is one more row here; training.py has the loop.
 """
@@ -10,30 +11,33 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from .errors import B4MError
-from .projection import PartlyLearnableProjection
 from .riemannian import RiemannianAdamW
 from .row_split import Rows
 from .settings import TrainingSettings
+from .splits import Split
 from .stacks import Stack
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 CONTENT, STYLE = frozenset({"content"}), frozenset({"style"})
-Kind = type[PartlyLearnableProjection]
 
 
 @dataclass(frozen=True)
 class Training:
     """One row.
 
-    ``own`` and ``partner`` say whose factors the loss on the own and on the partner pictures moves, content's or style's; ``make`` makes
-    the optimiser from the row, the stacks and the settings. ``leaders``: how many sets, the own one first, choose the bucket in turn; a
-    partner set that never leads is an auxiliary one. ``keeps``: one row of any auxiliary set stands beside every row of the leading sets,
-    and is taught the base model's own prediction instead of the noise.
+    ``own`` and ``partner`` say whose factors the loss on the own and on the partner pictures moves, content's or style's;
+    ``make`` makes the optimiser from the row, the stacks and the settings. ``makes`` is the role of the adapter that comes
+    out (facts.py), and ``needs`` what a training goes on from, in words; without it one begins afresh. ``leaders``: how
+    many sets, the own one first, choose the bucket in turn; a partner set that never leads is an auxiliary one. ``keeps``:
+    one row of any auxiliary set stands beside every row of the leading sets, and is taught the base model's own prediction
+    instead of the noise.
     """
 
     own: frozenset[str]
     partner: frozenset[str]
     make: Callable[["Training", Sequence[Stack], TrainingSettings], Optimizer]
+    makes: str
+    needs: str = ""
     keeps: bool = False
     leaders: int = 1
 
@@ -58,31 +62,32 @@ class Training:
         """How many rows stand beside every row of the own set, of so many partner sets."""
         return 2 * self.leaders - 1 if self.kept(partners) else partners
 
-    def moved(self, kind: Kind, *, partners: bool) -> tuple[str, ...]:
-        """The parts of ``kind`` that move, with partners or without."""
-        return _parts_of(kind, self.own | self.partner if partners else self.own)
+    def moved(self, split: Split, *, partners: bool) -> tuple[str, ...]:
+        """The parts of ``split`` that move, with partners or without."""
+        return split.parts_of(self.own | self.partner if partners else self.own)
 
 
-def _parts_of(kind: Kind, concepts: frozenset[str]) -> tuple[str, ...]:
-    mine = (*(kind.content if "content" in concepts else ()), *(kind.style if "style" in concepts else ()))
-    return tuple(part for part in kind.learned() if part in mine)
-
-
-def _adamw(row: Training, stacks: Sequence[Stack], settings: TrainingSettings) -> Optimizer:
+def adamw(row: Training, stacks: Sequence[Stack], settings: TrainingSettings) -> Optimizer:
     """Plain AdamW with a rate of its own for what only partners move: the orthogonal break of stage one."""
 
     def parts(concepts: frozenset[str]) -> list[Tensor]:
-        return [stack.parts[part] for part in _parts_of(stacks[0].kind, concepts) for stack in stacks]
+        return [stack.parts[part] for part in stacks[0].split.parts_of(concepts) for stack in stacks]
 
     groups = [
         {"params": parts(row.own), "lr": settings.learning_rate},
         {"params": parts(row.partner - row.own), "lr": settings.partner_learning_rate},
     ]
     fused = stacks[0].up.is_cuda or None
-    return AdamW([group for group in groups if group["params"]], betas=BETAS, eps=EPS, weight_decay=settings.weight_decay, fused=fused)
+    return AdamW(
+        [group for group in groups if group["params"]],
+        betas=BETAS,
+        eps=EPS,
+        weight_decay=settings.weight_decay,
+        fused=fused,
+    )
 
 
-def _riemannian(row: Training, stacks: Sequence[Stack], settings: TrainingSettings) -> Optimizer:
+def riemannian(row: Training, stacks: Sequence[Stack], settings: TrainingSettings) -> Optimizer:
     """The preconditioned optimiser of stage two."""
     products = [product for stack in stacks for product in stack.products()]
     return RiemannianAdamW(
@@ -96,18 +101,25 @@ def _riemannian(row: Training, stacks: Sequence[Stack], settings: TrainingSettin
     )
 
 
+BOTH = CONTENT | STYLE
+ADAPTERS = "a content adapter, a style adapter and the pictures of both"
 TRAININGS = {
-    ("content", "keep"): Training(CONTENT, CONTENT, _adamw, keeps=True),
-    ("content", "partner"): Training(CONTENT, STYLE, _adamw),
-    ("style", "keep"): Training(STYLE, STYLE, _adamw, keeps=True),
-    ("style", "partner"): Training(STYLE, CONTENT, _adamw),
-    ("together", "keep"): Training(CONTENT | STYLE, CONTENT | STYLE, _riemannian, keeps=True, leaders=2),
-    ("together", "partner"): Training(CONTENT | STYLE, CONTENT | STYLE, _riemannian, leaders=2),
+    ("content", "keep"): Training(CONTENT, CONTENT, adamw, "content", keeps=True),
+    ("content", "partner"): Training(CONTENT, STYLE, adamw, "content"),
+    ("style", "keep"): Training(STYLE, STYLE, adamw, "style", keeps=True),
+    ("style", "partner"): Training(STYLE, CONTENT, adamw, "style"),
+    ("together", "keep"): Training(BOTH, BOTH, riemannian, "together", ADAPTERS, keeps=True, leaders=2),
+    ("together", "partner"): Training(BOTH, BOTH, riemannian, "together", ADAPTERS, leaders=2),
 }
+"""By their names and by what auxiliary pictures are for (``correspondence``)."""
 
 
 def training(role: str, correspondence: str) -> Training:
-    """The row of ``role``, ``correspondence`` being checked by the settings. Raises :class:`B4MError` for an unknown role."""
+    """The row of ``role``, ``correspondence`` being checked by the settings. Raises :class:`B4MError` for an unknown
+    role.
+    """
     if (role, correspondence) not in TRAININGS:
-        raise B4MError(f"Unknown training {role!r}: choose one of {', '.join(dict.fromkeys(role for role, _ in TRAININGS))}.")
+        raise B4MError(
+            f"Unknown training {role!r}: choose one of {', '.join(dict.fromkeys(role for role, _ in TRAININGS))}."
+        )
     return TRAININGS[role, correspondence]

@@ -1,6 +1,8 @@
-"""Work that nothing waits for, beside the main chain of a backward pass: on a card a second stream, in a graph a branch of its own.
+"""Work that nothing waits for, beside the main chain of a backward pass: on a card a second stream, in a graph a branch
+of its own.
 
-The kernels of a small step leave much of a large card idle; what an adapter's halves learn can be computed in those gaps.
+The kernels of a small step leave much of a large card idle; what an adapter's halves learn can be computed in those
+gaps.
 """
 
 import contextlib
@@ -24,7 +26,9 @@ class Aside:
 
     @contextlib.contextmanager
     def beside(self, *read: Tensor) -> Iterator[None]:
-        """What is launched within runs aside, after all that was launched before. ``read`` is kept alive until the next :meth:`join`."""
+        """What is launched within runs aside, after all that was launched before. ``read`` is kept alive until the next
+        :meth:`join`.
+        """
         if self._stream is None:
             yield
             return

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -12,12 +13,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, kernels: Any) -> Tensor:
     """Attention of (R, T, C) over (R, S, C), heads side by side in C."""
     if kernels is not None and kernels.attends(q, k, heads):
         return ShortAttention.apply(q, k, v, heads, kernels)  # type: ignore[no-any-return]
-    q, k, v = (part.view(*part.shape[:2], heads, -1).transpose(1, 2) for part in (q, k, v))
-    return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    q, k, v = (rearrange(part, "r t (heads d) -> r heads t d", heads=heads) for part in (q, k, v))
+    out: Tensor = rearrange(scaled_dot_product_attention(q, k, v), "r heads t d -> r t (heads d)")
+    return out
 
 
 class ShortAttention(torch.autograd.Function):
-    """The same with the kernels. Gradients of parts that lie side by side lie side by side, as their group needs them (products.py)."""
+    """The same with the kernels. Gradients of parts that lie side by side lie side by side, as their group needs them
+    (products.py).
+    """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, kernels: Any) -> Tensor:  # noqa: D102
@@ -30,8 +34,8 @@ class ShortAttention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         q, k, v, out, sums = ctx.saved_tensors
         if lie_side_by_side((q, k, v)):
-            beside = q.new_empty(*q.shape[:2], q.stride(1))
-            into = beside[..., : 3 * q.shape[-1]].chunk(3, dim=-1)
+            beside = q.new_empty(*q.shape[:2], q.stride(1))  # (R, T, 3 C and what else stands in a row of the group)
+            into = beside[..., : 3 * q.shape[-1]].chunk(3, dim=-1)  # (R, T, C) each
         else:
             into = tuple(torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in (q, k, v))
         ctx.kernels.attend_backward(q, k, v, out, sums, gradients[0], ctx.heads, into)
@@ -42,5 +46,6 @@ def lie_side_by_side(parts: Sequence[Tensor]) -> bool:
     """Whether tensors (R, T, m) are columns of one tensor, the first of them its first."""
     first, step = parts[0], parts[0].shape[-1] * parts[0].element_size()
     return first.stride(1) >= len(parts) * first.shape[-1] and all(
-        part.stride() == first.stride() and part.data_ptr() == first.data_ptr() + index * step for index, part in enumerate(parts)
+        part.stride() == first.stride() and part.data_ptr() == first.data_ptr() + index * step
+        for index, part in enumerate(parts)
     )

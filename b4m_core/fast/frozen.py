@@ -1,6 +1,7 @@
 """The frozen parts of the network as functions that keep only what their backward pass needs.
 
-No base weight gets a gradient, so a convolution or a feed-forward layer need not keep its input. That halves what a step keeps.
+No base weight gets a gradient, so a convolution or a feed-forward layer need not keep its input. That halves what a
+step keeps.
 """
 
 from typing import Any
@@ -18,7 +19,7 @@ class FrozenConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, conv: nn.Conv2d, bias: Tensor | None) -> Tensor:  # noqa: D102
         ctx.conv, ctx.shape = conv, x.shape
-        return torch.conv2d(x, conv.weight, bias, conv.stride, conv.padding)
+        return torch.conv2d(x, conv.weight, bias, conv.stride, conv.padding)  # (R, C, h, w) -> (R, C', h', w')
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
@@ -33,28 +34,31 @@ class FrozenConv(torch.autograd.Function):
 
 
 class FrozenFeedForward(torch.autograd.Function):
-    """W_2 (h gelu(g)) + b_2 with [h, g] = W_1 x + b_1: keeps [h, g] and nothing else. ``weights``: where they are (streamed.py)."""
+    """W_2 (h gelu(g)) + b_2 with [h, g] = W_1 x + b_1: keeps [h, g] and nothing else. ``weights``: where they are
+    (streamed.py).
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, first: nn.Linear, second: nn.Linear, kernels: Any, weights: Resident) -> Tensor:  # noqa: D102
         weights.take(first)
-        both = linear(x, first.weight, first.bias)
+        both = linear(x, first.weight, first.bias)  # (R, T, C) -> (R, T, 8 C)
         ctx.save_for_backward(both)
         ctx.first, ctx.second, ctx.kernels, ctx.weights = first, second, kernels, weights
-        return linear(geglu(both) if kernels is None else kernels.geglu(both), second.weight, second.bias)
+        product = geglu(both) if kernels is None else kernels.geglu(both)  # (R, T, 4 C)
+        return linear(product, second.weight, second.bias)  # (R, T, C)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         (both,) = ctx.saved_tensors
         ctx.weights.take(ctx.first)
-        product = gradients[0] @ ctx.second.weight
+        product = gradients[0] @ ctx.second.weight  # (R, T, C) @ (C, 4 C)
         into = geglu_backward(both, product) if ctx.kernels is None else ctx.kernels.geglu_backward(both, product)
-        return into @ ctx.first.weight, None, None, None, None
+        return into @ ctx.first.weight, None, None, None, None  # (R, T, 8 C) @ (8 C, C)
 
 
 def geglu(both: Tensor) -> Tensor:
     """h gelu(g) of [h, g] (..., 2 w)."""
-    h, g = both.chunk(2, dim=-1)
+    h, g = both.chunk(2, dim=-1)  # (..., w) each
     return gelu(g).mul_(h)
 
 

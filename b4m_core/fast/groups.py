@@ -7,26 +7,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..full_reach import FullReachProjection
 from ..row_split import ALL_ROWS, Rows
 from ..stacks import Stack
 from .aside import Aside
 from .family import Family
 from .kinds import FOR_ATTENTION, Shape
-from .layout import layout_of
 from .products import GroupProducts, without_update
 
 
 def silent_concepts(stacks: Sequence[Stack]) -> set[str]:
-    """The concepts of a sum of two products (full_reach.py) whose product is 0 and stays 0: nothing of it moves, and a factor is 0."""
-    if not issubclass(stacks[0].kind, FullReachProjection):
+    """The concepts of a split that is not cut whose blocks are 0 and stay 0: nothing of them moves, and a factor is
+    0.
+    """
+    split = stacks[0].split
+    if split.cut:
         return set()
 
-    def silent(parts: str) -> bool:
-        still = all(stack.parts[part].grad is None for stack in stacks for part in parts)
-        return still and any(not any(bool(stack.parts[part].any()) for stack in stacks) for part in parts)
+    def silent(block: tuple[str, str]) -> bool:
+        still = all(stack.parts[part].grad is None for stack in stacks for part in "".join(block))
+        return still and any(
+            not any(bool(stack.parts[part].any()) for stack in stacks for part in side) for side in block
+        )
 
-    return {concept for concept, parts in (("content", "AD"), ("style", "BC")) if silent(parts)}
+    return {split.concept_of("".join(block)) for block in split.blocks["zero_start"] if silent(block)} - {""}
 
 
 class Groups:
@@ -47,7 +50,14 @@ class Groups:
         silent, dtype = silent_concepts(stacks), next(unet.parameters()).dtype
         for stack, ((kind, _), groups) in zip(stacks, of_kind.items(), strict=True):
             linears: Any = [[unet.get_submodule(path) for path in group] for group in groups]
-            family = Family(layout_of(layers[groups[0][0]], silent), stack, linears, dtype, kept=kind in FOR_ATTENTION, kernels=kernels)
+            family = Family(
+                layers[groups[0][0]].computed(silent),
+                stack,
+                linears,
+                dtype,
+                kept=kind in FOR_ATTENTION,
+                kernels=kernels,
+            )
             self.families.append(family)
             if kind == "text":
                 self._texts.append((family, groups[0]))

@@ -1,7 +1,7 @@
 """Which projections of the network read the same input, by their names alone.
 
-A kind is a list of groups, a group a list of module paths: q, k and v of every self-attention of one width; every other projection by
-itself; and all keys and values of the text, which are one group since all of them read the prompt.
+A kind is a list of groups, a group a list of module paths: q, k and v of every self-attention of one width; every other
+projection by itself; and all keys and values of the text, which are one group since all of them read the prompt.
 """
 
 from collections import defaultdict
@@ -20,7 +20,9 @@ Shape = tuple[int, int]
 
 
 def kinds(shapes: Mapping[str, Shape]) -> dict[tuple[str, Shape], list[list[str]]]:
-    """The groups of every kind: (what it is, its members' shape) to groups of module paths, for layers of those names and shapes."""
+    """The groups of every kind: (what it is, its members' shape) to groups of module paths, for layers of those names
+    and shapes.
+    """
     blocks = sorted({name.split(".attn")[0] for name in shapes})
     found: dict[tuple[str, Shape], list[list[str]]] = defaultdict(list)
     for block in blocks:

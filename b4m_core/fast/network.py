@@ -1,13 +1,15 @@
 """SDXL's network written out as plain functions over diffusers' modules, which serve as the weights.
 
-The same sums as UNet2DConditionModel.forward, in an order that suits a training step: projections in groups, the text's keys and values of
-all attentions at once, frozen layers that keep no inputs, no branches and no reads from the card, so that a graph can be captured.
+The same sums as UNet2DConditionModel.forward, in an order that suits a training step: projections in groups, the text's
+keys and values of all attentions at once, frozen layers that keep no inputs, no branches and no reads from the card, so
+that a graph can be captured.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear, silu
 from torch.utils.checkpoint import checkpoint
@@ -21,7 +23,9 @@ from .streamed import Resident
 
 
 class Network:
-    """The network with the projections of ``groups``. ``recompute``: keep what goes into a block, and compute the rest of it twice."""
+    """The network with the projections of ``groups``. ``recompute``: keep what goes into a block, and compute the rest
+    of it twice.
+    """
 
     def __init__(self, unet: Any, groups: Groups, kernels: Any, weights: Resident) -> None:
         self.unet, self.groups, self.kernels, self.weights, self.recompute = unet, groups, kernels, weights, False
@@ -31,9 +35,9 @@ class Network:
     def __call__(self, noisy: Tensor, timesteps: Tensor, context: Tensor, pooled: Tensor, size_ids: Tensor) -> Tensor:
         """The prediction (R, 4, h, w), in the compute dtype."""
         unet = self.unet
-        shifts = self.resnets.shifts(silu(self._embedding(timesteps, pooled, size_ids, noisy.dtype)))
-        texts = self.groups.text(context)
-        x = convolve(noisy, unet.conv_in)
+        shifts = self.resnets.shifts(silu(self._embedding(timesteps, pooled, size_ids, noisy.dtype)))  # (R, C) by block
+        texts = self.groups.text(context)  # (R, S, m) by layer
+        x = convolve(noisy, unet.conv_in)  # (R, 4, h, w) -> (R, C, h, w)
         kept = [x]
         for level in unet.down_blocks:
             for index, resnet in enumerate(level.resnets):
@@ -42,7 +46,7 @@ class Network:
                     x = self._transformer(x, level.attentions[index], texts)
                 kept.append(x)
             if level.downsamplers is not None:
-                x = convolve(x, level.downsamplers[0].conv)
+                x = convolve(x, level.downsamplers[0].conv)  # (R, C, h/2, w/2)
                 kept.append(x)
         first, last = unet.mid_block.resnets
         x = self._resnet(x, None, shifts, first)
@@ -54,14 +58,15 @@ class Network:
                 if hasattr(level, "attentions"):
                     x = self._transformer(x, level.attentions[index], texts)
             if level.upsamplers is not None:
-                x = convolve(interpolate(x, size=kept[-1].shape[-2:], mode="nearest"), level.upsamplers[0].conv)
-        return convolve(shifted_norm(x, None, unet.conv_norm_out, self.kernels)[1], unet.conv_out)
+                x = interpolate(x, size=kept[-1].shape[-2:], mode="nearest")  # (R, C, 2h, 2w)
+                x = convolve(x, level.upsamplers[0].conv)
+        return convolve(shifted_norm(x, None, unet.conv_norm_out, self.kernels)[1], unet.conv_out)  # (R, 4, h, w)
 
     def _embedding(self, timesteps: Tensor, pooled: Tensor, size_ids: Tensor, dtype: torch.dtype) -> Tensor:
         unet = self.unet
-        emb = unet.time_embedding(unet.time_proj(timesteps).to(dtype))
-        sizes = unet.add_time_proj(size_ids.flatten()).reshape(len(size_ids), -1)
-        added = torch.cat([pooled, sizes.to(pooled.dtype)], dim=-1).to(dtype)
+        emb = unet.time_embedding(unet.time_proj(timesteps).to(dtype))  # (R,) -> (R, e)
+        sizes = unet.add_time_proj(size_ids.flatten()).reshape(len(size_ids), -1)  # (R, 6) -> (6 R, d) -> (R, 6 d)
+        added = torch.cat([pooled, sizes.to(pooled.dtype)], dim=-1).to(dtype)  # (R, p + 6 d)
         return emb + unet.add_embedding(added)  # type: ignore[no-any-return]
 
     def _run(self, block: Callable[..., Any], *inputs: Any) -> Any:
@@ -71,26 +76,27 @@ class Network:
 
     def _resnet(self, x: Tensor, skipped: Tensor | None, shifts: dict[int, Tensor], resnet: Any) -> Tensor:
         def whole(x: Tensor, skipped: Tensor | None, shift: Tensor) -> Tensor:
-            return self.resnets(x if skipped is None else torch.cat([x, skipped], dim=1), shift, resnet)
+            x = x if skipped is None else torch.cat([x, skipped], dim=1)  # (R, C + C', h, w)
+            return self.resnets(x, shift, resnet)
 
         return self._run(whole, x, skipped, shifts[id(resnet)])  # type: ignore[no-any-return]
 
     def _transformer(self, x: Tensor, module: Any, texts: dict[str, Tensor]) -> Tensor:
-        rows, channels, height, width = x.shape
+        height = x.shape[2]  # x (R, C, h, w)
         x, y = shifted_norm(x, None, module.norm, self.kernels, act=False)
-        y = y.permute(0, 2, 3, 1).reshape(rows, height * width, channels)
+        y = rearrange(y, "r c h w -> r (h w) c")  # T = h w tokens
         y = linear(y, module.proj_in.weight, module.proj_in.bias)
         out: Any = None
         for block in module.transformer_blocks:
             y, out = self._run(self._block, y, out, block, texts)
         y = linear(y + out, module.proj_out.weight, module.proj_out.bias)
-        return y.reshape(rows, height, width, channels).permute(0, 3, 1, 2) + x
+        return rearrange(y, "r (h w) c -> r c h w", h=height) + x  # type: ignore[no-any-return]
 
     def _block(self, x: Tensor, out: Tensor | None, block: Any, texts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The stream and what is still to be added to it: the sum is left to the norm that comes next."""
         name, heads, kernels = self._names[id(block)], block.attn1.heads, self.kernels
-        keys, values = texts[f"{name}.attn2.to_k"], texts[f"{name}.attn2.to_v"]
-        x, y = add_norm(x, out, block.norm1, kernels)
+        keys, values = texts[f"{name}.attn2.to_k"], texts[f"{name}.attn2.to_v"]  # (R, S, C)
+        x, y = add_norm(x, out, block.norm1, kernels)  # (R, T, C), and so is all that follows
         q, k, v = self.groups(f"{name}.attn1.to_q", y)
         (out,) = self.groups(f"{name}.attn1.to_out.0", attend(q, k, v, heads, kernels))
         x, y = add_norm(x, out, block.norm2, kernels)

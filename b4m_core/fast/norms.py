@@ -1,5 +1,6 @@
-"""Norms of the frozen network, each with what stands beside it: the residual sum before a layer norm, the shift before and the silu after a
-group norm. Where there are kernels for it (triton_kernels.py) these are one pass over memory each way; otherwise they are torch's own.
+"""Norms of the frozen network, each with what stands beside it: the residual sum before a layer norm, the shift before
+and the silu after a group norm. Where there are kernels for it (triton_kernels.py) these are one pass over memory each
+way; otherwise they are torch's own.
 """
 
 from typing import Any
@@ -42,7 +43,9 @@ class GroupNorm(torch.autograd.Function):
     """x itself and act(group norm(x + shift)): keeps x and the sums."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shift: Tensor | None, norm: nn.GroupNorm, act: bool, kernels: Any) -> tuple[Tensor, Tensor]:  # noqa: D102
+    def forward(
+        ctx: Any, x: Tensor, shift: Tensor | None, norm: nn.GroupNorm, act: bool, kernels: Any
+    ) -> tuple[Tensor, Tensor]:  # noqa: D102
         y, stats = kernels.group_norm(x, shift, norm.weight, norm.bias, norm.num_groups, norm.eps, act)
         ctx.save_for_backward(x, shift, stats)
         ctx.norm, ctx.act, ctx.kernels = norm, act, kernels
@@ -62,11 +65,15 @@ class GroupNorm(torch.autograd.Function):
         return into, None, None, None, None
 
 
-def shifted_norm(x: Tensor, shift: Tensor | None, norm: nn.GroupNorm, kernels: Any, *, act: bool = True) -> tuple[Tensor, Tensor]:
-    """x for what passes by the norm, and act(group norm(x + shift)); x (R, C, h, w), shift (R, C), act is silu or nothing."""
+def shifted_norm(
+    x: Tensor, shift: Tensor | None, norm: nn.GroupNorm, kernels: Any, *, act: bool = True
+) -> tuple[Tensor, Tensor]:
+    """x for what passes by the norm, and act(group norm(x + shift)); x (R, C, h, w), shift (R, C), act is silu or
+    nothing.
+    """
     if kernels is not None:
         return GroupNorm.apply(x.contiguous(memory_format=torch.channels_last), shift, norm, act, kernels)  # type: ignore[no-any-return]
-    total = x if shift is None else x + shift[:, :, None, None]
+    total = x if shift is None else x + shift[:, :, None, None]  # (R, C, h, w) + (R, C, 1, 1)
     y = torch.nn.functional.group_norm(total, norm.num_groups, norm.weight, norm.bias, norm.eps)
     return x, silu(y) if act else y
 

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from b4m_core import Adapter, save_adapter
+from b4m_core.adapter import fresh_layer
 from b4m_core.diffusers_folder import DiffusersFolder
 from b4m_core.facts import Concept, Facts
 from b4m_core.settings import TrainingSettings
@@ -87,8 +88,8 @@ def adapter_of(adapters: Adapters, names: list[list[str]], number: int, facts: F
     for stack, paths in zip(adapters.learned, names, strict=True):
         for place, path in enumerate(paths):
             up, down = (stack[f"{facts.role}_{factor}"][place, number].detach().float().cpu() for factor in ("up", "down"))
-            layers[path] = facts.kind(len(up), down.shape[1], facts.rank, name=path, seed=facts.basis_seed)
-            layers[path].take(up, down, facts.role)
+            layers[path] = fresh_layer(facts, path, len(up), down.shape[1])
+            layers[path].load_lora_factors(up, down, facts.role)
     return Adapter(layers, facts)
 
 

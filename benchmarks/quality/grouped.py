@@ -13,7 +13,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from b4m_core.adapter import attention_projections
+from b4m_core.models.sdxl import attention_projections
 
 
 @dataclass

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from b4m_core import Adapter, NoiseSchedule, Plan, Progress, RunStore, TrainingSettings, merge, save_adapter, train
+from b4m_core.models.sdxl import SDXL
 from b4m_core.objective import linear_beta_schedule
 from b4m_core.pictures import Picture, PictureSet
 
@@ -22,6 +23,7 @@ class RandomBase:
 
     def __init__(self, unet: Any, device: torch.device, dtype: torch.dtype) -> None:
         self.unet, self.device, self.dtype = unet, device, dtype
+        self.family = SDXL
         self.schedule = NoiseSchedule(linear_beta_schedule())
         self.fingerprint, self.network_fingerprint, self.name = "0" * 64, "n1-" + "0" * 64, "random"
 

@@ -60,7 +60,7 @@ def new_adapter(unet: UNet2DConditionModel, rank: int, split: str = "halves") ->
 
 
 def inputs_of(unet: UNet2DConditionModel, size: int, rows: int, device: torch.device | str = "cpu", seed: int = 0) -> dict[str, Tensor]:
-    """The inputs of one micro-step of ``rows`` pictures of ``size`` pixels (fast/step.py)."""
+    """The inputs of one micro-step of ``rows`` pictures of ``size`` pixels (micro_step.py)."""
     generator, side, config = torch.Generator().manual_seed(seed), size // 8, unet.config
     shapes = {
         "noisy": (rows, 4, side, side),

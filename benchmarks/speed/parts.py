@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from b4m_core import Adapter, TrainingSettings
-from b4m_core.planner import FIRST_STREAMED, WAYS
+from b4m_core import Adapter, B4MError, TrainingSettings
+from b4m_core.planner import WAYS
 
 from . import job, peer_process, peers
 from .clock import GIB, Reading, main_memory, matrix_product, tidy, timed
@@ -136,8 +136,8 @@ def ours(bench: Bench) -> None:
                 bench.step_needs(way, size, reading.reserved - stays)
             if way == 0 and bench.device.type == "cuda":
                 bench.facts[f"kernels {size}"] = _kernels(step)
-            mine.step.squeeze()
-        mine.step.close()
+            mine.next_way()
+        mine.close()
         del mine, step
         tidy()
 
@@ -163,14 +163,14 @@ def defaults(bench: Bench) -> None:
     for size in bench.sizes:
         name = f"B4M, its defaults: free split, rank {bench.rank // 2}, one own and one kept picture"
         bench.take(name, size, mine.whole(bench.batch(size, 2)))
-    mine.step.close()
+    mine.close()
 
 
 def riemannian(bench: Bench) -> None:
     """The optimiser of training together, against an inverse for every layer."""
     mine = Ours(bench.unet, bench.adapter, bench.device, role="together")
     bench.take("Riemannian step, all layers", 0, mine.optimiser_alone(), seconds=0.5)
-    mine.step.close()
+    mine.close()
     del mine
     tidy()
     bench.take(
@@ -313,7 +313,7 @@ def small_card(bench: Bench) -> None:
         name = f"B4M within {cap:g} GiB: {split}, rank {rank}, {rows} pictures"
         try:
             _first_that_fits(bench, name, new_adapter(bench.unet, rank, split), correspondence, rows, size)
-        except torch.cuda.OutOfMemoryError as error:
+        except (B4MError, torch.cuda.OutOfMemoryError) as error:
             bench.facts[f"{name}, {size} px"] = f"does not fit: {error}"[:400]
             print(f"{name}, {size} px does not fit: {error}"[:400], flush=True)
         finally:
@@ -323,36 +323,21 @@ def small_card(bench: Bench) -> None:
 
 
 def _first_that_fits(bench: Bench, name: str, adapter: Adapter, correspondence: str, rows: int, size: int) -> None:
-    mine: Ours | None = None
-    with contextlib.suppress(torch.cuda.OutOfMemoryError):  # as the training loop does
-        mine = Ours(bench.unet, adapter, bench.device, correspondence=correspondence)
-    mine = mine or Ours(bench.unet, adapter, bench.device, correspondence=correspondence, first=FIRST_STREAMED)
+    mine = Ours(bench.unet, adapter, bench.device, correspondence=correspondence)
     step = mine.whole(bench.batch(size, rows))
     try:
-        while not _fits(step):
-            print(f"   {WAYS[mine.way].words}: does not fit", flush=True)
-            if not mine.step.squeeze():
-                raise torch.cuda.OutOfMemoryError("in no way")
+        step()  # the engine takes the next way by itself until one fits
         bench.take(f"{name}: {WAYS[mine.way].words}", size, step, seconds=1.0)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-        mine.step.close()
-
-
-def _fits(step: Callable[[], object]) -> bool:
-    with contextlib.suppress(torch.cuda.OutOfMemoryError):
-        step()
-        return True
-    return False
+        mine.close()
 
 
 def plain(bench: Bench) -> None:
-    """Our sums without the fast path, which a processor does not take anyway."""
-    if bench.device.type != "cuda":
-        return
+    """Our sums without the fast path."""
     mine = Ours(bench.unet, bench.adapter, bench.device, plain=True)
     bench.take("B4M without the fast path", bench.sizes[0], mine.whole(bench.batch(bench.sizes[0])))
-    mine.step.close()
+    mine.close()
 
 
 def scaling(bench: Bench) -> None:
@@ -372,7 +357,7 @@ def scaling(bench: Bench) -> None:
             mine = Ours(bench.unet, adapter, bench.device, correspondence=correspondence)
             step = mine.whole(bench.batch(size, rows))
             known[tuple(case)] = timed("scaling", size, step, seconds=bench.seconds / 4, device=bench.device)
-            mine.step.close()
+            mine.close()
             del mine, step
             tidy()
         reading = known[tuple(case)]

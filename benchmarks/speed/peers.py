@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from b4m_core.adapter import attention_projections
+from b4m_core.models.sdxl import attention_projections
 
 
 def prediction(unet: Any, given: Mapping[str, Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from ...b4m_core.models.sdxl import SDXL
 from ...b4m_core.planner import WAYS, least_beside
 from . import painting, runtime
 from .asking import ask
@@ -29,6 +30,8 @@ class HostBaseModel:
     `room` bytes are asked from the host's memory manager before that and again after every picture painted, and `beside` are kept free
     beside the network (see `expect`).
     """
+
+    family = SDXL
 
     def __init__(self, model: Any, clip: Any, vae: Any, *, name: str | None = None, sampling: painting.Sampling | None = None) -> None:
         """Raises B4MError when the model is not SDXL, cannot be read or has a sampling that cannot be trained, or when the CLIP or VAE is

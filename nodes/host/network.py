@@ -12,7 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from ...b4m_core import B4MError
-from ...b4m_core.adapter import is_adapted
+from ...b4m_core.models.sdxl import is_adapted
 from . import runtime
 from .family import describe_model, level_depths, native_size, require_sdxl
 from .stored import require_readable, stored_weights

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from b4m_core import Adapter, B4MError, Facts
-from b4m_core.adapter import attention_projections
+from b4m_core.models.sdxl import attention_projections
 from b4m_core.stacks import stack_layers
 
 
@@ -102,7 +102,7 @@ def test_an_adapter_of_another_width_is_refused_and_nothing_stays_attached() -> 
 
 
 def test_a_network_without_attention_is_refused_in_a_sentence() -> None:
-    with pytest.raises(B4MError, match="the network has no attention projections, so it is not an SDXL UNet"):
+    with pytest.raises(B4MError, match="the network has no attention projections that B4M knows, so it is not an SDXL network"):
         adapter_for(nn.Linear(3, 3))
 
 
@@ -137,7 +137,7 @@ def test_the_basis_fingerprint_is_the_same_for_content_and_style() -> None:
 def test_stacked_layers_share_memory_with_the_layers_of_the_adapter() -> None:
     adapter = tiny.filled(adapter_for(tiny.tiny_unet()))
     before = adapter.digest()
-    stacks = stack_layers(adapter, "cpu")
+    stacks = stack_layers(adapter.layers, "cpu")
     assert adapter.digest() == before and sum(len(stack.up) for stack in stacks) == 48 and len(stacks) == 2
     for stack in stacks:
         stack.up.data.fill_(0.25)
@@ -147,7 +147,7 @@ def test_stacked_layers_share_memory_with_the_layers_of_the_adapter() -> None:
 
 def test_gradients_of_the_layers_land_in_the_stacks() -> None:
     adapter = tiny.filled(tiny.small_adapter())
-    stacks = stack_layers(adapter, "cpu")
+    stacks = stack_layers(adapter.layers, "cpu")
     adapter.layers[tiny.LAYER](torch.ones(2, 3, 8)).sum().backward()
     filled = [float(stack.up.grad.abs().sum()) for stack in stacks]  # type: ignore[union-attr]
     assert sorted(value > 0 for value in filled) == [False, True]

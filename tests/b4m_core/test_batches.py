@@ -32,19 +32,22 @@ class Drawn:
         base, pictures = tiny.TinyBase(), sets_of(*sizes)
         self.sets: list[SampleSet] = encode_sets(base, pictures, 64, leaders=2 if together else 1)
         leaders = 2 if together else 1
-        self.batches = Batches(self.sets[0], self.sets[1:], batch=batch, seed=seed, timesteps=1000, leaders=leaders, one_beside=one)
+        self.batches = Batches(self.sets[0], self.sets[1:], batch=batch, seed=seed, schedule=base.schedule, leaders=leaders, one_beside=one)
         contexts = [(picture.caption, base.encode_text([picture.caption])[0][0]) for group in pictures for picture in group.pictures]
         self._names = {tuple(context.flatten()[:4].tolist()): caption for caption, context in contexts}
 
     def names(self, batch: Batch) -> list[str]:
-        return [self._names[tuple(context.flatten()[:4].tolist())] for context in batch.context]
+        return [self._names[tuple(context.flatten()[:4].tolist())] for context in batch.conditioning["context"]]
 
 
 SQUARES = [(64, 64)] * 4
 
 
 def same(left: Batch, right: Batch) -> bool:
-    return all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(left, right, strict=True))
+    def flat(batch: Batch) -> list[object]:
+        return [*batch[:4], *batch.conditioning.values(), batch.own]
+
+    return all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(flat(left), flat(right), strict=True))
 
 
 def test_every_own_row_shares_noise_and_timestep_with_its_partners() -> None:
@@ -166,7 +169,7 @@ def test_mixed_shapes_come_once_a_round_and_one_shape_a_batch() -> None:
 def test_the_size_ids_of_a_row_are_those_of_its_own_crop() -> None:
     drawn = Drawn([WIDE], [(64, 64)])
     batch = drawn.batches.draw(0)
-    assert batch.size_ids.tolist() == [[32, 128, 0, 0, 32, 128], [64, 64, 48, 0, 32, 128]]
+    assert batch.conditioning["size_ids"].tolist() == [[32, 128, 0, 0, 32, 128], [64, 64, 48, 0, 32, 128]]
 
 
 def test_timesteps_cover_the_whole_schedule_evenly() -> None:
@@ -217,7 +220,8 @@ def test_a_mask_becomes_its_average_over_each_latent() -> None:
 def test_rows_hold_exactly_what_the_encoders_gave() -> None:
     base, (pictures,) = tiny.TinyBase(), sets_of([(64, 64)])
     (samples,) = encode_sets(base, [pictures], 64, leaders=1)
-    batch = Batches(samples, [], batch=1, seed=0, timesteps=1000).draw(0)
+    batch = Batches(samples, [], batch=1, seed=0, schedule=base.schedule).draw(0)
     latents = base.encode_pictures(torch.from_numpy(pictures.pictures[0].pixels / np.float32(255)).permute(2, 0, 1)[None])
     context, pooled = base.encode_text(["0 0"])
-    assert torch.equal(batch.latents, latents) and torch.equal(batch.context, context) and torch.equal(batch.pooled, pooled)
+    assert torch.equal(batch.latents, latents) and torch.equal(batch.conditioning["context"], context)
+    assert torch.equal(batch.conditioning["pooled"], pooled)

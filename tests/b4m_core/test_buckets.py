@@ -53,21 +53,21 @@ def test_the_crop_is_the_middle_of_the_picture_resized_to_cover() -> None:
     pixels[:, 96:160] = 255
     crop = crop_to(Picture("a", pixels, ""), Bucket(64, 64))
     assert crop.pixels.shape == (64, 64, 3) and (crop.pixels == 255).all()
-    assert crop.size_ids == (64, 256, 0, 96, 64, 64)
+    assert crop.geometry == (64, 256, 0, 96, 64, 64)
 
 
 def test_size_conditioning_tells_the_real_size_and_the_real_crop() -> None:
     """A 300 x 400 photo for a 512 x 512 bucket: resized to 512 x 683, 85 columns cut off on the left."""
     crop = crop_to(Picture("a", np.zeros((300, 400, 3), dtype=np.uint8), ""), Bucket(512, 512))
-    assert crop.size_ids == (300, 400, 0, 85, 512, 512)
+    assert crop.geometry == (300, 400, 0, 85, 512, 512)
     upright = crop_to(Picture("a", np.zeros((400, 300, 3), dtype=np.uint8), ""), Bucket(512, 512))
-    assert upright.size_ids == (400, 300, 85, 0, 512, 512)
+    assert upright.geometry == (400, 300, 85, 0, 512, 512)
 
 
 def test_a_picture_of_the_bucket_s_own_size_is_not_touched() -> None:
     picture = tiny.picture(3, height=64, width=128)
     crop = crop_to(picture, Bucket(64, 128))
-    assert np.array_equal(crop.pixels, picture.pixels) and crop.size_ids == (64, 128, 0, 0, 64, 128) and crop.mask is None
+    assert np.array_equal(crop.pixels, picture.pixels) and crop.geometry == (64, 128, 0, 0, 64, 128) and crop.mask is None
 
 
 def test_the_mask_is_cut_as_the_picture_is() -> None:
@@ -81,5 +81,5 @@ def test_pictures_of_any_size_fill_their_bucket_without_a_border(height: int, wi
     bucket = nearest_bucket(height, width, 64)
     crop = crop_to(Picture("a", np.full((height, width, 3), 255, dtype=np.uint8), ""), bucket)
     assert crop.pixels.shape == (*bucket, 3) and crop.pixels.min() == 255
-    original_height, original_width, top, left, target_height, target_width = crop.size_ids
+    original_height, original_width, top, left, target_height, target_width = crop.geometry
     assert (original_height, original_width, target_height, target_width) == (height, width, *bucket) and min(top, left) == 0

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from b4m_core import Adapter, B4MError, Facts, RunStore, train, training, trainings
-from b4m_core.fast import network, step
+from b4m_core import Adapter, B4MError, Facts, RunStore, TrainingSettings, engine, train, trainings
+from b4m_core.engine import Engine
+from b4m_core.fast import fused_step, network
 from b4m_core.fast.attention import ShortAttention, lie_side_by_side
-from b4m_core.fast.kinds import kinds
+from b4m_core.fast.fused_step import FusedStep
 from b4m_core.fast.network import is_written_out
-from b4m_core.fast.step import FastStep, PlainStep, Step
-from b4m_core.fast.update import UpdateAhead
+from b4m_core.fast.optimizer_step import UpdateAhead
 from b4m_core.planner import FIRST_STREAMED, GIB, WAYS, explained, fastest_way
 from b4m_core.riemannian import RiemannianAdamW
 from b4m_core.row_split import ALL_ROWS, Rows
-from b4m_core.stacks import Stack
+from b4m_core.trainings import Training
 from tests.b4m_core.tiny import POOLED, TEXT_WIDTH, TOKENS, Cancelled, TinyBase, cancel_at, filled, plan, tiny_unet
 
 CONTENT, STYLE = Rows(slice(1, 4), slice(0, 1)), Rows(slice(0, 1), slice(1, 4))
@@ -60,30 +60,27 @@ class Trained:
             for name, module in unet.named_modules():
                 if ".transformer_blocks." in name and isinstance(module, torch.nn.Linear):
                     module.weight.data = module.weight.data.cpu()
-        self.adapter = filled(Adapter.for_unet(unet, Facts(role="content", rank=4, base="f" * 64, start=start, split=split)))
+        facts = Facts(role="content", rank=4, base="f" * 64, start=start, split=split)
+        self.adapter = filled(Adapter.for_unet(unet, facts))
         if dtype == torch.float64:
             for projection in self.adapter.layers.values():
                 projection.double()
-        of_kind = kinds(self.adapter.shapes())
-        self.stacks = [Stack([self.adapter.layers[path] for group in groups for path in group], device) for groups in of_kind.values()]
-        for stack in self.stacks:
-            for part in still:
-                stack.rest(part)
+        for projection in self.adapter.layers.values():
             for part in silent:
-                stack.parts[part].data.zero_()
-        self.step: Step
-        if fast:
-            self.step = FastStep(unet, self.adapter, self.stacks, of_kind, micro_steps=2, graph=graph, first=way)
-        else:
-            self.step = PlainStep(unet, self.adapter, micro_steps=2)
+                getattr(projection, part).data.zero_()
+        taught = frozenset(concept for concept in ("content", "style") if not set(getattr(facts.split_row, concept)) & set(still))
+        row = Training(taught, taught, trainings.adamw, "content")
+        settings = TrainingSettings(rank=4, start=start, split=split, accumulation=2)
+        self.engine = Engine.build(unet, self.adapter, row, settings, partners=1, fused=fast, graph=graph, first=way)
+        self.stacks, self.step = self.engine.learned.stacks, self.engine.micro_step
 
     def gradients(self) -> dict[str, Tensor]:
-        parts = {f"{name}.{part}": getattr(layer, part) for name, layer in self.adapter.layers.items() for part in layer.learned()}
+        parts = {f"{name}.{part}": getattr(layer, part) for name, layer in self.adapter.layers.items() for part in layer.split.learned}
         return {name: part.grad.clone() for name, part in parts.items() if part.requires_grad}
 
     def learn(self, steps: int, rows: Rows = CONTENT) -> list[float]:
         """The losses of ``steps`` steps of AdamW on changing batches."""
-        halves = [stack.parts[part] for stack in self.stacks for part in stack.kind.learned()]
+        halves = [stack.parts[part] for stack in self.stacks for part in stack.split.learned]
         optimiser = torch.optim.AdamW(halves, lr=1e-3)
         losses = []
         for number in range(steps):
@@ -196,8 +193,8 @@ def test_the_ways_that_need_less_memory_do_the_same_sums(way: int) -> None:
 
 def test_a_card_that_streams_already_does_not_count_what_that_saved_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(step, "free_memory", lambda device: 10 * GIB)
-    monkeypatch.setattr(step, "fastest_way", lambda free, *given: asked.append(free) or 0)
+    monkeypatch.setattr(fused_step, "free_memory", lambda device: 10 * GIB)
+    monkeypatch.setattr(fused_step, "fastest_way", lambda free, *given: asked.append(free) or 0)
     for first in (0, FIRST_STREAMED):
         Trained(True, dtype=torch.float32, way=first).step._fastest(4, 64)  # type: ignore[attr-defined]
     assert asked[0] == 10 * GIB and 0 < asked[0] - asked[1] < 2**20
@@ -250,9 +247,9 @@ def test_a_step_that_ran_out_of_memory_takes_the_next_way_until_there_is_none(ca
     expected = trained.step(batch(), 1, CONTENT)
     with caplog.at_level(logging.WARNING, logger="b4m"):
         for way in WAYS[1:]:
-            assert trained.step.squeeze() and caplog.messages[-1] == f"The card's memory ran out: from here on {way.words}."
+            assert trained.step.reduce_memory() and caplog.messages[-1] == f"The card's memory ran out: from here on {way.words}."
             torch.testing.assert_close(trained.step(batch(), 1, CONTENT), expected, rtol=1e-9, atol=1e-9)
-    assert not trained.step.squeeze()
+    assert not trained.step.reduce_memory()
 
 
 @CUDA
@@ -263,7 +260,7 @@ def test_a_replayed_graph_equals_the_plain_path_on_the_card(start: str, split: s
     for height, width in ((8, 8), (4, 16), (8, 8)):
         for trained in (plain, fast):
             for stack in trained.stacks:
-                for part in stack.kind.learned():
+                for part in stack.split.learned:
                     stack.parts[part].grad.zero_()  # type: ignore[union-attr]
         given = batch(height=height, width=width, dtype=torch.float32)
         torch.testing.assert_close(fast.step(given, 1, CONTENT), plain.step(given, 1, CONTENT), rtol=1e-4, atol=1e-5)
@@ -322,10 +319,10 @@ class Card(TinyBase):
         self.device = torch.device(device)
         calls, self.ways = iter(range(10**9)), list[int]()
 
-        class Disturbed(FastStep):
+        class Disturbed(FusedStep):
             def __init__(me, *given: object, first: int = 0, **named: object) -> None:  # noqa: N805
                 self.ways.append(first)
-                super().__init__(*given, first=first, **named)  # type: ignore[arg-type]
+                super().__init__(*given, first=first, **{**named, "graph": graph})  # type: ignore[arg-type]
                 if narrow and first == 0:
                     raise torch.cuda.OutOfMemoryError("no room to build it")
 
@@ -335,8 +332,8 @@ class Card(TinyBase):
                     raise torch.cuda.OutOfMemoryError("another program")
                 return losses * (float("nan") if call >= poisoned_from else 1)
 
-        patch.setattr(training._Loop, "fast", property(lambda loop: True, lambda loop, value: None), raising=False)
-        patch.setattr(training, "FastStep", lambda *given, **named: Disturbed(*given, **{**named, "graph": graph}))
+        patch.setattr(engine, "works_ahead", lambda device, step: True)
+        patch.setattr(engine, "fused_step_for", lambda network, family: Disturbed)
         patch.setattr(trainings, "AdamW", lambda *given, **named: torch.optim.AdamW(*given, **{**named, "fused": True}))
 
 
@@ -347,7 +344,9 @@ def test_a_card_that_works_ahead_comes_to_the_plain_trainings_losses(
 ) -> None:
     steps = 20 if device == "cuda" else 8
     made = plan(role, steps=steps, accumulation=2)
-    expected = train(made, TinyBase(), RunStore(tmp_path / "plain"))
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "fused_step_for", lambda network, family: None)
+        expected = train(made, TinyBase(), RunStore(tmp_path / "plain"))
     found = train(made, Card(device, monkeypatch, graph=graph), RunStore(tmp_path / "ahead"))
     losses = [torch.tensor([row[1:] for row in adapter.facts.losses]) for adapter in (found, expected)]
     assert len(losses[0]) == found.facts.steps == steps

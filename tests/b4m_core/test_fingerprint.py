@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from tiny_folder import write_folder
 from torch import Tensor
 
-from b4m_core.adapter import attention_projections
 from b4m_core.diffusers_folder import DiffusersFolder
 from b4m_core.fingerprint import network_fingerprint, sampled_layers, surely_differ
+from b4m_core.models.sdxl import attention_projections
 
 
 def of(unet: torch.nn.Module, dtype: torch.dtype = torch.float32) -> str:

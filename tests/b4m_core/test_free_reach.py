@@ -10,9 +10,20 @@ import tiny
 import torch
 from torch import Tensor
 
-from b4m_core import Adapter, B4MError, Facts, RunStore, TrainingSettings, load_adapter, lora_state_dict, merge, save_adapter, train
+from b4m_core import (
+    Adapter,
+    B4MError,
+    Facts,
+    PartlyLearnableProjection,
+    RunStore,
+    TrainingSettings,
+    load_adapter,
+    lora_state_dict,
+    merge,
+    save_adapter,
+    train,
+)
 from b4m_core.basis import frozen_halves
-from b4m_core.free_reach import FreeProjection
 from b4m_core.stacks import stack_layers
 from b4m_core.trainings import training
 
@@ -21,8 +32,8 @@ STRENGTHS = [(1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (0.7, 0.7), (1.3, 2.0)]
 OWN = {"content": ("A", "D"), "style": ("B", "C")}
 
 
-def random_projection(m: int, n: int, rank: int = 3) -> FreeProjection:
-    projection = FreeProjection(m, n, rank, name="layer", seed=2).double()
+def random_projection(m: int, n: int, rank: int = 3) -> PartlyLearnableProjection:
+    projection = PartlyLearnableProjection(m, n, rank, name="layer", seed=2, split="free").double()
     generator = torch.Generator().manual_seed(4)
     for part in projection.parameters():
         part.data = torch.randn(part.shape, generator=generator, dtype=torch.float64)
@@ -33,7 +44,7 @@ def alone(role: str, fill: int = 1, **facts: object) -> Adapter:
     """An adapter of one concept, as a training that holds it to the base model leaves it."""
     adapter = tiny.small_adapter(role, split="free", fill=fill, **facts)  # type: ignore[arg-type]
     for name, layer in adapter.layers.items():
-        start = FreeProjection(*layer.shape, layer.rank, name=name, seed=layer.seed)
+        start = PartlyLearnableProjection(*layer.shape, layer.rank, name=name, seed=layer.seed, split="free")
         for part in set("ABCD") - set(OWN[role]):
             getattr(layer, part).data.copy_(getattr(start, part))
     return adapter
@@ -41,24 +52,24 @@ def alone(role: str, fill: int = 1, **facts: object) -> Adapter:
 
 @pytest.mark.parametrize("m,n", SHAPES)
 def test_content_and_style_start_reading_orthogonal_directions_of_the_shared_basis(m: int, n: int) -> None:
-    projection = FreeProjection(m, n, 2, name="layer", seed=3)
+    projection = PartlyLearnableProjection(m, n, 2, name="layer", seed=3, split="free")
     readers = frozen_halves(2 * m, 2 * n, 4, name="layer", seed=3)[1]
     assert torch.equal(projection.D, readers[:2]) and torch.equal(projection.C, readers[2:])
     assert not projection.A.any() and not projection.B.any() and not projection.delta_weight().any()
 
 
 def test_on_a_wide_layer_the_first_directions_are_nearly_orthogonal() -> None:
-    projection = FreeProjection(64, 1024, 8, name="layer")
+    projection = PartlyLearnableProjection(64, 1024, 8, name="layer", split="free")
     d, c = projection.D.detach(), projection.C.detach()
     assert float((d @ c.T).abs().max()) < 0.15 * float((d @ d.T).diagonal().min())
 
 
 @pytest.mark.parametrize("m,n", SHAPES)
 def test_all_four_parts_are_learned_and_none_is_frozen(m: int, n: int) -> None:
-    projection = FreeProjection(m, n, 2, name="layer")
+    projection = PartlyLearnableProjection(m, n, 2, name="layer", split="free")
     assert [name for name, _ in projection.named_parameters()] == ["A", "B", "C", "D"] and not list(projection.buffers())
     assert projection.A.shape == projection.B.shape == (m, 2) and projection.C.shape == projection.D.shape == (2, n)
-    assert projection.shape == (m, n) and FreeProjection.frozen() == ()
+    assert projection.shape == (m, n) and projection.split.frozen == ()
 
 
 @pytest.mark.parametrize("m,n", SHAPES)
@@ -76,19 +87,19 @@ def test_the_update_is_the_sum_of_two_products_scaled_by_the_strengths(m: int, n
 def test_a_clone_is_of_the_same_split_and_its_own() -> None:
     projection = random_projection(8, 10)
     copy = projection.clone()
-    assert type(copy) is FreeProjection and copy.seed == 2 and torch.equal(copy.delta_weight(), projection.delta_weight())
+    assert copy.split.name == "free" and copy.seed == 2 and torch.equal(copy.delta_weight(), projection.delta_weight())
     assert all(getattr(copy, part).data_ptr() != getattr(projection, part).data_ptr() for part in "ABCD")
 
 
 def test_a_rank_that_is_too_high_is_refused_with_the_highest_one() -> None:
-    FreeProjection(8, 8, 7, name="layer")
+    PartlyLearnableProjection(8, 8, 7, name="layer", split="free")
     with pytest.raises(B4MError, match="Rank 8 does not fit layer layer: choose a rank from 1 to 7"):
-        FreeProjection(8, 8, 8, name="layer")
+        PartlyLearnableProjection(8, 8, 8, name="layer", split="free")
 
 
 def test_a_published_start_is_refused() -> None:
-    with pytest.raises(B4MError, match="the free split knows zero_start only"):
-        FreeProjection(8, 8, 2, name="layer", start="published")
+    with pytest.raises(B4MError, match="The split free knows the start zero_start and not 'published'"):
+        PartlyLearnableProjection(8, 8, 2, name="layer", start="published", split="free")
 
 
 def test_a_merge_is_the_exact_sum_of_its_two_parts() -> None:
@@ -148,7 +159,7 @@ def test_strengths_reach_a_concept_alone_too() -> None:
 
 def test_training_together_preconditions_the_whole_pair_and_moves_every_part() -> None:
     adapter = tiny.small_adapter("merged", rank=3, split="free")
-    stack = stack_layers(adapter, "cpu")[0]
+    stack = stack_layers(adapter.layers, "cpu")[0]
     optimiser = training("together", "keep").optimiser([stack], TrainingSettings(damping=1e-9, weight_decay=0.0))
     generator = torch.Generator().manual_seed(0)
     gradients = {part: torch.randn(value.shape, generator=generator) for part, value in stack.parts.items()}
@@ -182,7 +193,7 @@ def test_a_training_moves_its_own_product_and_leaves_the_other_at_its_start(role
     made = tiny.plan(role, partners=partners, split="free", correspondence="keep", weight_decay=0.5, file_dtype="float16")
     trained = train(made, base, RunStore(tmp_path))
     fresh = Adapter.for_unet(base.unet, trained.facts)
-    assert trained.alone() == role and all(type(layer) is FreeProjection for layer in trained.layers.values())
+    assert trained.alone() == role and all(layer.split.name == "free" for layer in trained.layers.values())
     for part in "ABCD":
         same = [torch.equal(getattr(layer, part), getattr(fresh.layers[name], part)) for name, layer in trained.layers.items()]
         assert not any(same) if part in OWN[role] else all(same)

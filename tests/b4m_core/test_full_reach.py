@@ -9,8 +9,18 @@ import tiny
 import torch
 from torch import Tensor
 
-from b4m_core import Adapter, B4MError, Facts, RunStore, TrainingSettings, load_adapter, merge, save_adapter, train
-from b4m_core.full_reach import FullReachProjection
+from b4m_core import (
+    Adapter,
+    B4MError,
+    Facts,
+    PartlyLearnableProjection,
+    RunStore,
+    TrainingSettings,
+    load_adapter,
+    merge,
+    save_adapter,
+    train,
+)
 from b4m_core.stacks import stack_layers
 from b4m_core.trainings import training
 
@@ -18,21 +28,21 @@ SHAPES = [(8, 8), (12, 8), (9, 9), (7, 10), (5, 13)]
 STRENGTHS = [(1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (0.7, 0.7), (1.3, 2.0)]
 
 
-def random_projection(m: int, n: int, rank: int = 3) -> FullReachProjection:
-    projection = FullReachProjection(m, n, rank, name="layer", seed=2).double()
+def random_projection(m: int, n: int, rank: int = 3) -> PartlyLearnableProjection:
+    projection = PartlyLearnableProjection(m, n, rank, name="layer", seed=2, split="full").double()
     generator = torch.Generator().manual_seed(4)
     for half in (projection.B, projection.D):
         half.data = torch.randn(half.shape, generator=generator, dtype=torch.float64)
     return projection
 
 
-def written_out(projection: FullReachProjection, content: float = 1.0, style: float = 1.0) -> Tensor:
+def written_out(projection: PartlyLearnableProjection, content: float = 1.0, style: float = 1.0) -> Tensor:
     return content * (projection.A @ projection.D) + style * (projection.B @ projection.C)
 
 
 @pytest.mark.parametrize("m,n", SHAPES)
 def test_every_part_reaches_over_all_rows_or_all_columns(m: int, n: int) -> None:
-    projection = FullReachProjection(m, n, 2, name="layer")
+    projection = PartlyLearnableProjection(m, n, 2, name="layer", split="full")
     assert projection.A.shape == projection.B.shape == (m, 2) and projection.C.shape == projection.D.shape == (2, n)
     assert projection.up().shape == (m, 4) and projection.down().shape == (4, n) and projection.shape == (m, n)
     assert {name for name, _ in projection.named_parameters()} == {"B", "D"}
@@ -40,7 +50,7 @@ def test_every_part_reaches_over_all_rows_or_all_columns(m: int, n: int) -> None
 
 @pytest.mark.parametrize("m,n", SHAPES)
 def test_the_frozen_parts_are_disjoint_rows_of_one_orthonormal_matrix(m: int, n: int) -> None:
-    projection = FullReachProjection(m, n, 4, name="layer").double()
+    projection = PartlyLearnableProjection(m, n, 4, name="layer", split="full").double()
     q = torch.cat([projection.C.T, projection.A])
     torch.testing.assert_close(q.T @ q, torch.eye(4, dtype=torch.float64), atol=1e-6, rtol=0)
 
@@ -70,7 +80,7 @@ def test_applying_a_projection_is_multiplying_by_its_update(m: int, n: int) -> N
 
 
 def test_a_fresh_projection_leaves_the_base_model_undisturbed() -> None:
-    assert torch.count_nonzero(FullReachProjection(8, 6, 2, name="layer")(torch.randn(3, 5, 6))) == 0
+    assert torch.count_nonzero(PartlyLearnableProjection(8, 6, 2, name="layer", split="full")(torch.randn(3, 5, 6))) == 0
 
 
 def test_a_half_precision_input_gives_a_half_precision_output() -> None:
@@ -84,13 +94,13 @@ def test_a_half_precision_input_gives_a_half_precision_output() -> None:
 def test_a_clone_is_of_the_same_split() -> None:
     projection = random_projection(8, 10)
     copy = projection.clone()
-    assert type(copy) is FullReachProjection and torch.equal(copy.delta_weight(), projection.delta_weight())
+    assert copy.split.name == "full" and torch.equal(copy.delta_weight(), projection.delta_weight())
     assert all(getattr(copy, part).data_ptr() != getattr(projection, part).data_ptr() for part in "ABCD")
 
 
 def test_a_published_start_is_refused_since_there_is_no_constant_to_keep() -> None:
-    with pytest.raises(B4MError, match="full reach knows zero_start only"):
-        FullReachProjection(8, 8, 2, name="layer", start="published")
+    with pytest.raises(B4MError, match="The split full knows the start zero_start and not 'published'"):
+        PartlyLearnableProjection(8, 8, 2, name="layer", start="published", split="full")
 
 
 def test_a_merge_is_the_exact_sum_of_its_two_parts() -> None:
@@ -117,7 +127,7 @@ def test_a_round_trip_through_a_file_is_bit_exact(tmp_path: Path) -> None:
 def test_the_optimiser_of_a_training_together_moves_the_learned_halves_only() -> None:
     adapter = tiny.filled(Adapter.for_unet(tiny.tiny_unet(), Facts(role="merged", rank=4, split="full")))
     before = adapter.clone()
-    stacks = stack_layers(adapter, "cpu")
+    stacks = stack_layers(adapter.layers, "cpu")
     optimiser = training("together", "partner").optimiser(stacks, tiny.settings(weight_decay=0.5))
     for _ in range(3):
         for stack in stacks:
@@ -132,7 +142,7 @@ def test_the_optimiser_of_a_training_together_moves_the_learned_halves_only() ->
 def test_the_preconditioned_gradient_of_d_sends_the_update_to_the_projection_of_its_gradient() -> None:
     """A (A'A)^-1 A' G: the change of dW that is nearest to the gradient G of dW among those that D can make."""
     adapter = tiny.small_adapter("merged", rank=3, split="full")
-    stack = stack_layers(adapter, "cpu")[0]
+    stack = stack_layers(adapter.layers, "cpu")[0]
     gradient = torch.randn(*stack.up.shape[:2], stack.down.shape[-1], generator=torch.Generator().manual_seed(0))
     a, c = stack.frozen
     stack.down.grad, stack.up.grad = a.mT @ gradient, gradient @ c.mT
@@ -149,5 +159,5 @@ def test_all_three_trainings_run_with_full_reach(tmp_path: Path) -> None:
     content, style = (train(tiny.plan(role, split="full", steps=2), base, store) for role in ("content", "style"))
     together = train(tiny.plan("together", adapter=merge(content, style), steps=2), base, store)
     assert {adapter.facts.split for adapter in (content, style, together)} == {"full"}
-    assert all(type(layer) is FullReachProjection for layer in together.layers.values())
+    assert all(layer.split.name == "full" for layer in together.layers.values())
     assert together.learned_numbers() == together.frozen_numbers()

@@ -8,8 +8,8 @@ import torch
 from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
 
 from b4m_core import B4MError
-from b4m_core.adapter import attention_projections
-from b4m_core.names import kohya_key, module_path
+from b4m_core.models.sdxl import attention_projections
+from b4m_core.models.sdxl.names import kohya_key, module_path
 
 
 def test_every_name_is_what_diffusers_reads_it_as() -> None:

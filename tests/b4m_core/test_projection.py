@@ -25,7 +25,7 @@ def random_projection(m: int, n: int, rank: int, start: str, dtype: torch.dtype 
 def figure(projection: PartlyLearnableProjection, content: float, style: float) -> Tensor:
     """[[k A C, A D], [B C, B D]] block by block, with D scaled by the content strength and B by the style strength."""
     a, b, c, d = projection.A, style * projection.B, projection.C, content * projection.D
-    corner = max(content, style) * (a @ c) if projection.keeps_corner else torch.zeros(len(a), c.shape[1], dtype=a.dtype)
+    corner = max(content, style) * (a @ c) if projection.start == "published" else torch.zeros(len(a), c.shape[1], dtype=a.dtype)
     return torch.cat([torch.cat([corner, a @ d], dim=1), torch.cat([b @ c, b @ d], dim=1)])
 
 
@@ -121,7 +121,7 @@ def test_a_clone_shares_no_memory_and_has_the_same_numbers() -> None:
     for name in "ABCD":
         assert torch.equal(getattr(copy, name), getattr(projection, name))
         assert getattr(copy, name).data_ptr() != getattr(projection, name).data_ptr()
-    assert copy.keeps_corner and copy.name == "layer" and copy.rank == 3
+    assert copy.start == "published" and copy.name == "layer" and copy.rank == 3
 
 
 def test_a_projection_made_and_cloned_in_inference_mode_can_be_trained() -> None:

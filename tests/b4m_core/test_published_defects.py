@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny
 import torch
+from tiny_training import answering
 from torch import Tensor
 from torch.nn.functional import linear
 
@@ -163,7 +163,7 @@ def test_defect_four_weight_decay_never_reaches_the_frozen_halves(tmp_path: Path
 @pytest.mark.parametrize("role", ["content", "style", "together"])
 def test_defect_four_the_optimiser_of_each_training_holds_learned_halves_only(role: str) -> None:
     adapter = tiny.filled(Adapter.for_unet(tiny.tiny_unet(), Facts(role="merged", rank=4)))
-    stacks = stack_layers(adapter, "cpu")
+    stacks = stack_layers(adapter.layers, "cpu")
     optimiser = training(role, "partner").optimiser(stacks, tiny.settings())
     held = sum(parameter.numel() for group in optimiser.param_groups for parameter in group["params"])
     assert held == adapter.learned_numbers()
@@ -172,13 +172,12 @@ def test_defect_four_the_optimiser_of_each_training_holds_learned_halves_only(ro
 class Passes:
     """Counts the forward and the backward passes of a network."""
 
-    def __init__(self, unet: torch.nn.Module) -> None:
-        self.forward = self.backward = 0
-        unet.register_forward_hook(self._count_forward)
+    forward = backward = 0
 
-    def _count_forward(self, module: torch.nn.Module, inputs: object, output: Any) -> None:
+    def __call__(self, output: Tensor) -> Tensor:
         self.forward += 1
-        output.sample.register_hook(self._count_backward)
+        output.register_hook(self._count_backward)
+        return output
 
     def _count_backward(self, gradient: Tensor) -> None:
         self.backward += 1
@@ -188,8 +187,9 @@ class Passes:
 def test_defect_five_one_pass_and_one_backward_pass_a_step_and_cached_latents(role: str, tmp_path: Path) -> None:
     """As published: four passes through the network, two backward passes, and one VAE pass for every picture of every step."""
     base, made = tiny.TinyBase(), tiny.plan(role, steps=6)
-    passes = Passes(base.unet)
-    train(made, base, RunStore(tmp_path))
+    passes = Passes()
+    with answering(base.unet, passes):
+        train(made, base, RunStore(tmp_path))
     micro_steps = 6 * made.settings.accumulation
     assert (passes.forward, passes.backward) == (micro_steps, micro_steps)
     assert len(base.encoded) == len(made.own.pictures) + sum(len(group.pictures) for group in made.partners)

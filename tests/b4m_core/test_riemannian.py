@@ -142,7 +142,7 @@ def test_frozen_halves_are_bit_identical_after_a_hundred_steps_with_weight_decay
     layers = {name: PartlyLearnableProjection(m, n, 2, name=name) for name, m, n in ((tiny.LAYER, 8, 8), (tiny.OTHER_LAYER, 10, 6))}
     adapter = tiny.filled(Adapter(layers, Facts(role="merged", rank=2)))
     before = {name: (layer.A.clone(), layer.B.clone(), layer.C.clone(), layer.D.clone()) for name, layer in adapter.layers.items()}
-    stacks = stack_layers(adapter, "cpu")
+    stacks = stack_layers(adapter.layers, "cpu")
     optimiser = RiemannianAdamW([(s.up, s.down) for s in stacks], lr=1e-2, weight_decay=0.5, frozen=[s.frozen for s in stacks])
     for k in range(100):
         for stack in stacks:

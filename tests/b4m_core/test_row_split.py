@@ -15,9 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, mse_loss
 
 from b4m_core import Adapter, Facts, PartlyLearnableProjection
-from b4m_core.full_reach import FullReachProjection
-from b4m_core.row_split import ALL_ROWS, FullReachBranch, Rows, RowSplitBranch
-from b4m_core.splits import SPLITS
+from b4m_core.row_split import ALL_ROWS, LowRankBranch, Rows
 from b4m_core.trainings import training
 
 CONTENT, STYLE = "AD", "BC"  # whose factor each is; A and C where they are learned
@@ -37,15 +35,15 @@ def relative(actual: Tensor, expected: Tensor) -> float:
 def update(projection: PartlyLearnableProjection, movable: str) -> Tensor:
     """dW as in the figure, or A D + B C for full reach and free, with every part that is not in ``movable`` a constant."""
     a, b, c, d = (getattr(projection, part) if part in movable else getattr(projection, part).detach() for part in "ABCD")
-    if isinstance(projection, FullReachProjection):
+    if not projection.split.cut:
         return a @ d + b @ c
-    corner = a @ c if projection.keeps_corner else a.new_zeros(len(a), c.shape[1])
+    corner = a @ c if projection.start == "published" else a.new_zeros(len(a), c.shape[1])
     return torch.cat([torch.cat([corner, a @ d], dim=1), torch.cat([b @ c, b @ d], dim=1)])
 
 
 def double_projection(m: int, n: int, kind: str, name: str = "layer", rank: int = 3) -> PartlyLearnableProjection:
     made = tiny.KINDS[kind]
-    projection = SPLITS[made["split"]](m, n, rank, name=name, start=made["start"]).double()
+    projection = PartlyLearnableProjection(m, n, rank, name=name, start=made["start"], split=made["split"]).double()
     generator = torch.Generator().manual_seed(m * 100 + n)
     for half in projection.parameters():
         half.data = torch.randn(half.shape, generator=generator, dtype=torch.float64) * 0.3
@@ -165,29 +163,19 @@ def run_unet(unet: nn.Module, inputs: dict[str, Tensor], rows: slice) -> Tensor:
     return unet(inputs["sample"][rows], torch.tensor(300), encoder_hidden_states=inputs["context"][rows], added_cond_kwargs=added).sample
 
 
-@pytest.mark.parametrize("keeps_corner", [False, True])
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("m,n", [(4, 4), (3, 5), (5, 4)])
-def test_gradcheck_accepts_the_branch_where_all_rows_move_both(m: int, n: int, keeps_corner: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
+def test_gradcheck_accepts_the_branch_where_all_rows_move_both(m: int, n: int, kind: str) -> None:
+    projection = double_projection(m, n, kind, rank=2)
+    parts = [getattr(projection, part).detach() for part in "ABCD"]
+    x = torch.randn(2, 3, n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    inputs = [x, *(value for part, value in zip("ABCD", parts, strict=True) if part in projection.split.learned)]
 
-    def draw(*size: int) -> Tensor:
-        return torch.randn(*size, generator=generator, dtype=torch.float64)
+    def branch(x: Tensor, *learned: Tensor) -> Tensor:
+        given = dict(zip(projection.split.learned, learned, strict=True))
+        return LowRankBranch.apply(x, projection.computed(), ALL_ROWS, *(given.get(part, parts["ABCD".index(part)]) for part in "ABCD"))
 
-    x, b, d = (draw(*size).requires_grad_() for size in ((2, 3, n), (m - m // 2, 2), (2, n - n // 2)))
-    a, c = draw(m // 2, 2), draw(2, n // 2)
-    assert torch.autograd.gradcheck(lambda x, b, d: RowSplitBranch.apply(x, b, d, a, c, keeps_corner, ALL_ROWS), (x, b, d))
-
-
-@pytest.mark.parametrize("m,n", [(4, 4), (3, 5), (5, 4)])
-def test_gradcheck_accepts_the_branch_of_full_reach(m: int, n: int) -> None:
-    x, b, d, a, c = (
-        torch.randn(*size, generator=torch.Generator().manual_seed(k), dtype=torch.float64)
-        for k, size in enumerate(((2, 3, n), (m, 2), (2, n), (m, 2), (2, n)))
-    )
-    inputs = tuple(tensor.requires_grad_() for tensor in (x, b, d))
-    assert torch.autograd.gradcheck(lambda x, b, d: FullReachBranch.apply(x, b, d, a, c, ALL_ROWS), inputs)
-    inputs = tuple(tensor.requires_grad_() for tensor in (x, b, d, a, c))
-    assert torch.autograd.gradcheck(lambda *parts: FullReachBranch.apply(*parts, ALL_ROWS), inputs)
+    assert torch.autograd.gradcheck(branch, tuple(value.requires_grad_() for value in inputs))
 
 
 @pytest.mark.parametrize("kind", ["published", "full", "free"])

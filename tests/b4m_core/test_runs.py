@@ -116,7 +116,7 @@ def test_auxiliary_sets_of_a_training_together_are_part_of_the_key_and_without_t
     plans = [tiny.plan("together", auxiliary=count, correspondence="keep") for count in (0, 1, 2)]
     assert len({made.key(tiny.TinyBase()) for made in plans}) == 3
     said: list[dict[str, object]] = []
-    monkeypatch.setattr("b4m_core.training.content_key", lambda parts: str(said.append(parts)))
+    monkeypatch.setattr("b4m_core.plan.content_key", lambda parts: str(said.append(parts)))
     plans[0].key(tiny.TinyBase())
     assert list(said[0]) == ["role", "sets", "settings", "start", "base", "schedule", "arithmetic"]
     assert [(each["trigger"], each["class"]) for each in said[0]["sets"]] == [("snq", "bear"), ("w@z", "drawing")]  # type: ignore[attr-defined]

@@ -10,8 +10,8 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from b4m_core import Adapter, Facts
-from b4m_core.adapter import attention_projections
-from b4m_core.names import kohya_key, module_path
+from b4m_core.models.sdxl import attention_projections
+from b4m_core.models.sdxl.names import kohya_key, module_path
 
 SDXL = {
     "act_fn": "silu", "addition_embed_type": "text_time", "addition_embed_type_num_heads": 64, "addition_time_embed_dim": 256,

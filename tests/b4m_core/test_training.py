@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from tiny_training import ROLES, calls_of, no_watch, poisoned, result
+from tiny_training import ROLES, answering, calls_of, no_watch, poisoned, result
 from torch import Tensor
 
 from b4m_core import Adapter, B4MError, NoiseSchedule, Plan, Progress, RunStore, load_adapter, merge, train
-from b4m_core.fast.step import predict
+from b4m_core.models.sdxl import SDXL
 from b4m_core.objective import linear_beta_schedule
 from b4m_core.pictures import Picture, PictureSet
 
@@ -209,13 +209,14 @@ def gradient_of_target(made: Plan, store: Path) -> str:
     """sha256 of the loss's gradient at the network's output, the network's output itself being held fixed."""
     base, seen = tiny.TinyBase(), []
 
-    def fix(module: torch.nn.Module, inputs: object, output: object) -> None:
-        output.sample = output.sample * 0 + 1  # type: ignore[attr-defined]
-        output.sample.register_hook(lambda gradient: seen.append((gradient + 0.0).numpy().tobytes()))  # type: ignore[attr-defined]
+    def fix(output: Tensor) -> Tensor:
+        output = output * 0 + 1
+        output.register_hook(lambda gradient: seen.append((gradient + 0.0).numpy().tobytes()))
+        return output
 
     base.schedule = NoiseSchedule(linear_beta_schedule(), "v_prediction")  # its target holds the picture
-    base.unet.register_forward_hook(fix)
-    train(made, base, RunStore(store))
+    with answering(base.unet, fix):
+        train(made, base, RunStore(store))
     return hashlib.sha256(b"".join(seen)).hexdigest()
 
 
@@ -302,7 +303,7 @@ def test_size_conditioning_reaches_a_half_precision_network_unrounded() -> None:
     sizes = torch.tensor([[4031.0, 3023, 0, 171, 1024, 1024]])
     one = torch.zeros(1, 4, 2, 2)
     given = {"noisy": one, "timesteps": torch.tensor([3]), "context": torch.zeros(1, 5, 8), "pooled": torch.zeros(1, 4), "size_ids": sizes}
-    output = predict(Network(), given, torch.bfloat16)
+    output = SDXL.predict(Network(), given, torch.bfloat16)
     assert torch.equal(seen[0].float(), sizes) and output.dtype == torch.float32
 
 

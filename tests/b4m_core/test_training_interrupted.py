@@ -9,12 +9,13 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
-from tiny_training import ROLES, assert_all_finite, calls_of, no_watch, poisoned, result
+from tiny_training import ROLES, answering, assert_all_finite, calls_of, no_watch, poisoned, result
 
 from b4m_core import B4MError, Progress, RunStore, train
 
@@ -84,14 +85,14 @@ def test_a_gradient_that_is_no_number_stops_in_that_step(tmp_path: Path, uninter
     """The forward pass is good and the backward pass is not, as float16 does it."""
     base, calls = tiny.TinyBase(), itertools.count()
 
-    def spoil(module: torch.nn.Module, inputs: object, output: object) -> None:
+    def spoil(output: torch.Tensor) -> torch.Tensor:
         if next(calls) >= 2:
-            output.sample.register_hook(lambda gradient: gradient * float("nan"))  # type: ignore[attr-defined]
+            output.register_hook(lambda gradient: gradient * float("nan"))
+        return output
 
-    handle = base.unet.register_forward_hook(spoil)
-    with pytest.raises(B4MError, match="The gradient is not a number at step 3 of 4: training stopped and step 2 is kept"):
+    words = "The gradient is not a number at step 3 of 4: training stopped and step 2 is kept"
+    with answering(base.unet, spoil), pytest.raises(B4MError, match=words):
         result(tmp_path, tiny.plan(), base)
-    handle.remove()
     assert_all_finite(tmp_path)
     assert result(tmp_path, tiny.plan(), base) == uninterrupted["content"]
 
@@ -197,34 +198,49 @@ def test_a_damaged_state_begins_anew_and_comes_to_the_same_bytes(tmp_path: Path,
 OUT_OF_MEMORY = [torch.OutOfMemoryError("CUDA out of memory"), torch.AcceleratorError("CUDA error: out of memory")]
 
 
-def out_of_memory_at(unet: torch.nn.Module, calls: set[int], error: Exception = OUT_OF_MEMORY[0]) -> None:
+@contextlib.contextmanager
+def out_of_memory_at(unet: torch.nn.Module, calls: set[int], error: Exception = OUT_OF_MEMORY[0]) -> Iterator[None]:
+    """The network's passes of these numbers fail, whichever step they are made by."""
     count = itertools.count()
 
-    def fail(module: torch.nn.Module, inputs: object) -> None:
+    def fail(*given: object) -> None:
         if next(count) in calls:
             raise error
 
-    unet.register_forward_pre_hook(fail)
+    def failing(output: torch.Tensor) -> torch.Tensor:
+        fail()
+        return output
+
+    handle = unet.register_forward_pre_hook(fail)
+    with answering(unet, failing):
+        yield
+    handle.remove()
+
+
+@pytest.fixture(params=["fused", "reference"])
+def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Either step, for what both must do."""
+    if request.param == "reference":
+        monkeypatch.setattr("b4m_core.engine.fused_step_for", lambda network, family: None)
+    return str(request.param)
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
-def test_memory_that_runs_out_once_is_met_by_recomputing_activations(
-    tmp_path: Path, uninterrupted: dict[str, bytes], error: Exception
-) -> None:
+def test_memory_that_runs_out_once_is_met_by_recomputing_activations(step: str, tmp_path: Path, error: Exception) -> None:
     base = tiny.TinyBase()
-    out_of_memory_at(base.unet, {3}, error)
-    assert result(tmp_path, tiny.plan(), base) == uninterrupted["content"]
+    with out_of_memory_at(base.unet, {3}, error):
+        disturbed = result(tmp_path / "disturbed", tiny.plan(), base)
+    assert disturbed == result(tmp_path / "undisturbed", tiny.plan())
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
-def test_memory_that_runs_out_for_good_gives_advice_and_keeps_the_last_step(
-    tmp_path: Path, uninterrupted: dict[str, bytes], error: Exception
-) -> None:
+def test_memory_that_runs_out_for_good_gives_advice_and_keeps_the_last_step(step: str, tmp_path: Path, error: Exception) -> None:
     base = tiny.TinyBase()
-    out_of_memory_at(base.unet, set(range(2, 50)), error)
-    with pytest.raises(B4MError, match="memory is too small at resolution 64 and rank 4: lower one of them"):
+    words = "memory is too small at resolution 64 and rank 4: lower one of them"
+    with out_of_memory_at(base.unet, set(range(2, 50)), error), pytest.raises(B4MError, match=words):
         result(tmp_path, tiny.plan(), base)
-    assert result(tmp_path, tiny.plan()) == uninterrupted["content"]
+    assert list(tmp_path.rglob("state.safetensors"))
+    assert result(tmp_path, tiny.plan()) == result(tmp_path / "undisturbed", tiny.plan())
 
 
 def test_memory_that_runs_out_in_the_optimiser_gives_advice_too(
@@ -240,8 +256,8 @@ def test_memory_that_runs_out_in_the_optimiser_gives_advice_too(
     assert result(tmp_path, tiny.plan()) == uninterrupted["content"]
 
 
-def test_recomputing_activations_ends_with_the_training_that_needed_it(tmp_path: Path) -> None:
+def test_recomputing_activations_ends_with_the_training_that_needed_it(step: str, tmp_path: Path) -> None:
     base = tiny.TinyBase()
-    out_of_memory_at(base.unet, {1})
-    result(tmp_path, tiny.plan(), base)
+    with out_of_memory_at(base.unet, {1}):
+        result(tmp_path, tiny.plan(), base)
     assert not base.unet.is_gradient_checkpointing

@@ -219,10 +219,8 @@ def test_what_is_compiled_ahead_is_what_a_network_launches(asked: set[str], monk
     from diffusers import UNet2DConditionModel
 
     from b4m_core import Adapter, Facts
-    from b4m_core.fast import step, triton_attention
-    from b4m_core.fast.kinds import kinds
+    from b4m_core.fast import fused_step, triton_attention
     from b4m_core.row_split import Rows
-    from b4m_core.stacks import Stack
 
     for call in kernels().asked_for(torch.bfloat16):
         call()
@@ -230,7 +228,7 @@ def test_what_is_compiled_ahead_is_what_a_network_launches(asked: set[str], monk
     asked.clear()
 
     monkeypatch.setattr(kernels(), "attends", lambda q, k, heads: k.shape[1] <= triton_attention.MOST_KEYS)
-    monkeypatch.setattr(step, "kernels_for", lambda *_: kernels())
+    monkeypatch.setattr(fused_step, "kernels_for", lambda *_: kernels())
     with torch.device("meta"):
         unet = UNet2DConditionModel(
             block_out_channels=(320, 640, 1280),
@@ -240,11 +238,10 @@ def test_what_is_compiled_ahead_is_what_a_network_launches(asked: set[str], monk
             addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816,
         ).to(torch.bfloat16).requires_grad_(False)  # fmt: skip
     adapter = Adapter.for_unet(unet, Facts(role="content", rank=16, base="f" * 64, start="zero_start", split="halves"))
-    of_kind = kinds(adapter.shapes())
     for layer in adapter.layers.values():
         layer.to("meta")
-    stacks = [Stack([adapter.layers[path] for group in groups for path in group], "meta") for groups in of_kind.values()]
-    fast = step.FastStep(unet, adapter, stacks, of_kind, micro_steps=1, graph=False)
+    stacks = fused_step.FusedStep.stacks(adapter.layers, torch.device("meta"))
+    fast = fused_step.FusedStep(unet, adapter.layers, stacks, micro_steps=1, graph=False)
     for rows, *size in ((3, 32, 32), (4, 64, 64), (1, 72, 56)):
         shapes = {
             "noisy": (4, *size), "target": (4, *size), "mask": (1, *size), "timesteps": (), "context": (77, 2048), "pooled": (1280,),

@@ -13,10 +13,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from b4m_core import Adapter, Facts, NoiseSchedule, Plan, Progress, RunStore, TrainingSettings
+from b4m_core import Adapter, Facts, NoiseSchedule, PartlyLearnableProjection, Plan, Progress, RunStore, TrainingSettings
+from b4m_core.models.sdxl import SDXL
 from b4m_core.objective import linear_beta_schedule
 from b4m_core.pictures import Picture, PictureSet
-from b4m_core.splits import SPLITS
 
 TEXT_WIDTH, TOKENS, POOLED = 24, 5, 16
 LAYER = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -70,6 +70,7 @@ class TinyBase:
 
     def __init__(self, unet: nn.Module | None = None, schedule: NoiseSchedule | None = None, fingerprint: str = "f" * 64) -> None:
         self.unet = tiny_unet() if unet is None else unet
+        self.family = SDXL
         self.schedule = schedule or NoiseSchedule(linear_beta_schedule())
         self.fingerprint, self.network_fingerprint, self.name = fingerprint, "n1-" + fingerprint, "tiny"
         self.device, self.dtype = torch.device("cpu"), next(self.unet.parameters()).dtype
@@ -164,7 +165,10 @@ def small_adapter(
 ) -> Adapter:
     """Two layers, one square and one rectangular, as a file of a few KB."""
     shapes = {LAYER: (8, 8), OTHER_LAYER: (10, 7)}
-    layers = {name: SPLITS[split](m, n, rank, name=name, seed=seed, start=start) for name, (m, n) in shapes.items()}
+    layers = {
+        name: PartlyLearnableProjection(m, n, rank, name=name, seed=seed, start=start, split=split)
+        for name, (m, n) in shapes.items()
+    }
     known = Facts(role=role, rank=rank, basis_seed=seed, start=start, split=split, file_dtype=file_dtype, **facts)  # type: ignore[arg-type]
     return filled(Adapter(layers, known), fill).rounded()
 

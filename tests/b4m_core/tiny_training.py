@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from torch import Tensor
 
 from b4m_core import Plan, Progress, RunStore, train
+from b4m_core.fast.network import Network
 
 ROLES = ("content", "style", "together")
 
@@ -36,19 +38,26 @@ def calls_of(made: Plan) -> int:
 
 
 @contextlib.contextmanager
+def answering(unet: torch.nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """The network, as the training has it written out, answers what ``change`` makes of its prediction."""
+    written_out = Network.__call__
+
+    def changed(network: Network, *given: Tensor, **named: Tensor) -> Tensor:
+        output = written_out(network, *given, **named)
+        return change(output) if network.unet is unet else output
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Network, "__call__", changed)
+        yield
+
+
+@contextlib.contextmanager
 def poisoned(unet: torch.nn.Module, after: int, value: float = float("nan")) -> Iterator[None]:
     """The network answers ``value`` from its call number ``after`` on."""
     calls = itertools.count()
 
-    def spoil(module: torch.nn.Module, inputs: object, output: object) -> None:
-        if next(calls) >= after:
-            output.sample = output.sample * value  # type: ignore[attr-defined]
-
-    handle = unet.register_forward_hook(spoil)
-    try:
+    with answering(unet, lambda output: output * value if next(calls) >= after else output):
         yield
-    finally:
-        handle.remove()
 
 
 def assert_all_finite(folder: Path) -> None:

@@ -1,7 +1,8 @@
-"""The end of an optimiser step: bound the gradients, look whether everything found is a number, and only then move what is learned.
+"""The end of an optimiser step: bound the gradients, look whether everything found is a number, and only then move what
+is learned.
 
-A card is not waited for. What it found is read while it is at work on the next step, so it must itself leave everything as it is once
-something is not a number, and go on leaving it.
+A card is not waited for. What it found is read while it is at work on the next step, so it must itself leave everything
+as it is once something is not a number, and go on leaving it.
 """
 
 import functools
@@ -15,7 +16,7 @@ from ..memory import is_out_of_memory
 from .graph import Captured, memory_comes_with_the_replay
 
 
-class Found:
+class StepResult:
     """The losses and gradient norms of one step, on their way from the device."""
 
     def __init__(self, values: Tensor) -> None:
@@ -33,20 +34,23 @@ class Found:
 
 
 class Update:
-    """Clip, check and step; ``halves`` are the learned tensors of each part, whose gradient norm is bounded by ``clip`` part by part.
+    """Clip, check and step; ``halves`` are the learned tensors of each part, whose gradient norm is bounded by ``clip``
+    part by part.
 
     ``refresh`` is called when the halves have moved.
     """
 
-    def __init__(self, optimiser: Optimizer, halves: Sequence[Sequence[Tensor]], clip: float, refresh: Callable[[], None]) -> None:
+    def __init__(
+        self, optimiser: Optimizer, halves: Sequence[Sequence[Tensor]], clip: float, refresh: Callable[[], None]
+    ) -> None:
         self.optimiser, self.halves, self.clip, self.refresh = optimiser, halves, clip, refresh
 
-    def __call__(self, values: Tensor) -> Found:
+    def __call__(self, values: Tensor) -> StepResult:
         """Move the halves by their gradients, unless one of ``values`` is not a number."""
         if torch.isfinite(values).all():
             self.optimiser.step()
             self.refresh()
-        return Found(values)
+        return StepResult(values)
 
     def bounded(self, losses: Tensor) -> Tensor:
         """Bound the gradients; ``losses`` and the norms that there were, in one row. Nothing that is learned moves."""
@@ -58,27 +62,34 @@ class Update:
 
 
 class UpdateAhead(Update):
-    """The same without waiting: whether to move is decided on the device. For optimisers whose fused kernels know ``found_inf``.
+    """The same without waiting: whether to move is decided on the device. For optimisers whose fused kernels know
+    ``found_inf``.
 
-    The optimiser's moments are there from the beginning, so that a memory plan can count them. The launches of one whose groups are
-    ``capturable`` are recorded, once: what it steps stays where it is.
+    The optimiser's moments are there from the beginning, so that a memory plan can count them. The launches of one
+    whose groups are ``capturable`` are recorded, once: what it steps stays where it is.
     """
 
-    def __init__(self, optimiser: Optimizer, halves: Sequence[Sequence[Tensor]], clip: float, refresh: Callable[[], None]) -> None:
+    def __init__(
+        self, optimiser: Optimizer, halves: Sequence[Sequence[Tensor]], clip: float, refresh: Callable[[], None]
+    ) -> None:
         super().__init__(optimiser, halves, clip, refresh)
-        self._stopped = torch.ones((), device=halves[0][0].device)  # the fused kernels' word: 1 leaves everything as it is
+        self._stopped = torch.ones(
+            (), device=halves[0][0].device
+        )  # the fused kernels' word: 1 leaves everything as it is
         optimiser.found_inf = self._stopped  # type: ignore[attr-defined]
         self._moved()
         self._move = self._recorded() or self._moved
         self._stopped.zero_()
 
-    def __call__(self, values: Tensor) -> Found:  # noqa: D102
+    def __call__(self, values: Tensor) -> StepResult:  # noqa: D102
         self._stopped.copy_(torch.maximum(self._stopped, (~torch.isfinite(values).all()).float()))
         self._move()
-        return Found(values)
+        return StepResult(values)
 
     def _recorded(self) -> Callable[[], object] | None:
-        """A replay of :meth:`_moved`, where one that is impossible does no harm: not all of torch's solvers can be recorded."""
+        """A replay of :meth:`_moved`, where one that is impossible does no harm: not all of torch's solvers can be
+        recorded.
+        """
         capturable = all(group.get("capturable") for group in self.optimiser.param_groups)
         if not self._stopped.is_cuda or not capturable or memory_comes_with_the_replay():
             return None

@@ -1,26 +1,24 @@
-"""One micro-step: the losses of a batch and, in passing, the gradients of the learned halves.
-
-Two ways to the same sums. ``PlainStep`` is diffusers' network with a projection beside every Linear (adapter.py), on any device: the oracle
-that the other one is tested against. ``FastStep`` is the network written out (network.py), replayed as a CUDA graph where that can be.
+"""One micro-step (micro_step.py) with SDXL's network written out (network.py), replayed as a CUDA graph where that can
+be.
 """
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..adapter import Adapter
 from ..memory import is_out_of_memory
 from ..objective import row_losses
 from ..planner import FIRST_STREAMED, WAYS, explained, fastest_way, free_memory
+from ..projection import PartlyLearnableProjection
 from ..row_split import Rows
 from ..stacks import Stack
 from .accelerate import kernels_for
 from .graph import Captured, give_back_memory, keep_what_cannot_be_freed
 from .groups import Groups
-from .kinds import Shape
+from .kinds import kinds
 from .network import Network, feed_forwards
 from .streamed import Resident, Streamed
 
@@ -28,82 +26,10 @@ MOST_GRAPHS = 8  # one for every shape of a batch; shapes beyond that run withou
 _log = logging.getLogger("b4m")
 
 
-class Step(Protocol):
-    """What the training loop asks of either."""
-
-    def __call__(self, inputs: Mapping[str, Tensor], own: int, rows: Rows, *, keep: bool = False, taught: int = 1) -> Tensor:
-        """Add the gradients of one micro-step to the stacks'; the mean own and partner loss, (2,), on the device, for the caller to keep.
-
-        The gradients are those of the losses' sum divided by the number of micro-steps in an optimiser step.
-
-        ``inputs``: ``noisy`` and ``target`` (R, 4, h, w), ``mask`` (R, 1, h, w), ``timesteps`` (R,), ``context``, ``pooled``, ``size_ids``;
-        the first ``own`` rows are the own ones, ``rows`` says who moves what. ``keep``: the target of the other rows is what the base
-        model predicts without the adapter. ``taught``: from how many sets the own rows come, in equal parts; the sum has the mean of each.
-        """
-
-    def refresh(self) -> None:
-        """The learned halves have moved."""
-
-    def squeeze(self) -> bool:
-        """Need less memory from now on; False where there is no way left."""
-
-    def close(self) -> None:
-        """Leave the network with its own weights and nothing beside them."""
-
-
-class PlainStep:
-    """diffusers' own forward pass, one launch after the other."""
-
-    def __init__(self, unet: Any, adapter: Adapter, *, micro_steps: int) -> None:
-        self.unet, self.adapter, self.micro_steps = unet, adapter, micro_steps
-        weight = next(unet.parameters())
-        self.device, self.dtype = weight.device, weight.dtype
-        adapter.attach(unet)
-
-    def __call__(self, inputs: Mapping[str, Tensor], own: int, rows: Rows, *, keep: bool = False, taught: int = 1) -> Tensor:  # noqa: D102
-        self.adapter.rows = rows
-        given = {name: value.to(self.device) for name, value in inputs.items()}
-        if keep and own < len(given["noisy"]):
-            with torch.no_grad(), self.adapter.resting():
-                kept = predict(self.unet, {name: value[own:] for name, value in given.items()}, self.dtype)
-            given["target"] = torch.cat([given["target"][:own], kept])
-        predicted = predict(self.unet, given, self.dtype)
-        losses = row_losses(predicted, given["target"], given["mask"])
-        partner = losses[own:]
-        means = losses[:own].mean(), partner.mean() if len(partner) else losses.new_zeros(())
-        ((taught * means[0] + means[1]) / self.micro_steps).backward()  # type: ignore[no-untyped-call]
-        return torch.stack(means).detach()
-
-    def refresh(self) -> None:  # noqa: D102
-        pass
-
-    def squeeze(self) -> bool:
-        """Recompute activations instead of keeping them."""
-        if self.unet.is_gradient_checkpointing:
-            return False
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self.unet.enable_gradient_checkpointing()
-        return True
-
-    def close(self) -> None:  # noqa: D102
-        self.adapter.detach()
-        self.unet.disable_gradient_checkpointing()
-
-
-def predict(unet: Any, given: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-    """The network's prediction for ``noisy`` latents (rows, 4, h, w), in float32 or finer."""
-    output = unet(
-        given["noisy"].to(dtype),
-        given["timesteps"],
-        encoder_hidden_states=given["context"].to(dtype),
-        added_cond_kwargs={"text_embeds": given["pooled"].to(dtype), "time_ids": given["size_ids"]},
-    )
-    return output.sample.float() if dtype != torch.float64 else output.sample  # type: ignore[no-any-return]
-
-
 class _Counts(NamedTuple):
-    """Of the rows of one pass, how many are ``own``; how many own and partner rows their batch has; whether partners keep; sets taught."""
+    """Of the rows of one pass, how many are ``own``; how many own and partner rows their batch has; whether partners
+    keep; sets taught.
+    """
 
     own: int
     all_own: int
@@ -112,19 +38,19 @@ class _Counts(NamedTuple):
     taught: int
 
 
-class FastStep:
-    """The network written out, with its launches recorded where ``graph`` allows, in one of the ways of planner.py, from ``first`` on.
+class FusedStep:
+    """The network written out, with its launches recorded where ``graph`` allows, in one of the ways of planner.py,
+    from ``first`` on.
 
-    The weights of the transformer blocks may come in main memory, in any dtype; then the feed-forward ones stay there. They are read, and
-    never written to.
+    The weights of the transformer blocks may come in main memory, in any dtype; then the feed-forward ones stay there.
+    They are read, and never written to.
     """
 
     def __init__(
         self,
         unet: nn.Module,
-        adapter: Adapter,
+        layers: Mapping[str, PartlyLearnableProjection],
         stacks: Sequence[Stack],
-        of_kind: Mapping[tuple[str, Shape], list[list[str]]],
         *,
         micro_steps: int,
         graph: bool,
@@ -142,16 +68,24 @@ class FastStep:
                 module.weight.data = module.weight.data.contiguous(memory_format=self.layout)
         if not apart:
             for widening, _ in feed_forwards(unet):
-                widening.weight.data = widening.weight.data.T.contiguous().T  # its long sum is that of the backward pass
+                widening.weight.data = (
+                    widening.weight.data.T.contiguous().T
+                )  # its long sum is that of the backward pass
         weights = self._streamed(unet) if WAYS[first].streamed else Resident()
         try:
-            self.groups = Groups(unet, adapter.layers, stacks, of_kind, kernels)
+            self.groups = Groups(unet, layers, stacks, kinds(_shapes(layers)), kernels)
             self.network = Network(unet, self.groups, kernels, weights)
         except BaseException:
             weights.close()
             raise
         self._wanted = graph and self.device.type == "cuda"
         self._begin()
+
+    @staticmethod
+    def stacks(layers: Mapping[str, PartlyLearnableProjection], device: torch.device) -> list[Stack]:
+        """``layers`` on ``device``: one stack for every kind of layer, group after group."""
+        groups = kinds(_shapes(layers)).values()
+        return [Stack([layers[path] for group in kind for path in group], device) for kind in groups]
 
     def _begin(self) -> None:
         """Forget what was recorded."""
@@ -161,7 +95,9 @@ class FastStep:
             give_back_memory(self.device)
         self._pool = torch.cuda.graph_pool_handle() if self.graph else None
 
-    def __call__(self, inputs: Mapping[str, Tensor], own: int, rows: Rows, *, keep: bool = False, taught: int = 1) -> Tensor:  # noqa: D102
+    def __call__(
+        self, inputs: Mapping[str, Tensor], own: int, rows: Rows, *, keep: bool = False, taught: int = 1
+    ) -> Tensor:  # noqa: D102
         count = len(inputs["noisy"])
         if self.way is None:
             self.way = self._fastest(count, inputs["noisy"][0, 0].numel())
@@ -188,17 +124,28 @@ class FastStep:
     def _pass(self, inputs: Mapping[str, Tensor], rows: Rows, counts: _Counts) -> Tensor:
         """The losses of some rows; their gradients stay with the families."""
         self.groups.rows = rows
-        key = (counts, rows.up.start, rows.up.stop, rows.down.start, rows.down.stop, *(tuple(value.shape) for value in inputs.values()))
+        key = (
+            counts,
+            rows.up.start,
+            rows.up.stop,
+            rows.down.start,
+            rows.down.stop,
+            *(tuple(value.shape) for value in inputs.values()),
+        )
         if self.graph and key not in self._captured and len(self._captured) < MOST_GRAPHS:
             self._capture(key, inputs, counts)
         if key in self._captured:
             return self._captured[key](inputs)
-        return self._losses(counts, **{name: value.to(self.device, non_blocking=True) for name, value in inputs.items()})
+        return self._losses(
+            counts, **{name: value.to(self.device, non_blocking=True) for name, value in inputs.items()}
+        )
 
     def _capture(self, key: tuple[object, ...], inputs: Mapping[str, Tensor], counts: _Counts) -> None:
         """Record the step for this shape; a card or a driver that cannot is not asked again."""
         try:
-            self._captured[key] = Captured(lambda **given: self._losses(counts, **given), inputs, self.device, self._pool)
+            self._captured[key] = Captured(
+                lambda **given: self._losses(counts, **given), inputs, self.device, self._pool
+            )
         except Exception as error:
             keep_what_cannot_be_freed(self.groups.abandon())
             if is_out_of_memory(error):
@@ -214,16 +161,18 @@ class FastStep:
         if counts.keep and own < len(noisy):
             with torch.no_grad(), self.groups.resting():
                 kept = self._predicted(noisy=noisy[own:], **{name: value[own:] for name, value in given.items()})
-            target = torch.cat([target[:own], kept])
-        losses = row_losses(self._predicted(noisy=noisy, **given), target, mask)
+            target = torch.cat([target[:own], kept])  # (R, 4, h, w)
+        losses = row_losses(self._predicted(noisy=noisy, **given), target, mask)  # (R,)
         means = losses[:own].sum() / max(counts.all_own, 1), losses[own:].sum() / max(counts.all_partners, 1)
         weights.back()
         ((counts.taught * means[0] + means[1]) / self.micro_steps).backward()  # type: ignore[no-untyped-call]
         self.groups.learned()
         weights.end()
-        return torch.stack(means).detach()
+        return torch.stack(means).detach()  # (2,)
 
-    def _predicted(self, *, noisy: Tensor, timesteps: Tensor, context: Tensor, pooled: Tensor, size_ids: Tensor) -> Tensor:
+    def _predicted(
+        self, *, noisy: Tensor, timesteps: Tensor, context: Tensor, pooled: Tensor, size_ids: Tensor
+    ) -> Tensor:
         """The network's prediction, in float32 or finer."""
         x = noisy.to(self.dtype, memory_format=self.layout)
         predicted = self.network(x, timesteps, context.to(self.dtype), pooled.to(self.dtype), size_ids)
@@ -232,7 +181,7 @@ class FastStep:
     def refresh(self) -> None:  # noqa: D102
         self.groups.refresh()
 
-    def squeeze(self) -> bool:
+    def reduce_memory(self) -> bool:
         """Take the next way of planner.py."""
         if self.way is None or self.way + 1 == len(WAYS):
             return False
@@ -246,6 +195,10 @@ class FastStep:
         if self._wanted:
             give_back_memory(self.device)
         self.network.weights.close()
+
+
+def _shapes(layers: Mapping[str, PartlyLearnableProjection]) -> dict[str, tuple[int, int]]:
+    return {path: layer.shape for path, layer in layers.items()}
 
 
 def _one_by_one(inputs: Mapping[str, Tensor], own: int, rows: Rows) -> Iterator[tuple[dict[str, Tensor], int, Rows]]:

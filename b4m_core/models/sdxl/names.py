@@ -1,23 +1,27 @@
 """Layer names: diffusers' module path on one side, the key that kohya's SDXL LoRA files use on the other.
 
-Kohya numbers the blocks of the original SDXL network: input block 1 + i (L + 1) + j, output block i (L + 1) + j, with L = 2 ResNets a
-level.
+Kohya numbers the blocks of the original SDXL network: input block 1 + i (L + 1) + j, output block i (L + 1) + j, with L
+= 2 ResNets a level.
 """
 
 import re
 
-from .errors import B4MError
+from ...errors import B4MError
 
 RESNETS_PER_LEVEL = 2
 _STRIDE = RESNETS_PER_LEVEL + 1
 _PATH = re.compile(
     r"(?:(down|up)_blocks\.(\d+)|mid_block)\.attentions\.(\d+)\.transformer_blocks\.(\d+)\.(attn[12])\.(to_q|to_k|to_v|to_out\.0)"
 )
-_KEY = re.compile(r"lora_unet_(?:(input|output)_blocks_(\d+)|middle_block)_1_transformer_blocks_(\d+)_(attn[12])_(to_q|to_k|to_v|to_out_0)")
+_KEY = re.compile(
+    r"lora_unet_(?:(input|output)_blocks_(\d+)|middle_block)_1_transformer_blocks_(\d+)_(attn[12])_(to_q|to_k|to_v|to_out_0)"
+)
 
 
 def kohya_key(path: str) -> str:
-    """``down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q`` -> ``lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q``."""
+    """``down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q`` ->
+    ``lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q``.
+    """
     match = _PATH.fullmatch(path)
     if match is None:
         raise B4MError(f"Layer {path} has no name in an SDXL LoRA file: the network is not an SDXL UNet.")

@@ -1,0 +1,91 @@
+"""What a training is before it begins: its pictures, its settings, the name of its run, and the adapter that it starts
+from.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+from .adapter import Adapter
+from .base_model import BaseModel
+from .errors import B4MError
+from .facts import Concept, Facts
+from .pictures import PictureSet
+from .runs import content_key
+from .settings import TrainingSettings
+from .trainings import training
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be trained: the role (a row of trainings.py), the own pictures, the partners' pictures, the settings.
+
+    ``content`` and ``style`` start from a fresh adapter, with auxiliary sets as partners; ``together`` starts from
+    ``start``, the merged adapter, with the content pictures as own and the style pictures as its first partner,
+    auxiliary sets of both kinds after it.
+    """
+
+    role: str
+    own: PictureSet
+    partners: tuple[PictureSet, ...]
+    settings: TrainingSettings
+    start: Adapter | None = None
+
+    def __post_init__(self) -> None:
+        row = training(self.role, self.settings.correspondence)
+        if row.needs and (self.start is None or len(self.partners) < row.leaders - 1):
+            raise B4MError(f"Training {self.role} needs {row.needs}.")
+        if len(self.partners) >= row.leaders > 1 and not row.keeps:
+            raise B4MError(
+                f"Training {self.role} keeps auxiliary pictures or has none: choose correspondence = keep, or leave them out."
+            )
+
+    def key(self, base: BaseModel) -> str:
+        """The content key of the run: equal for identical inputs, and only for those."""
+        sets = [
+            {
+                "trigger": pictures.trigger,
+                "class": pictures.class_word,
+                "pictures": [picture.digest() for picture in pictures.pictures],
+            }
+            for pictures in (self.own, *self.partners)
+        ]
+        return content_key(
+            {
+                "role": self.role,
+                "sets": sets,
+                "settings": self.settings.as_dict(),
+                "start": None if self.start is None else self.start.digest(),
+                "base": base.fingerprint,
+                "schedule": base.schedule.describe(),
+                "arithmetic": [base.device.type, str(base.dtype)],
+            }
+        )
+
+
+def first_adapter(plan: Plan, base: BaseModel) -> Adapter:
+    """Where the training begins: a fresh adapter, or for ``together`` a copy of the merged one, as it was loaded."""
+    own, makes = _concept(plan.own), training(plan.role, plan.settings.correspondence).makes
+    facts = Facts(
+        role=makes,
+        rank=plan.settings.rank,
+        basis_seed=plan.settings.basis_seed,
+        start=plan.settings.start,
+        family=base.family.name,
+        split=plan.settings.split,
+        base=base.network_fingerprint,
+        base_name=base.name,
+        prediction=base.schedule.prediction,
+        content=None if makes == "style" else own,
+        style=own if makes == "style" else _concept(plan.partners[0]) if makes == "together" else None,
+        settings=plan.settings.as_dict(),
+        file_dtype=plan.settings.file_dtype,
+    )
+    if plan.start is None:
+        return Adapter.for_unet(base.unet, facts)
+    known = plan.start.facts
+    facts = dataclasses.replace(facts, basis=known.basis, parents=known.parents, **known.common())
+    return Adapter(plan.start.clone().layers, facts)
+
+
+def _concept(pictures: PictureSet) -> Concept:
+    return Concept(pictures.trigger, pictures.class_word, pictures.prompts())

@@ -1,0 +1,204 @@
+"""B4M written out: the method in plain torch, one pass through the network for every loss. Read this file first.
+
+"Break for make" (Xu et al., ACM TOG 44(2), 2025; arXiv 2403.19456) teaches a frozen diffusion network a content and a
+style as two parts of one low-rank update. Of a layer W (m, n) with up [A, B] and down [D; C], each of rank r:
+
+    halves   dW = [[k A C, A D],    A (m/2, r) and C (r, n/2) frozen, B (m/2, r) the style's, D (r, n/2) the content's;
+                   [  B C, B D]]    k = 1 as published, k = 0 leaves the base model undisturbed at first
+    full     dW = A D + B C         A (m, r) and C (r, n) frozen, B (m, r) the style's, D (r, n) the content's
+    free     dW = A D + B C         nothing frozen: A and D are the content's, B and C the style's
+
+A training sees three kinds of rows, and each kind moves what trainings.py says:
+
+    train rows          the artist's pictures: the mean squared error against the noise (or the velocity) that was mixed in
+    auxiliary rows      other pictures with the same noise and timestep, the paper's correspondences: the same error
+    preservation rows   other pictures, held to what the network says without the update: no picture is learned, and nothing else is lost
+
+An optimiser step is: the gradients of some micro-steps, each part's norm bounded, for both concepts together
+preconditioned by the other factor (Zhang and Pilanci, arXiv 2402.02347), then AdamW (Loshchilov and Hutter, arXiv
+1711.05101). What trains in earnest, micro_step.py and fast/, does the same sums in one pass; the tests hold both, and
+the contest's step (benchmarks/quality), to this file.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from .batches import Batch
+from .models.family import Schedule
+from .objective import row_losses
+from .projection import PartlyLearnableProjection
+from .settings import TrainingSettings
+from .splits import PARTS
+from .trainings import BETAS, EPS, Training, riemannian
+
+Key = tuple[str, str]
+"""A layer's module path, and A, B, C or D."""
+Gradients = dict[Key, Tensor]
+
+
+def update_of(layer: PartlyLearnableProjection, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """dW (m, n) of a layer from its four parts."""
+    if not layer.split.cut:
+        whole: Tensor = a @ d + b @ c  # (m, r)(r, n) + (m, r)(r, n)
+        return whole
+    constant = a @ c if layer.start == "published" else a.new_zeros(len(a), c.shape[1])  # (m/2, n/2)
+    return torch.cat([torch.cat([constant, a @ d], dim=1), torch.cat([b @ c, b @ d], dim=1)])
+
+
+def inverse(gram: Tensor, damping: float) -> Tensor:
+    """(G + d I)^-1 for a Gram matrix G (r, r), d being ``damping`` times the mean of its diagonal."""
+    found: Tensor = torch.linalg.inv(gram + damping * gram.trace() / len(gram) * torch.eye(len(gram), dtype=gram.dtype))
+    return found
+
+
+class ReferenceTraining:
+    """One training of ``layers``, by module path, under a frozen ``network``; slow, and short.
+
+    ``predict`` (inputs by name, each (rows, ...)) is the network's answer (rows, C, h, w); it must call ``network``,
+    whose Linears are watched. ``keeps``: the rows beside the train rows are preservation rows. The sums are those of
+    the network's dtype.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        predict: Callable[[Mapping[str, Tensor]], Tensor],
+        layers: Mapping[str, PartlyLearnableProjection],
+        schedule: Schedule,
+        training: Training,
+        settings: TrainingSettings,
+        *,
+        keeps: bool,
+    ) -> None:
+        self.network, self.predict, self.layers, self.schedule = network, predict, layers, schedule
+        self.training, self.settings, self.keeps = training, settings, keeps
+        self.movable: frozenset[str] | None = (
+            frozenset()
+        )  # whose parts move now, content's or style's; None: without the update
+        self.steps = 0
+        self.moments: dict[Key, tuple[Tensor, Tensor]] = {}
+
+    def train(self, draw: Callable[[int], Batch]) -> None:
+        """All steps of the settings; ``draw`` gives micro-step number i."""
+        micro_steps = self.settings.accumulation
+        for step in range(self.settings.steps):
+            self.update(self.gradients([draw(step * micro_steps + micro) for micro in range(micro_steps)]))
+
+    def gradients(self, micro_steps: Sequence[Batch]) -> Gradients:
+        """The gradients of one optimiser step, double, in the shapes of the parts; each part's norm over all layers is
+        bounded.
+        """
+        for layer in self.layers.values():
+            layer.zero_grad()
+        handles = [
+            self.network.get_submodule(path).register_forward_hook(self._hook(layer))
+            for path, layer in self.layers.items()
+        ]
+        for batch in micro_steps:
+            for rows in self._of_each_set(batch.own):
+                (self.loss(batch, rows, self.training.own) / len(micro_steps)).backward()  # type: ignore[no-untyped-call]
+            if batch.own < len(batch.latents):
+                others = slice(batch.own, None)
+                loss = self.loss(batch, others, self.training.partner, preserve=self.keeps)
+                (loss / len(micro_steps)).backward()  # type: ignore[no-untyped-call]
+        for handle in handles:
+            handle.remove()
+        every = ((path, part, value) for path, layer in self.layers.items() for part, value in layer.named_parameters())
+        return self.clipped(
+            {(path, part): value.grad.double() for path, part, value in every if value.grad is not None}
+        )
+
+    def _of_each_set(self, own: int) -> list[slice]:
+        """The train rows of every set that is taught: their losses are added, not averaged."""
+        sets = self.training.leaders if self.keeps else 1
+        return [slice(own * number // sets, own * (number + 1) // sets) for number in range(sets)]
+
+    def loss(self, batch: Batch, rows: slice, moves: frozenset[str], *, preserve: bool = False) -> Tensor:
+        """The mean over ``rows`` of the squared error; ``moves`` are the concepts whose parts it may move."""
+        latents, noise, timesteps = (
+            batch.latents[rows],
+            batch.noise[rows],
+            batch.timesteps[rows],
+        )  # (R, C, h, w), the same, (R,)
+        given = {name: value[rows] for name, value in batch.conditioning.items()}
+        given |= {"noisy": self.schedule.add_noise(latents, noise, timesteps), "timesteps": timesteps}
+        target = self.schedule.target(latents, noise, timesteps)  # (R, C, h, w)
+        if preserve:
+            self.movable = None
+            target = self.predict(given).detach()
+        self.movable = moves
+        return row_losses(self.predict(given), target, batch.mask[rows]).mean()
+
+    def _hook(self, layer: PartlyLearnableProjection) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
+        """y = W x + dW x, in which a part that may not move is a constant."""
+
+        def add(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+            if self.movable is None:
+                return output
+            moving = {part for concept in self.movable for part in getattr(layer.split, concept)}
+            parts = [getattr(layer, part).to(output.dtype) for part in PARTS]
+            parts = [value if part in moving else value.detach() for part, value in zip(PARTS, parts, strict=True)]
+            return output + linear(inputs[0], update_of(layer, *parts))
+
+        return add
+
+    def clipped(self, gradients: Gradients) -> Gradients:
+        """g <- g min(1, max_norm / |g|), |g| over all layers' A together, over all layers' B together, and so on."""
+        norms = {
+            part: math.sqrt(sum(float(g.square().sum()) for (_, which), g in gradients.items() if which == part))
+            for part in PARTS
+        }
+        bound = {part: min(1.0, self.settings.clip / norm) if norm else 1.0 for part, norm in norms.items()}
+        return {(path, part): gradient * bound[part] for (path, part), gradient in gradients.items()}
+
+    @torch.no_grad()
+    def update(self, gradients: Gradients) -> None:
+        """One step of AdamW; what the preservation or auxiliary rows alone move has a rate of its own."""
+        self.steps += 1
+        if self.training.make is riemannian:
+            gradients = {key: self.preconditioned(key, gradients) for key in gradients}
+        (beta1, beta2), count, settings = BETAS, self.steps, self.settings
+        for (path, part), gradient in gradients.items():
+            layer = self.layers[path]
+            taught = any(part in getattr(layer.split, concept) for concept in self.training.own)
+            rate = settings.learning_rate if taught else settings.partner_learning_rate
+            first, second = self.moments.get((path, part), (torch.zeros_like(gradient), torch.zeros_like(gradient)))
+            first = beta1 * first + (1 - beta1) * gradient
+            second = beta2 * second + (1 - beta2) * gradient**2
+            self.moments[path, part] = first, second
+            step = (first / (1 - beta1**count)) / ((second / (1 - beta2**count)).sqrt() + EPS)
+            weight = getattr(layer, part)
+            weight.copy_(weight.double() * (1 - rate * settings.weight_decay) - rate * step)
+
+    def preconditioned(self, key: Key, gradients: Gradients) -> Tensor:
+        """Equation 2 of arXiv 2402.02347: G_U (V V' + d I)^-1 for a part of up, (U' U + d I)^-1 G_V for a part of
+        down.
+        """
+        (path, part), layer, damping = key, self.layers[key[0]], self.settings.damping
+        a, b, c, d = (getattr(layer, each).double() for each in PARTS)
+        of_up, of_down = part in ("A", "B"), part in ("C", "D")
+        if (
+            not layer.split.frozen
+        ):  # one product [A, B] [D; C], learned whole: the part's share of its preconditioned gradient
+            up, down = torch.cat([a, b], dim=1), torch.cat([d, c])  # (m, 2r), (2r, n)
+            share = slice(layer.rank) if part in ("A", "D") else slice(layer.rank, None)
+            if of_up:
+                whole = torch.cat([gradients[path, "A"], gradients[path, "B"]], dim=1)  # (m, 2r)
+                return (whole @ inverse(down @ down.T, damping))[:, share]
+            whole = torch.cat([gradients[path, "D"], gradients[path, "C"]])  # (2r, n)
+            return (inverse(up.T @ up, damping) @ whole)[share]
+        if not layer.split.cut:  # two products, A D and B C, each with a frozen factor
+            return inverse(a.T @ a, damping) @ gradients[key] if of_down else gradients[key] @ inverse(c @ c.T, damping)
+        up, down = (
+            torch.cat([a, b]),
+            torch.cat([c, d], dim=1),
+        )  # one product [A; B] [C, D], (m, r) and (r, n), frozen in part
+        return (
+            inverse(up.T @ up, damping) @ gradients[key]
+            if of_down
+            else gradients[key] @ inverse(down @ down.T, damping)
+        )
