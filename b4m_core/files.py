@@ -8,6 +8,7 @@ Header: ``b4m`` (the facts as JSON), ``b4m.sha256`` (over those facts and the te
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from .adapter import Adapter, basis_fingerprint, fresh_layer
 from .container import read_container, read_text, write_container
 from .errors import B4MError
 from .facts import Concept, Facts
+from .finite import first_not_finite, numbers, require_finite
 from .models import family_named
 from .projection import PartlyLearnableProjection
-from .taught_halves import finite_tensor, layers_of, taught_halves
+from .taught_halves import layers_of, taught_halves
 
 UP, DOWN, ALPHA = ".lora_up.weight", ".lora_down.weight", ".alpha"
 
@@ -46,12 +48,12 @@ def lora_state_dict(adapter: Adapter, content: float = 1.0, style: float = 1.0) 
     tensors: dict[str, Tensor] = {}
     alone = adapter.alone()
     with torch.inference_mode(False), torch.no_grad():
-        for name, projection in adapter.layers.items():
-            up, down = projection.lora_factors(content, style, alone=alone)
-            key = family.lora_key(name)
-            tensors[key + UP] = up.detach().cpu().to(dtype).contiguous()
-            tensors[key + DOWN] = down.detach().cpu().to(dtype).contiguous()
-            tensors[key + ALPHA] = torch.tensor(float(tensors[key + UP].shape[1]))  # float32: bfloat16 would round a large rank
+        for some, parts in adapter.alike():
+            factors = some[0].lora_factors(content, style, alone=alone, parts=parts)  # (L, m, k) and (L, k, n)
+            for layer, up, down in zip(some, *(factor.to(dtype).cpu() for factor in factors), strict=True):
+                key = family.lora_key(layer.name)
+                tensors[key + UP], tensors[key + DOWN] = up, down
+                tensors[key + ALPHA] = torch.tensor(float(up.shape[1]))  # float32: bfloat16 would round a large rank
     return tensors
 
 
@@ -59,7 +61,7 @@ def save_adapter(adapter: Adapter, path: str | Path) -> Path:
     """Write ``adapter`` to ``path`` and read it back before it counts. Raises :class:`B4MError`; an older file then stays as it was."""
     path = Path(path)
     tensors = format_of(adapter.facts).tensors(adapter)
-    bad = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
+    bad = first_not_finite(tensors)
     if bad is not None:
         raise B4MError(
             f"{path.name} was not saved: its layer {bad} holds values that are not numbers; train again with a lower learning rate."
@@ -74,6 +76,7 @@ def load_adapter(path: str | Path) -> Adapter:
     path = Path(path)
     text, tensors = read_container(path)
     facts = Facts.from_json(text)
+    require_finite(tensors, path.name)
     with torch.inference_mode(False):
         layers = format_of(facts).layers(tensors, facts, path.name)
     if basis_fingerprint(layers) != facts.basis:
@@ -94,11 +97,15 @@ def format_of(facts: Facts) -> FileFormat:
 
 
 def _layers_of_lora(tensors: dict[str, Tensor], facts: Facts, shown: str) -> dict[str, PartlyLearnableProjection]:
-    layers, family = {}, family_named(facts.family)
-    for key in (key.removesuffix(UP) for key in tensors if key.endswith(UP)):
-        name = family.module_path(key)
-        layers[name] = _projection(name, finite_tensor(tensors, key + UP, shown), finite_tensor(tensors, key + DOWN, shown), facts)
-    return layers
+    family = family_named(facts.family)
+    keys = {family.module_path(key): key for key in (key.removesuffix(UP) for key in tensors if key.endswith(UP))}
+
+    def projection(name: str) -> PartlyLearnableProjection:
+        up, down = (numbers(tensors, keys[name] + factor, shown) for factor in (UP, DOWN))
+        return _projection(name, up, down, facts)
+
+    with ThreadPoolExecutor() as pool:  # each draws a basis of its own
+        return dict(zip(keys, pool.map(projection, keys), strict=True))
 
 
 def _projection(name: str, up: Tensor, down: Tensor, facts: Facts) -> PartlyLearnableProjection:

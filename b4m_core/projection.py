@@ -4,7 +4,7 @@
 splits.py draws the parts and says whose they are; reference.py has the method. Here they become a module.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -81,14 +81,17 @@ class PartlyLearnableProjection(nn.Module):
             return len(self.A) + len(self.B), self.C.shape[1] + self.D.shape[1]
         return len(self.A), self.C.shape[1]
 
+    def holding(self, parts: Mapping[str, Tensor]) -> "PartlyLearnableProjection":
+        """The same layer with other values for A, B, C and D, which it holds without a copy."""
+        other = type(self).__new__(type(self))
+        nn.Module.__init__(other)
+        other._begin(self.name, self.seed, self.start, self.split.name, dict(parts))
+        return other
+
     def clone(self) -> "PartlyLearnableProjection":
         """An independent copy on the CPU, free of autograd and of inference mode."""
-        copy = type(self).__new__(type(self))
-        nn.Module.__init__(copy)
         with torch.inference_mode(False), torch.no_grad():
-            parts = {part: getattr(self, part).detach().cpu().clone() for part in PARTS}
-            copy._begin(self.name, self.seed, self.start, self.split.name, parts)
-        return copy
+            return self.holding({part: getattr(self, part).detach().cpu().clone() for part in PARTS})
 
     def up(self) -> Tensor:
         """A and B as one factor: [A; B] (m, r) of a split that is cut, else [A, B] (m, 2r)."""
@@ -107,22 +110,29 @@ class PartlyLearnableProjection(nn.Module):
         ]
         return self.split.layout(tuple(blocks), *self.shape, self.rank)
 
-    def lora_factors(self, content: float = 1.0, style: float = 1.0, *, alone: str = "") -> tuple[Tensor, Tensor]:
+    def lora_factors(
+        self,
+        content: float = 1.0,
+        style: float = 1.0,
+        *,
+        alone: str = "",
+        parts: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """The update as an ordinary LoRA, exactly: up (m, k) and down (k, n) with up @ down = ``delta_weight(content,
-        style)``.
+        style)``. ``parts``: those of L layers like this one, (L, ...) each, for the factors (L, m, k) and (L, k, n).
 
         ``content`` and ``style`` scale the first part of each. A constant A C counts as much as the stronger of the
         two, so that 0 and 0 is the base model; where it does not count in full, the factors are [[A, 0], [0, B]] and
         [[k C, D], [C, D]]. ``alone``: the concept whose blocks are all that is wanted.
         """
         strength = {self.split.content[0]: content, self.split.style[0]: style}
-        parts = {part: getattr(self, part) for part in PARTS}
-        parts |= {part: scale * parts[part] for part, scale in strength.items()}
+        known = parts or {part: getattr(self, part) for part in PARTS}
+        scaled = {part: known[part] if strength.get(part, 1.0) == 1.0 else strength[part] * known[part] for part in PARTS}
         constant = max(content, style) if self.split.constant(self.start) else 0.0
         layout = self._written(constant == 1.0, alone)
-        up, down = layout.factors(parts)
+        up, down = layout.factors(scaled)
         if self.split.cut and constant != 1.0:  # not even its zeros' signs change: equal adapters give equal files
-            down[: self.rank, : self.C.shape[1]] = constant * self.C
+            down[..., : self.rank, : self.C.shape[1]] = constant * known["C"]
         return up, down
 
     def _written(self, strong: bool, alone: str) -> Layout:

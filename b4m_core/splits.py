@@ -70,9 +70,10 @@ class Layout:
     places: tuple[Place, ...]
 
     def factors(self, parts: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """up (m, k) and down (k, n) with the parts in their places."""
+        """up (..., m, k) and down (..., k, n) with the parts, of one layer or (L, ...) of many, in their places."""
         (m, n), some = self.shape, next(iter(parts.values()))
-        up, down = some.new_zeros(m, self.width), some.new_zeros(self.width, n)
+        many = some.shape[:-2]
+        up, down = some.new_zeros(*many, m, self.width), some.new_zeros(*many, self.width, n)
         for place in self.places:
             place.put(up if place.up else down, parts[place.part])
         return up, down

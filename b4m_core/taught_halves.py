@@ -16,6 +16,7 @@ from .adapter import Adapter, fresh_layer
 from .basis import MOST_FEATURES
 from .errors import B4MError
 from .facts import Facts
+from .finite import numbers
 from .models import family_named
 from .projection import PartlyLearnableProjection
 
@@ -51,7 +52,7 @@ def layers_of(tensors: Mapping[str, Tensor], facts: Facts, shown: str) -> dict[s
         with torch.no_grad():
             getattr(layer, facts.split_row.content[0]).zero_()
             for half in facts.taught:
-                learned = finite_tensor(tensors, f"{name}.{half}", shown)
+                learned = numbers(tensors, f"{name}.{half}", shown)
                 if learned.shape != getattr(layer, half).shape:
                     raise B4MError(
                         f"Layer {name} has a {half} of shape {tuple(learned.shape)}, which does not fit rank {facts.rank}."
@@ -59,13 +60,3 @@ def layers_of(tensors: Mapping[str, Tensor], facts: Facts, shown: str) -> dict[s
                 getattr(layer, half).copy_(learned)
         layers[name] = layer
     return layers
-
-
-def finite_tensor(tensors: Mapping[str, Tensor], key: str, shown: str) -> Tensor:
-    """The tensor under ``key``. Raises :class:`B4MError` when it is missing or holds anything but numbers."""
-    tensor = tensors.get(key)
-    if tensor is None or not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-        raise B4MError(
-            f"{shown} is damaged: its {key} is missing or holds values that are not numbers; download or train it again."
-        )
-    return tensor

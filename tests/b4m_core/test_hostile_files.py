@@ -17,6 +17,7 @@ from tiny_files import FACTS, assemble, forged, parts, refused, saved
 from torch import Tensor
 
 from b4m_core import Adapter, B4MError, Concept, Facts, PartlyLearnableProjection, load_adapter, lora_state_dict, save_adapter
+from b4m_core.facts import FORMAT
 
 
 def test_every_flipped_byte_of_the_tensors_is_caught(tmp_path: Path) -> None:
@@ -131,9 +132,9 @@ def test_facts_that_come_twice_in_the_metadata_never_win(tmp_path: Path) -> None
 
 def test_a_file_of_a_newer_version_says_so(tmp_path: Path) -> None:
     adapter, _ = saved(tmp_path)
-    text = json.dumps({**json.loads(adapter.facts.to_json()), "format": 3, "new_field": []})
+    text = json.dumps({**json.loads(adapter.facts.to_json()), "format": FORMAT + 1, "new_field": []})
     file = forged(tmp_path / "new.safetensors", lora_state_dict(adapter), text)
-    with pytest.raises(B4MError, match=r"written by a newer B4M \(format 3, this one reads up to 2\): update B4M"):
+    with pytest.raises(B4MError, match=rf"written by a newer B4M \(format {FORMAT + 1}, this one reads up to {FORMAT}\): update B4M"):
         load_adapter(file)
 
 
