@@ -2,13 +2,14 @@
 
     python b4m.py demo       trains on the shipped pictures inside a real ComfyUI and ends with a contact sheet
     python b4m.py comfyui    starts a ComfyUI with B4M in it, for playing
-    python b4m.py test       runs every test there is (--fast: lint, types and unit tests)
+    python b4m.py test       runs every test there is (--fast: without the real server and the real page)
     python b4m.py train      trains from the command line: content, style or joint
     python b4m.py generate   paints with trained adapters
     python b4m.py bench      measures: speed beside others, or quality on the embedded model
 
-Only a Python is needed: the first call makes its own environment in the folder `.b4m`. This file stays readable for any
-Python from 3.6 on, so that a Python that is too old says so in a sentence and not in a syntax error.
+demo, comfyui and test take `--comfyui PATH` for a ComfyUI that is already there. Only a Python is needed: the first call makes
+its own environments in the folder `.b4m`. This file stays readable for any Python from 3.6 on, so that a Python that is too old
+says so in a sentence and not in a syntax error.
 """
 
 import os
@@ -27,7 +28,7 @@ def complaint_about_python(version: tuple) -> str:
 
 
 def main(arguments: list) -> int:
-    """Hands over to the launcher's rooms once the Python is known to understand them."""
+    """Hands over to the launcher once the Python is known to understand it."""
     complaint = complaint_about_python(sys.version_info)
     if complaint:
         sys.stderr.write("b4m: " + complaint + "\n")

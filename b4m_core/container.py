@@ -4,9 +4,10 @@ The sha256 under the header key ``b4m.sha256`` covers the text under ``b4m``, th
 reads the rest as usual.
 """
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import safetensors
@@ -16,6 +17,11 @@ from torch import Tensor
 
 from .atomic import write_atomically
 from .errors import B4MError
+
+
+class UnreadableFile(B4MError):
+    """A file that the system does not let us read now; what is in it may be whole."""
+
 
 _PIECE = 1 << 22
 MOST_TEXT, _MOST_HEADER = 1 << 20, 1 << 23  # bytes; the text of a real adapter has some kilobytes, its table of tensors 200
@@ -53,7 +59,7 @@ def verified_text(path: Path, shown: str | None = None) -> str:
     """The text of a container whose checksum is right."""
     shown = shown or path.name
     metadata = _metadata(path, shown)
-    with open(path, "rb") as file:
+    with _readable(shown), open(path, "rb") as file:
         table = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         table.pop("__metadata__")
         actual = _digest(metadata["b4m"], table, iter(lambda: file.read(_PIECE), b""))
@@ -63,17 +69,13 @@ def verified_text(path: Path, shown: str | None = None) -> str:
 
 
 def _metadata(path: Path, shown: str) -> dict[str, str]:
-    try:
-        with open(path, "rb") as start:
-            size = int.from_bytes(start.read(8), "little")
+    with _readable(shown), open(path, "rb") as start:
+        size = int.from_bytes(start.read(8), "little")
         if _MOST_HEADER < size < path.stat().st_size:  # parsing it would take minutes and gigabytes
             raise B4MError(f"{shown} has a header of {size / 1e6:.0f} MB, which no file of B4M has: it is damaged or no adapter.")
+    try:
         with safetensors.safe_open(path, "pt", device="cpu") as file:
             metadata = dict(file.metadata() or {})
-    except FileNotFoundError as error:
-        raise B4MError(f"{shown} is not there any more: choose another file.") from error
-    except B4MError:
-        raise
     except (SafetensorError, OSError, ValueError) as error:
         raise B4MError(f"{shown} is damaged or not a safetensors file ({error}): download or train it again.") from error
     if "b4m" not in metadata:
@@ -81,6 +83,17 @@ def _metadata(path: Path, shown: str) -> dict[str, str]:
     if len(metadata["b4m"].encode()) > MOST_TEXT:
         raise B4MError(f"The B4M facts in {shown} have more than {MOST_TEXT / 1e6:.0f} MB: it is damaged, so download or train it again.")
     return metadata
+
+
+@contextlib.contextmanager
+def _readable(shown: str) -> Iterator[None]:
+    """Says in a sentence why the system does not let us read a file."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise B4MError(f"{shown} is not there any more: choose another file.") from error
+    except OSError as error:
+        raise UnreadableFile(f"{shown} cannot be read ({error.strerror or error}): check its disk, and that it may be read.") from error
 
 
 def _canonical(value: object) -> bytes:

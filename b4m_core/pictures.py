@@ -87,7 +87,11 @@ def load_folder(folder: Path, *, trigger: str, class_word: str, pattern: str, us
     """
     if not folder.is_dir():
         raise B4MError(f"The folder {folder.name} is not there any more: choose another one.")
-    files = sorted((entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES), key=lambda entry: entry.name)
+    try:
+        entries = list(folder.iterdir())
+    except OSError as error:
+        raise B4MError(f"The folder {folder.name} cannot be read ({error.strerror or error}): check that it may be.") from error
+    files = sorted((entry for entry in entries if entry.suffix.lower() in SUFFIXES), key=lambda entry: entry.name)
     pictures: list[Picture] = []
     notes: list[str] = []
     for file in files:
@@ -240,5 +244,5 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "it has far too many pixels"
     if isinstance(error, OSError):
-        return f"it is damaged ({os.strerror(error.errno) if error.errno else error})"
+        return f"it cannot be read ({os.strerror(error.errno)})" if error.errno else f"it is damaged ({error})"
     return str(error).rstrip(".")

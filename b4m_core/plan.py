@@ -88,4 +88,4 @@ def first_adapter(plan: Plan, base: BaseModel) -> Adapter:
 
 
 def _concept(pictures: PictureSet) -> Concept:
-    return Concept(pictures.trigger, pictures.class_word, pictures.prompts())
+    return Concept.of(pictures.trigger, pictures.class_word, pictures.prompts())

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .adapter import Adapter
 from .atomic import advice
-from .container import read_container, write_container
+from .container import UnreadableFile, read_container, write_container
 from .errors import B4MError
 from .files import load_adapter, save_adapter
 
@@ -107,6 +107,8 @@ def _read_or_set_aside(path: Path, read: Any) -> Any:
         return None
     try:
         return read(path)
+    except UnreadableFile:
+        raise  # a disk that is away for a moment is no reason to train again
     except B4MError:
         shutil.move(path, path.with_suffix(".damaged"))
         return None

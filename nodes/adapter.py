@@ -50,9 +50,9 @@ def _has_facts(path: str, changed: int, size: int) -> bool:
         return False
 
 
-_saved: dict[tuple[str, bool, bool], dict[Path, tuple[int, int]]] = {}
-"""What the files that were saved looked like afterwards, by the widgets of B4M Save Adapter."""
-_lost: dict[tuple[str, bool, bool], int] = {}
+_saved: dict[tuple[str | None, bool, bool], dict[Path, tuple[int, int]]] = {}
+"""What saved files looked like afterwards, by the widgets of B4M Save Adapter; a name that comes by wire is asked for as None."""
+_lost: dict[tuple[str | None, bool, bool], int] = {}
 """How often one of them was found gone or changed."""
 
 
@@ -96,7 +96,7 @@ class B4MSaveAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, filename: str, replace: bool, compact: bool = False, **_: Any) -> str:
+    def fingerprint_inputs(cls, filename: str | None, replace: bool, compact: bool = False, **_: Any) -> str:
         """Changes when what was saved is gone or another's, so that the host saves it again."""
         key = (filename, replace, compact)
         if any(_look(path) != seen for path, seen in _saved.get(key, {}).items()):
@@ -111,7 +111,8 @@ class B4MSaveAdapter(io.ComfyNode):
         host.refresh_lora_list()
         _listed.clear()
         if seen := _look(path):
-            _saved.setdefault((filename, replace, compact), {})[path] = seen
+            for name in (filename, None):
+                _saved.setdefault((name, replace, compact), {})[path] = seen
         return io.NodeOutput(adapter, path.name, ui=ui.PreviewText(f"Saved as {path.name} in the loras folder."))
 
 

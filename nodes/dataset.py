@@ -104,9 +104,10 @@ class B4MPictures(io.ComfyNode):
     ) -> io.NodeOutput:
         """Every input comes as a list, a widget as one of a single value; pictures, masks and captions of all entries are one set."""
         place, use = _one(folder, "folder"), _one(use_masks, "use_masks")
-        patterns = [caption] if isinstance(caption, str) else list(caption)
+        patterns = _list(caption)
         given = _list(captions) if any(_list(captions)) else (patterns if len(patterns) > 1 else [])
-        words = {"trigger": _one(trigger, "trigger").strip(), "class_word": _one(class_word, "class_word").strip(), "pattern": patterns[0]}
+        pattern = _text(patterns[:1], "caption")
+        words = {"trigger": _text(trigger, "trigger"), "class_word": _text(class_word, "class_word"), "pattern": pattern}
         wires = [name for name, wire in (("images", images), ("masks", masks), ("captions", given)) if _list(wire)]
         if place == FROM_GRAPH:
             pictures = _from_graph(images, masks if use else None, given, use, words)
@@ -140,9 +141,19 @@ def _list(values: Any) -> list[Any]:
 def _one(values: Any, name: str) -> Any:
     """The value of a widget. Raises B4MError where a list of different ones is connected to it."""
     found = _list(values)
+    if not found or found[0] is None:
+        raise B4MError(f"The input {name} got nothing: connect a value, or take the wire away.")
     if any(value != found[0] for value in found):
         raise B4MError(f"The input {name} got {len(found)} different values, and a set has one: use a B4M Pictures node for each.")
     return found[0]
+
+
+def _text(values: Any, name: str) -> str:
+    """The text of a widget, without spaces around it. Raises B4MError for what is no text."""
+    value = _one(values, name)
+    if not isinstance(value, str):
+        raise B4MError(f"The input {name} got something else than text ({type(value).__name__}): connect a string.")
+    return value.strip()
 
 
 def _arrays(wire: Any, name: str) -> list[np.ndarray]:

@@ -94,10 +94,10 @@ class TrainingDisplay:
             self._flush()
 
     def show_losses(self, steps: Sequence[int], losses: Sequence[float]) -> None:
-        """Show the curve of a training that was done before, from the losses that its adapter kept."""
+        """Show the curve of a training that was done before, from the losses that its adapter kept; its sample is painted next."""
         self._step = self._total
         self.goes_on = "The training itself was done before and is kept."
-        self._send({"step": self._total, "curve": curve(losses, steps)})
+        self._send({"state": "painting", "step": self._total, "curve": curve(losses, steps)})
 
     def show_sample(self, picture: Tensor, step: int) -> None:
         """Show a picture (H, W, 3) in 0..1 as the newest sample."""

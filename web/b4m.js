@@ -9,7 +9,7 @@ const EVENT = "b4m.training";
 const ROUTE = "/b4m/live";
 const RUN_KEY = "b4m_run";
 const MOST_RUNS = 50;
-const RUNNING = new Set(["started", "encoding", "training"]);
+const RUNNING = new Set(["started", "encoding", "training", "painting"]);
 const NODE_TYPES = new Set(["B4MTrainContent", "B4MTrainStyle", "B4MTrainTogether"]);
 const WIDGET_TYPE = "B4M_LIVE"; // a name of our own: known names such as "customtext" are turned into other widgets by Vue nodes
 const IDLE_HEIGHT = 24;
@@ -77,6 +77,7 @@ function headline(state) {
     if (state.state === "started") return "Preparing the pictures";
     if (state.state === "encoding") return `Encoding picture ${state.encoding?.[0] ?? 0} of ${state.encoding?.[1] ?? 0}`;
     if (state.state === "training") return `Step ${steps}`;
+    if (state.state === "painting") return "Trained before, painting a sample";
     if (state.state === "done") return `Trained, ${state.total} steps`;
     if (state.state === "reused") return "Trained before, reused";
     if (state.state === "stopped") return `Stopped at step ${steps}`;
@@ -189,11 +190,11 @@ function keep(state) {
 async function receiveResult({ node, output }) {
     const run = output?.[RUN_KEY]?.[0];
     const id = String(node);
-    if (!run || known.get(id)?.run === run) return;
-    if (!ended.has(run)) await askForAll(); // a page that was reloaded since
-    if (!ended.has(run) || known.get(id)?.run === run) return;
-    known.set(id, { ...ended.get(run), node: id });
-    showKnown(id);
+    if (!run) return;
+    const isKnown = () => known.get(id)?.run === run;
+    if (!isKnown() && !ended.has(run)) await askForAll(); // a page that was reloaded since
+    if (!isKnown() && ended.has(run)) known.set(id, { ...ended.get(run), node: id });
+    if (isKnown()) showKnown(id);
 }
 
 /** Ask the server for everything: after a reload, after another graph was opened, after the connection was lost. */

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+LORA = " + LoRA"
 HEADS = ("network", "weights alone", "train", "sample", "merge", "applied", "attached", "sheet")
 ABOUT = """`network`: norm of the difference of the training network's output from the host's own on the same input, over the norm of the
 host's. `weights alone`: the same with the host's layers told not to round their inputs. `sample`: the largest difference of a pixel
@@ -48,7 +49,7 @@ def measure(kinds: list[str], gguf: Path | None) -> Readings:
     for kind in kinds:
         if kind in made.GGUF and gguf is None:
             continue
-        for name in (kind, f"{kind} + LoRA"):
+        for name in (kind, kind + LORA):
             row = found.setdefault(name, {})
             try:
                 model = loading.load(loading.write(kind, weights), made.LOADED_AS.get(kind, "default"))
@@ -64,7 +65,7 @@ def measure(kinds: list[str], gguf: Path | None) -> Readings:
 
 
 def table(found: Readings, facts: Mapping[str, Any]) -> str:
-    """Markdown, one line for each way of storing."""
+    """Markdown, one line for each way of storing: what was found without a LoRA upstream, and with one where that is something else."""
     lines = [
         f"ComfyUI {facts['comfyui']}, torch {facts['torch']}, on the processor.",
         "",
@@ -72,9 +73,16 @@ def table(found: Readings, facts: Mapping[str, Any]) -> str:
         "|---" * (len(HEADS) + 1) + "|",
     ]
     for name, row in found.items():
-        cells = [f"{value:.0e}" if isinstance(value := row.get(head, ""), float) else value for head in HEADS]
-        lines.append(f"| {name} | {row.get('host') or row.get('stopped') or ' | '.join(cells)} |")
+        if not name.endswith(LORA):
+            behind = found.get(name + LORA, {})
+            cells = [" / ".join(dict.fromkeys(_cell(one, head) for one in (row, behind) if one)) for head in HEADS]
+            lines.append(f"| {name} | {row.get('host') or row.get('stopped') or ' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _cell(row: Mapping[str, float | str], head: str) -> str:
+    value = row.get(head, "not run")
+    return f"{value:.0e}" if isinstance(value, float) else value
 
 
 def main(options: argparse.Namespace) -> None:

@@ -63,7 +63,7 @@ def stored_weights(patcher: Any, prefix: str = "") -> list[Stored]:
     kept: dict[str, Tensor] = {key: backup.weight for key, backup in patcher.backup.items()}
     kept |= ask(patcher, "backup_buffers", {})
     kept |= {key: weight for key, (weight, _) in patcher.hook_backup.items()}
-    dynamic = "is_dynamic" in dir(type(patcher)) and patcher.is_dynamic()
+    dynamic = ask(patcher, "is_dynamic") is not None and patcher.is_dynamic()
     with patcher.use_ejected():
         return [
             Stored(key, layer, name, _existing(kept.get(key, tensor)), ask(layer, f"{name}_comfy_model_dtype") if dynamic else None)

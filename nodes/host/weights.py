@@ -95,7 +95,8 @@ def _patching_dtype(device: torch.device) -> torch.dtype:
 
 def _computing_dtype(patcher: Any) -> torch.dtype:
     """What the host's layers multiply in, a node that sets it upstream included."""
-    return patcher.get_model_object("manual_cast_dtype") or patcher.model.get_dtype()
+    cast = patcher.object_patches.get("manual_cast_dtype") or ask(patcher.model, "manual_cast_dtype")
+    return cast or patcher.model_dtype() or torch.float32
 
 
 def _seed(key: str) -> int:

@@ -42,7 +42,7 @@ def require_model(model: Any) -> None:
 
 def require_clip(model: Any, clip: Any) -> None:
     """Raise B4MError unless CLIP gives what the network of an SDXL MODEL takes. Encodes one empty prompt, once for each text encoder."""
-    if ask(clip, "patcher") is None or ask(clip, "encode_from_tokens_scheduled") is None:
+    if ask(clip, "encode_from_tokens_scheduled") is None:
         raise B4MError(
             f"The clip input got {_what(clip)} (a file with the network alone has no text encoders): connect Load Checkpoint with a whole "
             "SDXL checkpoint, or DualCLIPLoader with SDXL's two text encoders and type sdxl."
@@ -61,7 +61,7 @@ def require_clip(model: Any, clip: Any) -> None:
 
 def require_vae(model: Any, vae: Any) -> None:
     """Raise B4MError unless VAE gives the latents that the network of an SDXL MODEL takes."""
-    if ask(vae, "patcher") is None or ask(vae, "first_stage_model", vae) is None:
+    if ask(vae, "decode") is None or ask(vae, "first_stage_model", vae) is None:
         raise B4MError(
             f"The vae input got {_what(vae)} (a file with the network alone has no VAE): connect Load Checkpoint with a whole SDXL "
             "checkpoint, or Load VAE with SDXL's."
@@ -170,9 +170,19 @@ def _files_upstream(prompt: Mapping[str, Any], node_id: str, link: str = "model"
             continue
         seen.add(str(source[0]))
         inputs = (prompt.get(str(source[0])) or {}).get("inputs", {})
-        if 0 not in (inputs.get("strength_model", 1), inputs.get("strength", 1)):
-            yield from (value for value in inputs.values() if isinstance(value, str) and _MODEL_FILE.search(value))
+        yield from _files_of(inputs)
         waiting += inputs.values()
+
+
+def _files_of(inputs: Mapping[str, Any]) -> Iterator[str]:
+    """Model files in the widgets of a node, those of stacked LoRAs too ({"on": true, "lora": ...}); none where it is switched off."""
+    if inputs.get("on") is False or 0 in (inputs.get("strength_model", 1), inputs.get("strength", 1)):
+        return
+    for value in inputs.values():
+        if isinstance(value, str) and _MODEL_FILE.search(value):
+            yield value
+        elif isinstance(value, dict):
+            yield from _files_of(value)
 
 
 def _what(thing: Any) -> str:

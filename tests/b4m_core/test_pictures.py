@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import random
 from pathlib import Path
 
@@ -371,3 +373,25 @@ def test_an_unusable_picture_from_the_graph_is_named_by_its_number() -> None:
 def test_no_pictures_from_the_graph_are_refused_in_a_sentence() -> None:
     with pytest.raises(B4MError, match="There are no pictures to train on"):
         from_arrays([], trigger="", class_word="", pattern="x")
+
+
+def test_a_picture_and_a_folder_that_may_not_be_read_are_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, "good.png")
+    save(tmp_path, "locked.png")
+    opened = Image.open
+
+    def refuse(place: object, *more: object) -> object:
+        if "locked" in str(place):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(place, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image, "open", refuse)
+    words = {"trigger": "", "class_word": "", "pattern": "x"}
+    assert load_folder(tmp_path, **words).notes == ("locked.png was left out: it cannot be read (Permission denied).",)
+
+    def closed(folder: Path) -> object:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    with pytest.raises(B4MError, match="cannot be read .Permission denied.: check that it may be"):
+        load_folder(tmp_path, **words)

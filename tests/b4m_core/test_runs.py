@@ -235,3 +235,19 @@ def test_a_run_folder_that_cannot_be_written_says_what_to_do(
     monkeypatch.setattr("builtins.open", refusing(number))
     with pytest.raises(B4MError, match=f"cannot be written.*{advice}"), RunStore(tmp_path).open(KEY).locked():
         pass
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE], ids=errno.errorcode.get)
+def test_a_result_that_cannot_be_read_now_is_not_taken_for_damaged(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunStore(tmp_path).open(KEY)
+    with run.locked():
+        run.finish(tiny.small_adapter())
+        run.save_state({"x": torch.ones(3)}, 7)
+        with monkeypatch.context() as patch:
+            patch.setattr("builtins.open", refusing(number))
+            for read in (run.finished, run.load_state):
+                with pytest.raises(B4MError, match=f"cannot be read .{os.strerror(number)}.: check its disk"):
+                    read()
+        assert run.finished() is not None and run.load_state() is not None

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from host_page import MODE, Page
+from packaging.version import Version
 
 from launcher import testing
 from launcher.server import Server
@@ -19,7 +20,12 @@ OF_THE_PAGE = ("/userdata", "/user.css", "/favicon.ico", "api.comfy.org", "undef
 
 BEFORE_TIME = "ComfyApp graph accessed before initialization"
 HUB = "https://huggingface.co/Comfy-Org/z_image_turbo/"
-OF_ONE_VERSION = {"1.49.6": (BEFORE_TIME, HUB), "1.53.6": (BEFORE_TIME, HUB), "1.58.1": (HUB,)}
+OF_ONE_VERSION = {
+    "1.25.10": ("Attempted to cleanup event listeners for graph that was never set up",),
+    "1.49.6": (BEFORE_TIME, HUB),
+    "1.53.6": (BEFORE_TIME, HUB),
+    "1.58.1": (HUB,),
+}
 """Those that single versions of the page make, without any pack too: they ask a hub for the models of their own default workflow."""
 
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Release.Status": "skipped", "Comfy.Notification.ShowVersionUpdates": False}
@@ -44,7 +50,8 @@ def page(request: pytest.FixtureRequest, chromium: Any, comfyui: Server, version
     """A fresh page in either of its ways to draw nodes, not yet opened, that collects what goes wrong on it."""
     comfyui.client.request("/settings", SETTINGS | {MODE: request.param})
     context = chromium.new_context(viewport={"width": 1600, "height": 1000})
-    page = Page(context.new_page(), comfyui.address, nodes_2=request.param)
+    by_address = Version(version_of_page) >= Version("1.32")
+    page = Page(context.new_page(), comfyui.address, nodes_2=request.param, templates_by_address=by_address)
     known = OF_THE_PAGE + OF_ONE_VERSION.get(version_of_page, ())
 
     def complain(text: str) -> None:

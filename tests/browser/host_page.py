@@ -54,6 +54,8 @@ class Page:
     address: str
     nodes_2: bool = False
     """Whether it draws nodes by Nodes 2.0."""
+    templates_by_address: bool = True
+    """Whether its address can name a template; an older page has its template browser alone."""
     complaints: list[str] = field(default_factory=list)
 
     def open(self, query: str = "") -> None:
@@ -66,6 +68,11 @@ class Page:
 
     def open_template(self, name: str) -> None:
         """Opens a workflow of the pack's as the template browser does."""
+        if not self.templates_by_address:
+            self.open()
+            served = f"/api/workflow_templates/b4m/{name}.json"
+            self.load(self.browser_page.evaluate("async (path) => await (await fetch(path)).json()", served))
+            return
         self.open(f"?template={name}&source=b4m")
         wanted = f"workflows/{name}.json"
         self.browser_page.wait_for_function(
@@ -123,14 +130,17 @@ class Page:
         self.browser_page.get_by_role("button", name="Run", exact=True).first.click()
 
     def wait_for_picture(self, node_type: str, *, seconds: float) -> None:
-        """Waits until each node of that type shows a picture; an error dialog ends the wait."""
+        """Waits until each node of that type shows a picture; an error dialog ends the wait. Only nodes in view show theirs."""
+        self.fit()
         self.browser_page.wait_for_function(
-            f"""(type) => {{
+            f"""([type, nodes2]) => {{
                 if (document.querySelector(".comfy-error-report")) throw new Error(document.querySelector(".comfy-error-report").innerText);
+                const parts = (node) => [...document.querySelectorAll(`[data-node-id="${{node.id}}"] img`)];
+                const pictures = (node) => (nodes2 ? parts(node).filter((image) => image.naturalWidth > 0) : node.imgs ?? []);
                 const nodes = ({ALL_NODES})().filter((node) => node.type === type);
-                return nodes.length > 0 && nodes.every((node) => node.imgs && node.imgs.length > 0);
+                return nodes.length > 0 && nodes.every((node) => pictures(node).length > 0);
             }}""",
-            arg=node_type,
+            arg=[node_type, self.nodes_2],
             timeout=seconds * 1000,
         )
 

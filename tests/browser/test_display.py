@@ -8,6 +8,12 @@ import pytest
 from host_page import Page
 
 SEND = """({ event, detail }) => window.app.api.dispatchEvent(new CustomEvent(event, { detail }))"""
+NEW_NODE = """() => {
+    window.app.graph.clear();
+    const node = window.LiteGraph.createNode("B4MTrainContent");
+    node.id = 1;
+    window.app.graph.add(node);
+}"""
 RAN = {"node": "1", "type": "B4MTrainContent", "total": 60, "seconds_left": None}
 
 
@@ -15,14 +21,7 @@ RAN = {"node": "1", "type": "B4MTrainContent", "total": 60, "seconds_left": None
 def trainer(page: Page) -> Page:
     """A page with one training node, number 1."""
     page.open()
-    page.browser_page.evaluate(
-        """() => {
-            window.app.graph.clear();
-            const node = window.LiteGraph.createNode("B4MTrainContent");
-            node.id = 1;
-            window.app.graph.add(node);
-        }"""
-    )
+    page.browser_page.evaluate(NEW_NODE)
     return page
 
 
@@ -46,6 +45,10 @@ def test_an_older_result_that_the_host_hands_out_shows_what_it_came_to(trainer: 
     assert "Stopped at step 17 of 60" in shown(trainer)
     send(trainer, "executed", {"node": "1", "output": {"b4m_run": ["a"]}})
     assert "Trained, 60 steps" in shown(trainer) and "Stopped" not in shown(trainer)
+    trainer.browser_page.evaluate(NEW_NODE)  # one that was put in its place since
+    assert "Not trained yet" in shown(trainer)
+    send(trainer, "executed", {"node": "1", "output": {"b4m_run": ["a"]}})
+    assert "Trained, 60 steps" in shown(trainer)
     send(trainer, "executed", {"node": "1", "output": None})
     send(trainer, "executed", {"node": "1", "output": {"b4m_run": ["of another server"]}})
     assert "Trained, 60 steps" in shown(trainer)

@@ -19,7 +19,7 @@ def test_a_workflow_of_the_hosts_own_nodes_paints_on_the_page(page: Page) -> Non
     page.open()
     page.load(painting_workflow(page))
     page.press_run()
-    page.wait_for_picture("PreviewImage", seconds=30)
+    page.wait_for_picture("PreviewImage", seconds=120)
     page.screenshot("blue_picture")
     assert page.complaints == []
 

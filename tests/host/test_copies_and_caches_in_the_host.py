@@ -121,3 +121,13 @@ def test_a_vae_of_another_family_ends_in_a_sentence_and_the_display_says_so(crow
     graph["train"]["inputs"]["vae"] = ["vae", 0]
     fails_with(crowded_host, graph, "The VAE connected here is that of another model: its latents have 3 channels")
     assert state(crowded_host)["state"] == "failed" and "3 channels" in state(crowded_host)["end"]
+
+
+def test_a_distilled_lora_upstream_is_noted_on_the_node(crowded_host: Server) -> None:
+    crowded_host.client.run(training("few_steps_lightning", steps=2))
+    graph = training("on_lightning", steps=2)
+    lora = {"lora_name": "few_steps_lightning.safetensors", "strength_model": 1.0}
+    graph["lora"] = node("LoraLoaderModelOnly", model=["model", 0], **lora)
+    graph["train"]["inputs"]["model"] = ["lora", 0]
+    crowded_host.client.run(graph)
+    assert "distilled SDXL (Lightning), which paints in 2 to 8 steps at cfg 1" in state(crowded_host)["note"]

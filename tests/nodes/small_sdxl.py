@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_patcher
@@ -62,12 +63,13 @@ def inputs(seed: int = 3, size: int = 8, text_width: int = TEXT_WIDTH, pooled: i
     }
 
 
-def host_output(model: Any, rows: dict[str, Tensor]) -> Tensor:
+def host_output(model: Any, rows: dict[str, Tensor], once_loaded: Callable[[], None] = lambda: None) -> Tensor:
     """The host's own network, loaded by its memory manager with all patches, called with the same numbers as the sampler would."""
     import comfy.model_management
 
     with torch.inference_mode():  # as the host runs its nodes
         comfy.model_management.load_models_gpu([model], force_full_load=True)
+    once_loaded()
     outputs = []
     for row in range(2):
         height, width, top, left, target_height, target_width = rows["sizes"][row].tolist()

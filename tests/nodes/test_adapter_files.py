@@ -115,3 +115,12 @@ def test_two_save_nodes_of_one_name_keep_watch_over_both_files(
     before = pack.B4MSaveAdapter.fingerprint_inputs("both", False)
     (loras / "both_2.safetensors").unlink()
     assert pack.B4MSaveAdapter.fingerprint_inputs("both", False) != before
+
+
+def test_a_name_that_comes_by_wire_is_watched_too(
+    core: ModuleType, pack: ModuleType, nodes_adapter: ModuleType, host: ModuleType, mini: Trio, loras: Path
+) -> None:
+    pack.B4MSaveAdapter.execute(adapter_for(host, core, mini, "content"), "wired", False)
+    before = pack.B4MSaveAdapter.fingerprint_inputs(filename=None, replace=False, adapter=None)
+    (loras / "wired.safetensors").unlink()
+    assert pack.B4MSaveAdapter.fingerprint_inputs(filename=None, replace=False, adapter=None) != before

@@ -71,6 +71,7 @@ def test_the_node_counts_the_pictures_while_they_are_encoded(live: ModuleType) -
 def test_a_training_that_is_reused_shows_the_curve_that_its_adapter_kept(live: ModuleType) -> None:
     display = live.TrainingDisplay("7", "B4MTrainContent", 400)
     display.show_losses([1, 3, 400], [0.5, 0.25, 0.125])
+    assert live._latest["7"]["state"] == "painting"
     display.finish("reused", "Reused.")
     known = live._latest["7"]
     assert known["curve"]["steps"] == [1, 3, 400] and known["curve"]["raw"] == [0.5, 0.25, 0.125]

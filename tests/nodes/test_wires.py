@@ -20,7 +20,7 @@ class Encoders:
     """A CLIP that gives vectors of some widths and counts how often it is asked."""
 
     def __init__(self, width: int, pooled: int | None) -> None:
-        self.cond_stage_model, self.patcher, self.asked = torch.nn.Module(), object(), 0
+        self.cond_stage_model, self.asked = torch.nn.Module(), 0
         self._widths = width, pooled
 
     def tokenize(self, text: str) -> str:
@@ -34,7 +34,7 @@ class Encoders:
 
 def vae(channels: int = 4, **more: Any) -> Any:
     sizes = {"latent_channels": channels, "latent_dim": 2, "downscale_ratio": 8}
-    return SimpleNamespace(**{**sizes, "first_stage_model": torch.nn.Module(), "patcher": object(), **more})
+    return SimpleNamespace(**{**sizes, "first_stage_model": torch.nn.Module(), "decode": print, **more})
 
 
 @pytest.mark.parametrize(
@@ -175,6 +175,10 @@ def test_a_distilled_checkpoint_or_lora_is_told_by_its_name(host: ModuleType, fi
         (note,) = host.training_note(hidden, host.Sampling(steps=25, guidance=5.0))
         assert f"distilled SDXL ({kind})" in note and f"sample_steps {steps}" in note and "(here 25 and 5)" in note
         assert host.painting_note(hidden, host.Sampling(steps=25, guidance=5.0))
+    stacked = graph("plain.safetensors", lora_name="None", lora_1={"on": True, "lora": file, "strength": 0.8})
+    assert host.training_note(SimpleNamespace(prompt=stacked, unique_id="7"), host.Sampling())
+    stacked["2"]["inputs"]["lora_1"]["on"] = False
+    assert host.training_note(SimpleNamespace(prompt=stacked, unique_id="7"), host.Sampling()) == []
     off = SimpleNamespace(prompt=graph("plain.safetensors", lora_name=file, strength_model=0.0), unique_id="7")
     assert host.training_note(off, host.Sampling()) == []
 

@@ -1,0 +1,79 @@
+"""Every end of a training on the node itself: whatever is raised, wherever, the display says what happened."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from test_faces import pictures
+
+Trio = tuple[Any, Any, Any]
+WIDGETS: dict[str, Any] = {
+    "steps": 2, "learning_rate": 1e-3, "resolution": 64, "seed": 3, "sample_every": 1, "sample_prompt": "", "run": "continue or reuse",
+    "sample_steps": 1, "sample_cfg": 1.0, "batch": 1, "accumulation": 1, "weight_decay": 0.0, "flip": False, "file_dtype": "float16",
+    "partner_learning_rate": 1e-4, "rank": 2, "basis_seed": 0, "start": "zero_start",
+}  # fmt: skip
+
+
+@pytest.fixture
+def live(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """nodes.live with an empty memory; the nodes are number 7."""
+    module = importlib.import_module("b4m_pack.nodes.live")
+    for name in ("_latest", "_ended", "_unfinished"):
+        monkeypatch.setattr(module, name, {})
+    for node in pack.NODES:
+        node.hidden.unique_id = "7"
+    return module
+
+
+def raising(error: BaseException) -> Any:
+    def call(*arguments: Any, **named: Any) -> Any:
+        raise error
+
+    return call
+
+
+ERRORS = ["cancelled", "ours", "torch", "memory", "interrupt"]
+
+
+def error_of(live: ModuleType, name: str) -> tuple[BaseException, str]:
+    return {
+        "cancelled": (live.host.Cancelled(), "stopped"),
+        "ours": (live.B4MError("Lower it."), "failed"),
+        "torch": (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "failed"),
+        "memory": (torch.cuda.OutOfMemoryError("CUDA out of memory."), "failed"),
+        "interrupt": (KeyboardInterrupt(), "stopped"),
+    }[name]
+
+
+@pytest.mark.parametrize("name", ERRORS)
+@pytest.mark.parametrize("place", ["encode_pictures", "encode_text", "unet", "paint_with", "network_fingerprint", "release"])
+def test_an_error_anywhere_in_a_training_ends_its_display(
+    pack: ModuleType, live: ModuleType, mini: Trio, name: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error, state = error_of(live, name)
+    broken = property(raising(error)) if place in ("unet", "network_fingerprint") else raising(error)
+    monkeypatch.setattr(live.host.HostBaseModel, place, broken)
+    seed = 1000 + ERRORS.index(name) * 10 + len(place)
+    with pytest.raises(BaseException) as caught:  # noqa: PT011
+        pack.B4MTrainContent.execute(*mini, pictures("snq"), **(WIDGETS | {"seed": seed}))
+    assert isinstance(caught.value, type(error) | live.B4MError)
+    known = live._latest["7"]
+    assert known["state"] == state and known["end"] and known["seconds_left"] is None
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_error_while_the_sample_of_a_reused_training_is_painted_ends_its_display(
+    pack: ModuleType, live: ModuleType, mini: Trio, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack.B4MTrainContent.execute(*mini, pictures("snq"), **(WIDGETS | {"seed": 5}))
+    assert live._latest["7"]["state"] in ("done", "reused")
+    error, state = error_of(live, name)
+    monkeypatch.setattr(live.host.HostBaseModel, "paint_with", raising(error))
+    with pytest.raises(type(error)):
+        pack.B4MTrainContent.execute(*mini, pictures("snq"), **(WIDGETS | {"seed": 5}))
+    known = live._latest["7"]
+    assert known["state"] == state and (name == "ours" or "The training itself was done before and is kept." in known["end"])
