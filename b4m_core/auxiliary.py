@@ -1,7 +1,8 @@
-"""Auxiliary pictures, so that a half does not overfit to one partner: painted once by the base model itself, or the artist's own.
+"""Auxiliary pictures, so that a half does not overfit to one partner: painted once by the base model itself, or the
+artist's own.
 
-A content training needs other styles, a style training other contents (the paper's correspondences). The words below are
-plain enough for every SDXL, the embedded model included.
+A content training needs other styles, a style training other contents (the paper's correspondences). The words below
+are plain enough for every SDXL, the embedded model included.
 """
 
 import io
@@ -20,17 +21,25 @@ STYLES = ("watercolor", "comic", "mosaic", "neon", "oil painting", "line art")
 CONTENTS = ("house", "owl", "car", "robot", "tree", "cat")
 PLACES = ("on the grass", "on the beach", "in the snow", "on a wooden table", "in the forest", "on a road")
 MOST_SETS = 6
-OWN_CAPTIONS = {"styles": "a picture in {class} style", "contents": "a photo of a {class}"}  # of the artist's own sets, by kind
+OWN_CAPTIONS = {
+    "styles": "a picture in {class} style",
+    "contents": "a photo of a {class}",
+}  # of the artist's own sets, by kind
 
 
 def prompts_for(kind: str, sets: int, pictures: int) -> list[list[str]]:
     """The prompts of every auxiliary set: ``styles`` for a content training, ``contents`` for a style training."""
     if kind == "styles":
         return [
-            [f"a {CONTENTS[(k + i) % len(CONTENTS)]} {PLACES[i % len(PLACES)]} in {STYLES[k]} style" for i in range(pictures)]
+            [
+                f"a {CONTENTS[(k + i) % len(CONTENTS)]} {PLACES[i % len(PLACES)]} in {STYLES[k]} style"
+                for i in range(pictures)
+            ]
             for k in range(sets)
         ]
-    return [[f"a photo of a {CONTENTS[k]} {PLACES[(k + i) % len(PLACES)]}" for i in range(pictures)] for k in range(sets)]
+    return [
+        [f"a photo of a {CONTENTS[k]} {PLACES[(k + i) % len(PLACES)]}" for i in range(pictures)] for k in range(sets)
+    ]
 
 
 def paint_auxiliary(
@@ -43,9 +52,11 @@ def paint_auxiliary(
     cache: Path,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[PictureSet, ...]:
-    """Paint ``sets`` auxiliary sets of ``pictures`` pictures, or read them from ``cache`` where an earlier run left them.
+    """Paint ``sets`` auxiliary sets of ``pictures`` pictures, or read them from ``cache`` where an earlier run left
+    them.
 
-    The cache is keyed by the base model and the prompts; every picture is kept as soon as it is painted. ``watch`` (done, total) may raise.
+    The cache is keyed by the base model and the prompts; every picture is kept as soon as it is painted. ``watch``
+    (done, total) may raise.
     """
     groups = prompts_for(kind, min(sets, MOST_SETS) if pictures else 0, pictures)
     total = sum(map(len, groups))
@@ -62,7 +73,13 @@ def paint_auxiliary(
 
 def _painted(base: BaseModel, prompt: str, seed: int, resolution: int, cache: Path) -> np.ndarray:
     key = content_key(
-        {"auxiliary": prompt, "seed": seed, "resolution": resolution, "base": base.fingerprint, "prediction": base.schedule.prediction}
+        {
+            "auxiliary": prompt,
+            "seed": seed,
+            "resolution": resolution,
+            "base": base.fingerprint,
+            "prediction": base.schedule.prediction,
+        }
     )
     file = cache / "auxiliary" / f"{key[:32]}.png"
     if not _is_picture(file):
@@ -89,8 +106,14 @@ def _is_picture(file: Path) -> bool:
 
 
 def own_auxiliary(folder: Path, pattern: str) -> tuple[PictureSet, ...]:
-    """The artist's own auxiliary pictures: every subfolder with pictures is one set, or else the folder itself; at most six."""
-    subfolders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and holds_pictures(entry)) if folder.is_dir() else []
+    """The artist's own auxiliary pictures: every subfolder with pictures is one set, or else the folder itself; at most
+    six.
+    """
+    subfolders = (
+        sorted(entry for entry in folder.iterdir() if entry.is_dir() and holds_pictures(entry))
+        if folder.is_dir()
+        else []
+    )
     return tuple(
         load_folder(entry, trigger="", class_word=entry.name.replace("_", " "), pattern=pattern, use_masks=False)
         for entry in (subfolders or [folder])[:MOST_SETS]

@@ -1,4 +1,5 @@
-"""Training and painting without a graph, for scripts: ``python b4m.py train content ...``, ``python b4m.py generate ...``.
+"""Training and painting without a graph, for scripts: ``python b4m.py train content ...``, ``python b4m.py generate
+...``.
 
 The same loop, the same settings and the same files as the nodes.
 """
@@ -46,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"b4m: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"b4m: {error.filename or 'a file'} could not be read or written ({error.strerror or error}).", file=sys.stderr)
+        print(
+            f"b4m: {error.filename or 'a file'} could not be read or written ({error.strerror or error}).",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("b4m: stopped; what was trained is kept, the same command goes on from there.", file=sys.stderr)
@@ -55,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="b4m.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="b4m.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True, metavar="command")
     trainer = commands.add_parser("train", help="train an adapter")
     roles = trainer.add_subparsers(required=True, metavar="content|style|joint")
@@ -65,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         _model_arguments(sub)
         sub.add_argument("--out", type=Path, required=True, help="the LoRA file to write")
         sub.add_argument("--store", type=Path, default=Path(".b4m/store"), help="where runs are kept")
-        sub.add_argument("--compact", action="store_true", help="write only what was taught: small, but for B4M's own loader only")
+        sub.add_argument(
+            "--compact", action="store_true", help="write only what was taught: small, but for B4M's own loader only"
+        )
         sub.add_argument("--retrain", action="store_true", help="start anew even if this training was done before")
         _setting_arguments(sub)
         if role == "joint":
@@ -88,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
     embedded = Path(__file__).resolve().parents[1] / "mini"
-    parser.add_argument("--model", type=Path, default=embedded, help="a model folder in diffusers' layout (default: the embedded model)")
+    parser.add_argument(
+        "--model", type=Path, default=embedded, help="a model folder in diffusers' layout (default: the embedded model)"
+    )
     parser.add_argument(
         "--tokenizer",
         type=Path,
@@ -96,7 +106,9 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder with CLIP's vocab.json and merges.txt, if the model has none",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16" if torch.cuda.is_available() else "float32")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="bfloat16" if torch.cuda.is_available() else "float32"
+    )
 
 
 def _setting_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,23 +117,36 @@ def _setting_arguments(parser: argparse.ArgumentParser) -> None:
         if field.type is bool or field.type == "bool":
             parser.add_argument(flag, action="store_true")
         else:
-            parser.add_argument(flag, type=type(field.default), default=None if field.name == "resolution" else field.default)
+            parser.add_argument(
+                flag, type=type(field.default), default=None if field.name == "resolution" else field.default
+            )
 
 
 def _picture_arguments(parser: argparse.ArgumentParser, prefix: str, pattern: str) -> None:
     parser.add_argument(f"--{prefix}pictures", type=Path, required=True, help="a folder of pictures")
     parser.add_argument(f"--{prefix}trigger", default="", help="the new word")
-    parser.add_argument(f"--{prefix}class", dest=f"{prefix}class_word".replace("-", "_"), default="", help="what it is: penguin, house ...")
     parser.add_argument(
-        f"--{prefix}caption", default=pattern, help="used where there is no .txt; {trigger}, {class} and {name} are filled in"
+        f"--{prefix}class",
+        dest=f"{prefix}class_word".replace("-", "_"),
+        default="",
+        help="what it is: penguin, house ...",
+    )
+    parser.add_argument(
+        f"--{prefix}caption",
+        default=pattern,
+        help="used where there is no .txt; {trigger}, {class} and {name} are filled in",
     )
 
 
 def _auxiliary_arguments(parser: argparse.ArgumentParser, shown: Mapping[str, str]) -> None:
     """``shown``: what the pictures of each prefix show."""
     for prefix, others in shown.items():
-        parser.add_argument(f"--{prefix}auxiliary", type=Path, help=f"a folder of your own pictures {others}, one subfolder for each")
-    parser.add_argument("--auxiliary-sets", type=int, default=4, help="how many auxiliary sets the base model paints; 0 for none")
+        parser.add_argument(
+            f"--{prefix}auxiliary", type=Path, help=f"a folder of your own pictures {others}, one subfolder for each"
+        )
+    parser.add_argument(
+        "--auxiliary-sets", type=int, default=4, help="how many auxiliary sets the base model paints; 0 for none"
+    )
     parser.add_argument("--auxiliary-pictures", type=int, default=4, help="how many pictures it paints for each")
 
 
@@ -134,7 +159,9 @@ def _joint_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _base(options: argparse.Namespace) -> DiffusersFolder:
-    return DiffusersFolder(options.model, tokenizer=options.tokenizer, device=options.device, dtype=getattr(torch, options.dtype))
+    return DiffusersFolder(
+        options.model, tokenizer=options.tokenizer, device=options.device, dtype=getattr(torch, options.dtype)
+    )
 
 
 def _settings(options: argparse.Namespace, base: DiffusersFolder) -> TrainingSettings:
@@ -146,14 +173,20 @@ def _settings(options: argparse.Namespace, base: DiffusersFolder) -> TrainingSet
 
 def _pictures(options: argparse.Namespace, prefix: str) -> PictureSet:
     trigger, class_word, pattern = (getattr(options, prefix + name) for name in ("trigger", "class_word", "caption"))
-    pictures = load_folder(getattr(options, prefix + "pictures"), trigger=trigger, class_word=class_word, pattern=pattern)
+    pictures = load_folder(
+        getattr(options, prefix + "pictures"), trigger=trigger, class_word=class_word, pattern=pattern
+    )
     for note in pictures.notes:
         print(f"note: {note}", file=sys.stderr)
     return pictures
 
 
-def _auxiliary(options: argparse.Namespace, base: DiffusersFolder, role: str, folder: Path | None, side: int) -> tuple[PictureSet, ...]:
-    """What stands beside the pictures of ``role``: the artist's own in ``folder``, or else painted ones of ``side`` pixels."""
+def _auxiliary(
+    options: argparse.Namespace, base: DiffusersFolder, role: str, folder: Path | None, side: int
+) -> tuple[PictureSet, ...]:
+    """What stands beside the pictures of ``role``: the artist's own in ``folder``, or else painted ones of ``side``
+    pixels.
+    """
     kind = "styles" if role == "content" else "contents"
     if folder is not None:
         return own_auxiliary(folder, OWN_CAPTIONS[kind])
@@ -190,7 +223,9 @@ def _print_progress(progress: Progress) -> None:
     if progress.step_done and (progress.step % 10 == 0 or progress.step == progress.total):
         _, own, partner = progress.losses[-1]
         left = "" if progress.seconds_left is None else f", {progress.seconds_left:.0f} s left"
-        print(f"step {progress.step} of {progress.total}: loss {own:.4f}, partners {partner:.4f}{left}", file=sys.stderr)
+        print(
+            f"step {progress.step} of {progress.total}: loss {own:.4f}, partners {partner:.4f}{left}", file=sys.stderr
+        )
 
 
 def _say_other_base(base: DiffusersFolder, *adapters: Adapter) -> None:
@@ -201,7 +236,9 @@ def _say_other_base(base: DiffusersFolder, *adapters: Adapter) -> None:
 
 def _generate(options: argparse.Namespace) -> None:
     if options.out.suffix.lower() not in Image.registered_extensions():
-        raise B4MError(f"{options.out.name} has no ending that says which kind of picture it is: use .png, for example.")
+        raise B4MError(
+            f"{options.out.name} has no ending that says which kind of picture it is: use .png, for example."
+        )
     base = _base(options)
     size = options.size or base.native_size
     if size < 32 or size % 32:

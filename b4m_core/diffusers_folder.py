@@ -1,4 +1,6 @@
-"""A base model from a folder in diffusers' layout, for the command line and for scripts. The embedded model is one such folder."""
+"""A base model from a folder in diffusers' layout, for the command line and for scripts. The embedded model is one such
+folder.
+"""
 
 import contextlib
 import functools
@@ -9,7 +11,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDPMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -22,7 +31,12 @@ from .fingerprint import ROWS, network_fingerprint, sampled_layers
 from .models.sdxl import SDXL, is_adapted
 from .objective import NoiseSchedule
 
-SDXL_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+SDXL_SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+}
 
 
 _OWN_FILES = {"use_safetensors": True, "local_files_only": True}
@@ -33,8 +47,9 @@ _KINDS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", _REFINER_WIDTH:
 class DiffusersFolder:
     """A :class:`~b4m_core.base_model.BaseModel` from ``folder``.
 
-    ``tokenizer`` is a folder with CLIP's vocab.json and merges.txt, for a model folder that has none of its own. ``steps`` and ``guidance``
-    are those of :meth:`paint`. Raises :class:`B4MError` when the folder is not an SDXL in diffusers' layout.
+    ``tokenizer`` is a folder with CLIP's vocab.json and merges.txt, for a model folder that has none of its own.
+    ``steps`` and ``guidance`` are those of :meth:`paint`. Raises :class:`B4MError` when the folder is not an SDXL in
+    diffusers' layout.
     """
 
     family = SDXL
@@ -50,7 +65,9 @@ class DiffusersFolder:
         guidance: float = 5.0,
     ) -> None:
         if not (folder / "unet" / "config.json").is_file() or not list((folder / "unet").glob("*.safetensors")):
-            raise B4MError(f"{folder} is not a model folder in diffusers' layout with safetensors weights: choose another one.")
+            raise B4MError(
+                f"{folder} is not a model folder in diffusers' layout with safetensors weights: choose another one."
+            )
         with _readable(folder.name, "unet"):
             config = json.loads((folder / "unet" / "config.json").read_text())
         if config.get("addition_embed_type") != "text_time" or config.get("cross_attention_dim") == _REFINER_WIDTH:
@@ -88,10 +105,17 @@ class DiffusersFolder:
 
     @functools.cached_property
     def network_fingerprint(self) -> str:
-        """See :class:`~b4m_core.base_model.BaseModel`. Read from the files, so that the compute dtype does not matter."""
+        """See :class:`~b4m_core.base_model.BaseModel`. Read from the files, so that the compute dtype does not
+        matter.
+        """
         with contextlib.ExitStack() as stack, _readable(self.name, "unet"):
-            files = [stack.enter_context(safe_open(file, "pt")) for file in sorted((self.folder / "unet").glob("*.safetensors"))]
-            keys = {key.removesuffix(".weight"): file for file in files for key in file.keys() if key.endswith(".weight")}
+            files = [
+                stack.enter_context(safe_open(file, "pt"))
+                for file in sorted((self.folder / "unet").glob("*.safetensors"))
+            ]
+            keys = {
+                key.removesuffix(".weight"): file for file in files for key in file.keys() if key.endswith(".weight")
+            }
             layers = {name: file.get_slice(f"{name}.weight") for name, file in keys.items() if is_adapted(name)}
             shapes = {name: layer.get_shape() for name, layer in layers.items()}
             return network_fingerprint(shapes, {name: layers[name][:ROWS] for name in sampled_layers(layers)})
@@ -114,7 +138,9 @@ class DiffusersFolder:
         states = []
         pooled = None
         for tokenizer, encoder in zip(self._tokenizers, self._text_encoders, strict=True):
-            tokens = tokenizer(list(prompts), padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+            tokens = tokenizer(
+                list(prompts), padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+            ).input_ids
             output = encoder(tokens.to(self.device), output_hidden_states=True)
             states.append(output.hidden_states[-2])
             pooled = getattr(output, "text_embeds", pooled)
@@ -154,7 +180,9 @@ class DiffusersFolder:
 
     @torch.no_grad()
     def with_adapter(self, adapter: Adapter, content: float, style: float) -> None:
-        """Add ``adapter`` to the network's weights, for painting; the folder object is not fit for training afterwards."""
+        """Add ``adapter`` to the network's weights, for painting; the folder object is not fit for training
+        afterwards.
+        """
         for name, linear in adapter.targets(self.unet).items():
             linear.weight += adapter.layers[name].delta_weight(content, style).to(linear.weight)
 
@@ -174,7 +202,10 @@ class DiffusersFolder:
         kinds = (CLIPTextModel, CLIPTextModelWithProjection)
         folders = (self.folder / "text_encoder", self.folder / "text_encoder_2")
         with _readable(self.name, "text encoders"):
-            return [_frozen(_text_encoder(folder, kind, self.dtype), self.device) for folder, kind in zip(folders, kinds, strict=True)]
+            return [
+                _frozen(_text_encoder(folder, kind, self.dtype), self.device)
+                for folder, kind in zip(folders, kinds, strict=True)
+            ]
 
     @functools.cached_property
     def _tokenizers(self) -> list[CLIPTokenizer]:

@@ -118,8 +118,45 @@ class Learned:
                     yield f"{index}.{place}", parameter
 
 
+class Results:
+    """What steps found, in their order, on its way from the device; ``steps`` of them are read."""
+
+    def __init__(self, settings: TrainingSettings) -> None:
+        self.settings, self.steps = settings, 0
+        self._ahead: deque[StepResult] = deque()
+
+    def __len__(self) -> int:
+        return len(self._ahead)
+
+    def append(self, result: StepResult) -> None:
+        """One more step is on its way."""
+        self._ahead.append(result)
+
+    def finish_oldest_step(self) -> tuple[float, float]:
+        """Wait for the oldest one and count it as done: its mean own and other loss; see :meth:`Engine.read`."""
+        read, count = self._ahead[0].read(), 2 * self.settings.accumulation
+        losses = read[:count].view(-1, 2) / self.settings.accumulation  # (micro-steps, own and others)
+        for what, values in (("loss", losses), ("gradient", read[count:])):
+            if not torch.isfinite(values).all():
+                self._ahead.clear()  # nothing has moved since
+                raise self._not_a_number(what)
+        totals = torch.zeros(2, dtype=torch.float64)
+        for loss in losses:
+            totals += loss
+        self._ahead.popleft()
+        self.steps += 1
+        return float(totals[0]), float(totals[1])
+
+    def _not_a_number(self, what: str) -> B4MError:
+        settings = self.settings
+        return B4MError(
+            f"The {what} is not a number at step {self.steps + 1} of {settings.steps}: training stopped and step "
+            f"{self.steps} is kept; lower learning_rate (now {settings.learning_rate:g})."
+        )
+
+
 class Engine:
-    """One training's steps. ``steps``: how many are done and read; those that follow are ahead. Made by :meth:`build`.
+    """One training's steps. Made by :meth:`build`.
 
     ``consistent``: what is learned is the state after a whole number of steps; it is not where moving it was
     interrupted.
@@ -136,10 +173,9 @@ class Engine:
     ) -> None:
         self.learned, self.micro_step, self.update = learned, micro_step, update
         self.training, self.settings, self.keeps = training, settings, training.kept(partners)
-        self.steps, self.consistent = 0, True
+        self.results, self.consistent = Results(settings), True
         self._batches: list[MicroBatch] = []  # of the step that is being done, and what they found
         self._losses: list[Tensor] = []
-        self._ahead: deque[StepResult] = deque()
 
     @classmethod
     def build(
@@ -179,7 +215,7 @@ class Engine:
                 return made, _update_of(made, learned, settings, ahead=works_ahead(device, made))
 
             engine = cls(learned, *_with_room(steps, first), training, settings, partners)
-        engine.steps = 0 if state is None else state[0]
+        engine.results.steps = 0 if state is None else state[0]
         return engine
 
     @property
@@ -219,7 +255,7 @@ class Engine:
         with memory_advice(self.settings):
             values = self.update.bounded(torch.cat(self._losses))
             self.consistent = False
-            self._ahead.append(self.update(values))
+            self.results.append(self.update(values))
         self.consistent = True
         self._batches, self._losses = [], []
 
@@ -230,29 +266,13 @@ class Engine:
         Raises :class:`B4MError` for a step that found what is not a number; neither it nor a step after it has moved
         anything.
         """
-        while len(self._ahead) > ahead:
-            yield self._finish_oldest_step()
+        while len(self.results) > ahead:
+            yield self.results.finish_oldest_step()
 
-    def _finish_oldest_step(self) -> tuple[float, float]:
-        read, count = self._ahead[0].read(), 2 * self.settings.accumulation
-        losses = read[:count].view(-1, 2) / self.settings.accumulation  # (micro-steps, own and others)
-        for what, values in (("loss", losses), ("gradient", read[count:])):
-            if not torch.isfinite(values).all():
-                self._ahead.clear()
-                raise self._not_a_number(what)
-        totals = torch.zeros(2, dtype=torch.float64)
-        for loss in losses:
-            totals += loss
-        self._ahead.popleft()
-        self.steps += 1
-        return float(totals[0]), float(totals[1])
-
-    def _not_a_number(self, what: str) -> B4MError:
-        settings = self.settings
-        return B4MError(
-            f"The {what} is not a number at step {self.steps + 1} of {settings.steps}: training stopped and step {self.steps} is kept; "
-            f"lower learning_rate (now {settings.learning_rate:g})."
-        )
+    @property
+    def steps(self) -> int:
+        """How many steps are done and read; those that follow are ahead."""
+        return self.results.steps
 
     def state_dict(self) -> dict[str, Tensor]:
         """What :meth:`load_state_dict` goes on from, to the same bytes on the same processor; read all steps before."""
@@ -262,7 +282,7 @@ class Engine:
         """Go on after ``steps`` steps."""
         self.learned.load_state_dict(tensors, steps)
         self.micro_step.refresh()
-        self.steps = steps
+        self.results.steps = steps
 
     def reduce_memory(self) -> bool:
         """Need less memory from now on; False where there is no way left."""

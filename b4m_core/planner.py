@@ -1,7 +1,7 @@
 """How a training step is made to fit into the memory that is there: measured where it can be, tried where it cannot.
 
-There is nothing to set. The fastest way that should fit is taken; when it was wrong, because another program took memory meanwhile, the
-training goes on from its last state in the next one.
+There is nothing to set. The fastest way that should fit is taken; when it was wrong, because another program took
+memory meanwhile, the training goes on from its last state in the next one.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Way:
-    """One way to do a step: all rows of a batch at once or one after the other, activations kept or recomputed, and where the feed-forward
-    weights are: on the card or ``streamed`` to it.
+    """One way to do a step: all rows of a batch at once or one after the other, activations kept or recomputed, and
+    where the feed-forward weights are: on the card or ``streamed`` to it.
 
-    ``kept`` is how much of what is computed for one row of one latent pixel stays until the backward pass, in bytes; ``least`` is what a
-    step needs besides, less what streaming gives back.
+    ``kept`` is how much of what is computed for one row of one latent pixel stays until the backward pass, in bytes;
+    ``least`` is what a step needs besides, less what streaming gives back.
     """
 
     words: str
@@ -35,7 +35,14 @@ class Way:
 WAYS = (
     Way("whole steps", False, False, False, 280_000, int(1.6 * GIB)),
     Way("activations computed twice", False, True, False, 41_000, int(1.4 * GIB)),
-    Way("activations computed twice, almost half of the network in main memory", False, True, True, 41_000, int(-1.2 * GIB)),
+    Way(
+        "activations computed twice, almost half of the network in main memory",
+        False,
+        True,
+        True,
+        41_000,
+        int(-1.2 * GIB),
+    ),
     Way(
         "one picture after the other, activations computed twice, almost half of the network in main memory",
         True,
@@ -45,8 +52,8 @@ WAYS = (
         int(-1.2 * GIB),
     ),
 )
-"""Fastest first. One picture after the other with the network on the card is slower than the third way, and larger. The bytes are those of
-an H100 at SDXL's size, 512 and 1024 px, as the allocator reserved them (docs/speed.md).
+"""Fastest first. One picture after the other with the network on the card is slower than the third way, and larger. The
+bytes are those of an H100 at SDXL's size, 512 and 1024 px, as the allocator reserved them (docs/speed.md).
 """
 FIRST_STREAMED = [way.streamed for way in WAYS].index(True)
 ADAPTER = 50 * 2**20
@@ -54,14 +61,16 @@ ADAPTER = 50 * 2**20
 
 
 def least_beside(rank: int, rows: int, latent_pixels: int) -> int:
-    """The bytes beside the network without which a part of it has to be streamed: an adapter of SDXL's, and the smaller step that streams
-    nothing.
+    """The bytes beside the network without which a part of it has to be streamed: an adapter of SDXL's, and the smaller
+    step that streams nothing.
     """
     return rank * ADAPTER + WAYS[FIRST_STREAMED - 1].needed(rows, latent_pixels)
 
 
 def fastest_way(free: int, rows: int, latent_pixels: int, first: int = 0) -> int:
-    """The number of the fastest way, from ``first`` on, that fits into ``free`` bytes; of the smallest one when none does."""
+    """The number of the fastest way, from ``first`` on, that fits into ``free`` bytes; of the smallest one when none
+    does.
+    """
     fitting = [number for number, way in enumerate(WAYS) if number >= first and way.needed(rows, latent_pixels) <= free]
     return fitting[0] if fitting else len(WAYS) - 1
 
@@ -73,7 +82,9 @@ def free_memory(device: torch.device) -> int:
 
 
 def explained(number: int, free: int, rows: int, latent_pixels: int, saved: int = 0) -> str:
-    """One line about the choice; ``saved`` bytes of the network are not on the card already, which the ways' needs count as given back."""
+    """One line about the choice; ``saved`` bytes of the network are not on the card already, which the ways' needs
+    count as given back.
+    """
     way = WAYS[number]
     needed = max(0, way.needed(rows, latent_pixels) + saved)
     return f"Memory: {(free + saved) / GIB:.1f} GB free, a step needs about {needed / GIB:.1f}: {way.words}."

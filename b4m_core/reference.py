@@ -10,9 +10,9 @@ style as two parts of one low-rank update. Of a layer W (m, n) with up [A, B] an
 
 A training sees three kinds of rows, and each kind moves what trainings.py says:
 
-    train rows          the artist's pictures: the mean squared error against the noise (or the velocity) that was mixed in
+    train rows          the artist's pictures: the mean squared error against the noise (or velocity) mixed in
     auxiliary rows      other pictures with the same noise and timestep, the paper's correspondences: the same error
-    preservation rows   other pictures, held to what the network says without the update: no picture is learned, and nothing else is lost
+    preservation rows   other pictures, held to what the network says without the update, so that nothing else is lost
 
 An optimiser step is: the gradients of some micro-steps, each part's norm bounded, for both concepts together
 preconditioned by the other factor (Zhang and Pilanci, arXiv 2402.02347), then AdamW (Loshchilov and Hutter, arXiv
@@ -53,6 +53,26 @@ def inverse(gram: Tensor, damping: float) -> Tensor:
     """(G + d I)^-1 for a Gram matrix G (r, r), d being ``damping`` times the mean of its diagonal."""
     found: Tensor = torch.linalg.inv(gram + damping * gram.trace() / len(gram) * torch.eye(len(gram), dtype=gram.dtype))
     return found
+
+
+def preconditioned(layer: PartlyLearnableProjection, key: Key, gradients: Gradients, damping: float) -> Tensor:
+    """Equation 2 of arXiv 2402.02347: G_U <- G_U (V V' + d I)^-1, G_V <- (U' U + d I)^-1 G_V, for the part of ``key``."""
+    path, part = key
+    a, b, c, d = (getattr(layer, each).double() for each in PARTS)
+    of_up, gradient = part in ("A", "B"), gradients[key]
+    if layer.split.cut:  # one product [A; B] [C, D], frozen in part
+        up, down = torch.cat([a, b]), torch.cat([c, d], dim=1)  # (m, r), (r, n)
+    elif layer.split.frozen:  # two products, A D and B C, each by itself
+        up, down = (a, d) if part in ("A", "D") else (b, c)  # (m, r), (r, n)
+    else:  # one product [A, B] [D; C], learned whole
+        up, down = torch.cat([a, b], dim=1), torch.cat([d, c])  # (m, 2r), (2r, n)
+        pair, dim = (("A", "B"), 1) if of_up else (("D", "C"), 0)
+        gradient = torch.cat([gradients[path, each] for each in pair], dim)
+    found = gradient @ inverse(down @ down.T, damping) if of_up else inverse(up.T @ up, damping) @ gradient
+    if layer.split.cut or layer.split.frozen:
+        return found
+    first, second = found.chunk(2, dim)
+    return first if part in ("A", "D") else second
 
 
 class ReferenceTraining:
@@ -160,7 +180,8 @@ class ReferenceTraining:
         """One step of AdamW; what the preservation or auxiliary rows alone move has a rate of its own."""
         self.steps += 1
         if self.training.make is riemannian:
-            gradients = {key: self.preconditioned(key, gradients) for key in gradients}
+            damping = self.settings.damping
+            gradients = {key: preconditioned(self.layers[key[0]], key, gradients, damping) for key in gradients}
         (beta1, beta2), count, settings = BETAS, self.steps, self.settings
         for (path, part), gradient in gradients.items():
             layer = self.layers[path]
@@ -173,32 +194,3 @@ class ReferenceTraining:
             step = (first / (1 - beta1**count)) / ((second / (1 - beta2**count)).sqrt() + EPS)
             weight = getattr(layer, part)
             weight.copy_(weight.double() * (1 - rate * settings.weight_decay) - rate * step)
-
-    def preconditioned(self, key: Key, gradients: Gradients) -> Tensor:
-        """Equation 2 of arXiv 2402.02347: G_U (V V' + d I)^-1 for a part of up, (U' U + d I)^-1 G_V for a part of
-        down.
-        """
-        (path, part), layer, damping = key, self.layers[key[0]], self.settings.damping
-        a, b, c, d = (getattr(layer, each).double() for each in PARTS)
-        of_up, of_down = part in ("A", "B"), part in ("C", "D")
-        if (
-            not layer.split.frozen
-        ):  # one product [A, B] [D; C], learned whole: the part's share of its preconditioned gradient
-            up, down = torch.cat([a, b], dim=1), torch.cat([d, c])  # (m, 2r), (2r, n)
-            share = slice(layer.rank) if part in ("A", "D") else slice(layer.rank, None)
-            if of_up:
-                whole = torch.cat([gradients[path, "A"], gradients[path, "B"]], dim=1)  # (m, 2r)
-                return (whole @ inverse(down @ down.T, damping))[:, share]
-            whole = torch.cat([gradients[path, "D"], gradients[path, "C"]])  # (2r, n)
-            return (inverse(up.T @ up, damping) @ whole)[share]
-        if not layer.split.cut:  # two products, A D and B C, each with a frozen factor
-            return inverse(a.T @ a, damping) @ gradients[key] if of_down else gradients[key] @ inverse(c @ c.T, damping)
-        up, down = (
-            torch.cat([a, b]),
-            torch.cat([c, d], dim=1),
-        )  # one product [A; B] [C, D], (m, r) and (r, n), frozen in part
-        return (
-            inverse(up.T @ up, damping) @ gradients[key]
-            if of_down
-            else gradients[key] @ inverse(down @ down.T, damping)
-        )

@@ -25,12 +25,12 @@ CONTENT, STYLE = frozenset({"content"}), frozenset({"style"})
 class Training:
     """One row.
 
-    ``own`` and ``partner`` say whose factors the loss on the own and on the partner pictures moves, content's or style's;
-    ``make`` makes the optimiser from the row, the stacks and the settings. ``makes`` is the role of the adapter that comes
-    out (facts.py), and ``needs`` what a training goes on from, in words; without it one begins afresh. ``leaders``: how
-    many sets, the own one first, choose the bucket in turn; a partner set that never leads is an auxiliary one. ``keeps``:
-    one row of any auxiliary set stands beside every row of the leading sets, and is taught the base model's own prediction
-    instead of the noise.
+    ``own`` and ``partner`` say whose factors the loss on the own and on the partner pictures moves, content's or
+    style's; ``make`` makes the optimiser from the row, the stacks and the settings. ``makes`` is the role of the
+    adapter that comes out (facts.py), and ``needs`` what a training goes on from, in words; without it one begins
+    afresh. ``leaders``: how many sets, the own one first, choose the bucket in turn; a partner set that never leads is
+    an auxiliary one. ``keeps``: one row of any auxiliary set stands beside every row of the leading sets, and is taught
+    the base model's own prediction instead of the noise.
     """
 
     own: frozenset[str]

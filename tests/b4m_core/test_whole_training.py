@@ -41,6 +41,7 @@ def reference_of(made: Plan, base: tiny.TinyBase, adapter: Adapter) -> tuple[Ref
     return reference, batches
 
 
+@pytest.mark.parametrize("step", ["fused", "plain"])
 @pytest.mark.parametrize(
     "role,kind,clip,correspondence",
     [
@@ -53,8 +54,10 @@ def reference_of(made: Plan, base: tiny.TinyBase, adapter: Adapter) -> tuple[Ref
     ],
 )  # fmt: skip
 def test_three_steps_of_each_training_are_the_method_written_out(
-    role: str, kind: str, clip: float, correspondence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    role: str, kind: str, clip: float, correspondence: str, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if step == "plain":
+        monkeypatch.setattr("b4m_core.engine.fused_step_for", lambda network, family: None)
     base = tiny.TinyBase(tiny.tiny_unet(dtype=torch.float64))
     settings = TrainingSettings(
         steps=STEPS, rank=3, learning_rate=LR, partner_learning_rate=PARTNER_LR, weight_decay=DECAY, clip=clip, damping=DAMPING,
