@@ -71,7 +71,7 @@ class Adapter:
 
         with ThreadPoolExecutor() as pool:  # each draws a basis of its own
             layers = dict(zip(shapes, pool.map(projection, shapes), strict=True))
-        return cls(layers, facts)
+        return cls(layers, facts).clone()
 
     def targets(self, unet: nn.Module) -> dict[str, nn.Linear]:
         """The Linears of ``unet`` that this adapter is for. Raises :class:`B4MError` where they do not fit."""
@@ -112,7 +112,9 @@ class Adapter:
             self.rests = False
 
     def clone(self) -> "Adapter":
-        """An independent copy on the CPU, free of autograd and of inference mode."""
+        """An independent copy on the CPU, free of autograd and of inference mode, in a few large tensors: what thousands
+        of small ones took, a C library keeps when they are gone.
+        """
         return self._mapped(lambda part, value: value)
 
     def alike(self) -> Iterator[tuple[list[PartlyLearnableProjection], dict[str, Tensor]]]:

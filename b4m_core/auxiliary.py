@@ -14,6 +14,7 @@ from PIL import Image
 
 from .atomic import write_atomically
 from .base_model import BaseModel
+from .fast.accelerate import find_out
 from .pictures import Picture, PictureSet, holds_pictures, load_folder
 from .runs import content_key
 
@@ -83,6 +84,7 @@ def _painted(base: BaseModel, prompt: str, seed: int, resolution: int, cache: Pa
     )
     file = cache / "auxiliary" / f"{key[:32]}.png"
     if not _is_picture(file):
+        find_out(base.device, base.dtype)  # who has them painted is about to train: its kernels are compiled meanwhile
         pixels = base.paint(prompt, width=resolution, height=resolution, seed=seed)
         values = (pixels.detach().cpu().float().clamp(0, 1) * 255).round().byte().numpy()
         _write_png(file, values)

@@ -81,7 +81,7 @@ def load_adapter(path: str | Path) -> Adapter:
         layers = format_of(facts).layers(tensors, facts, path.name)
     if basis_fingerprint(layers) != facts.basis:
         raise B4MError(f"{path.name} was made on another basis than this version of B4M draws: train it again.")
-    return Adapter(layers, facts)
+    return Adapter(layers, facts).clone()
 
 
 def read_facts(path: str | Path) -> Facts:

@@ -1,5 +1,6 @@
 """Whether this machine can run the Triton kernels: where it can they add speed, where it cannot nothing is missing."""
 
+import functools
 from threading import Lock, Thread
 from typing import Any
 
@@ -9,8 +10,11 @@ from torch.nn.functional import gelu
 _one_at_a_time = Lock()
 
 
+@functools.cache
 def find_out(device: torch.device, dtype: torch.dtype) -> None:
-    """Begin :func:`kernels_for` beside what the caller does next: Triton takes a second or two to get going."""
+    """Begin :func:`kernels_for`, once in a process, beside what the caller does next: Triton takes a second or two to get
+    going.
+    """
     if device.type == "cuda":
         Thread(target=kernels_for, args=(device, dtype), name="b4m-kernels").start()
 

@@ -94,6 +94,7 @@ class HostBaseModel:
             torch.cuda.empty_cache()
             # weights that a training kept in pinned memory; torch has no public word for giving it back
             ask(torch._C, "_host_emptyCache", lambda: None)()
+            runtime.trim_main_memory()
 
     def encode_pictures(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) float in 0..1 -> (N, 4, H/8, W/8) float32 CPU latents as the UNet sees them."""

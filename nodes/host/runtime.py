@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from ...b4m_core import memory
+from ...b4m_core.fast.driver import trim_main_memory
 from .asking import ask
 
 # Raised by the host when the artist presses Cancel. It is an Exception: catch it before any general handler.
@@ -37,6 +38,7 @@ def make_room(wanted: int) -> int:
         if free_bytes() < wanted:
             comfy.model_management.unload_all_models()
         comfy.model_management.soft_empty_cache()
+        trim_main_memory()
     return free_bytes()
 
 

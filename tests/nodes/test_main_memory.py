@@ -100,7 +100,9 @@ def test_a_card_that_stays_too_small_has_every_model_unloaded(host: ModuleType, 
     monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: free)
     monkeypatch.setattr(comfy.model_management, "soft_empty_cache", lambda: None)
     monkeypatch.setattr(comfy.model_management, "unload_all_models", lambda: seen.append(1))
-    assert runtime.make_room(50) == free and len(seen) == unloads
+    trimmed = []
+    monkeypatch.setattr(runtime, "trim_main_memory", lambda: trimmed.append(1))
+    assert runtime.make_room(50) == free and len(seen) == unloads and trimmed == [1]
 
 
 def test_a_prompt_is_encoded_once_for_many_pictures_and_with_every_adapter(host: ModuleType, mini: Trio, monkeypatch: Any) -> None:
