@@ -81,7 +81,8 @@ class Peft:
 
         self.unet, self.dtype = unet, dtype
         targets = ["to_q", "to_k", "to_v", "to_out.0"]
-        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, init_lora_weights="gaussian"))
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, init_lora_weights="gaussian")
+        unet.add_adapter(config, adapter_name=type(self).__name__)  # the network remembers the names that it had
         self.parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
         for parameter in self.parameters:
             parameter.data = parameter.data.float()
