@@ -1,4 +1,5 @@
-"""B4M, "break for make": content and style in one low-rank adapter. The method; it knows torch and diffusers, never the host.
+"""B4M, "break for make": content and style in one low-rank adapter. The method; it knows torch and diffusers, never the
+host.
 
 Read reference.py first, which is the method written out, then training.py and engine.py.
 """
@@ -6,8 +7,8 @@ Read reference.py first, which is the method written out, then training.py and e
 from .adapter import Adapter
 from .compose import merge
 from .errors import B4MError
-from .facts import Concept, Facts
 from .files import load_adapter, lora_state_dict, read_facts, save_adapter
+from .metadata import Concept, Facts
 from .objective import NoiseSchedule
 from .plan import Plan
 from .projection import PartlyLearnableProjection

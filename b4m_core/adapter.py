@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import B4MError
-from .facts import Facts
+from .metadata import Facts
 from .models import family_named
 from .models.family import adapted_layers
 from .projection import PartlyLearnableProjection
@@ -30,7 +30,7 @@ class _AdaptedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         adapter = self._adapter[0]
         y = self.linear(x)
-        return y if adapter.rests else y + self.projection(x, adapter.rows)  # type: ignore[no-any-return]
+        return y if not adapter.enabled else y + self.projection(x, adapter.rows)  # type: ignore[no-any-return]
 
 
 class Adapter:
@@ -51,7 +51,7 @@ class Adapter:
         self.layers = dict(sorted(layers.items()))
         self.facts = dataclasses.replace(facts, basis=facts.basis or basis_fingerprint(self.layers))
         self.rows: Rows = ALL_ROWS
-        self.rests = False
+        self.enabled = True
         self._attached: list[tuple[nn.Module, str, nn.Linear]] = []
 
     @classmethod
@@ -103,17 +103,17 @@ class Adapter:
         self._attached.clear()
 
     @contextlib.contextmanager
-    def resting(self) -> Iterator[None]:
+    def disabled(self) -> Iterator[None]:
         """The UNet answers as if nothing were attached to it."""
-        self.rests = True
+        self.enabled = False
         try:
             yield
         finally:
-            self.rests = False
+            self.enabled = True
 
     def clone(self) -> "Adapter":
-        """An independent copy on the CPU, free of autograd and of inference mode, in a few large tensors: what thousands
-        of small ones took, a C library keeps when they are gone.
+        """An independent copy on the CPU, free of autograd and of inference mode, in a few large tensors: what
+        thousands of small ones took, a C library keeps when they are gone.
         """
         return self._mapped(lambda part, value: value)
 

@@ -17,7 +17,8 @@ _NOT_OFFERED = {vars(errno).get(name) for name in ("EINVAL", "ENOTSUP", "EOPNOTS
 def write_atomically(path: Path, chunks: Iterable[bytes | memoryview], check: Callable[[Path], None]) -> None:
     """Write ``chunks`` to ``path``; ``check`` reads the temporary file back and raises if it is not right.
 
-    The old file stays whole until the new one is. Raises :class:`B4MError` for a full disk, a read-only folder or a file in use.
+    The old file stays whole until the new one is. Raises :class:`B4MError` for a full disk, a read-only folder or a
+    file in use.
     """
     partial = path.with_name(f".{path.name}.partial")
     pieces = [memoryview(chunk).cast("B") for chunk in chunks]
@@ -48,7 +49,9 @@ def _sync(descriptor: int) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name last through a power cut. The file is whole and in its place already, so that only a failing disk is an error."""
+    """Make the new name last through a power cut. The file is whole and in its place already, so that only a failing
+    disk is an error.
+    """
     if os.name == "nt":  # folders cannot be opened for syncing there
         return
     try:
@@ -64,7 +67,9 @@ def _sync_folder(folder: Path) -> None:
 
 def advice(error: OSError) -> str:
     """What to do about a place that cannot be written."""
-    return "free some space there" if error.errno in _NO_ROOM else "check that the folder is there and may be written to"
+    return (
+        "free some space there" if error.errno in _NO_ROOM else "check that the folder is there and may be written to"
+    )
 
 
 def _sentence(path: Path, needed: int, error: OSError) -> str:
@@ -72,7 +77,9 @@ def _sentence(path: Path, needed: int, error: OSError) -> str:
         free = "no more"
         with contextlib.suppress(OSError):
             free = f"{shutil.disk_usage(path.parent).free / 1e6:.0f} MB"
-        return f"The disk is full: {path} needs {needed / 1e6:.0f} MB and {free} are free; make room and press Run again."
+        return (
+            f"The disk is full: {path} needs {needed / 1e6:.0f} MB and {free} are free; make room and press Run again."
+        )
     if os.name == "nt" and isinstance(error, PermissionError):
         return f"{path} is in use by another program or write protected: close what uses it and press Run again."
     return f"{path} could not be written ({error.strerror or error}): check the folder and press Run again."

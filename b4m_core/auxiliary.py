@@ -1,5 +1,5 @@
-"""Auxiliary pictures, so that a half does not overfit to one partner: painted once by the base model itself, or the
-artist's own.
+"""Auxiliary pictures, so that a concept does not overfit to what its pictures share: painted once by the base model
+itself, or the artist's own.
 
 A content training needs other styles, a style training other contents (the paper's correspondences). The words below
 are plain enough for every SDXL, the embedded model included.
@@ -43,7 +43,7 @@ def prompts_for(kind: str, sets: int, pictures: int) -> list[list[str]]:
     ]
 
 
-def paint_auxiliary(
+def sample_auxiliary(
     base: BaseModel,
     kind: str,
     *,
@@ -85,7 +85,7 @@ def _painted(base: BaseModel, prompt: str, seed: int, resolution: int, cache: Pa
     file = cache / "auxiliary" / f"{key[:32]}.png"
     if not _is_picture(file):
         find_out(base.device, base.dtype)  # who has them painted is about to train: its kernels are compiled meanwhile
-        pixels = base.paint(prompt, width=resolution, height=resolution, seed=seed)
+        pixels = base.sample(prompt, width=resolution, height=resolution, seed=seed)
         values = (pixels.detach().cpu().float().clamp(0, 1) * 255).round().byte().numpy()
         _write_png(file, values)
     with Image.open(file) as image:

@@ -59,5 +59,5 @@ class BaseModel(Protocol):
         width) and the pooled embedding (N, pooled), float32 on the CPU.
         """
 
-    def paint(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
+    def sample(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
         """A picture of ``prompt`` by the base model alone, (height, width, 3) float32 in 0..1."""

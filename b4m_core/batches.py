@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .encoding import EncodedSet
 from .models.family import Schedule
-from .samples import SampleSet
 
 
 class Batch(NamedTuple):
-    """Rows of one micro-step, the ``own`` first ones train rows; all share one bucket.
+    """Rows of one micro-step, the first ``train_rows`` of them train rows; all share one bucket.
 
     ``latents``, ``noise`` (R, C, h, w), ``timesteps`` (R,), ``mask`` (R, 1, h, w) and the family's ``conditioning`` by
     name, each (R, ...); on the CPU.
@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     timesteps: Tensor
     mask: Tensor
     conditioning: dict[str, Tensor]
-    own: int
+    train_rows: int
 
 
 class MicroBatch(NamedTuple):
@@ -34,7 +34,7 @@ class MicroBatch(NamedTuple):
     """
 
     inputs: dict[str, Tensor]
-    own: int
+    train_rows: int
 
 
 class MicroSteps:
@@ -62,51 +62,51 @@ class MicroSteps:
             "timesteps": batch.timesteps,
             **batch.conditioning,
         }
-        return MicroBatch(inputs, batch.own)
+        return MicroBatch(inputs, batch.train_rows)
 
 
 class Batches:
     """Draws the batches of one training.
 
-    Every own row has one row of each partner set beside it, which shares its noise and its timestep (the paper's
-    correspondences). The first ``leaders`` sets lead in turn, one in a micro-step: its next pictures choose the bucket.
-    With ``one_beside`` and sets that never lead, all rows of leading sets are own ones, and each has a single row
-    beside it, of such a set chosen at random.
+    Every row of the first set has one row of each other set beside it, which shares its noise and its timestep (the
+    paper's correspondences). The first ``primary_sets`` sets lead in turn, one in a micro-step: its next pictures
+    choose the bucket. With ``preserves`` and auxiliary sets, all rows of primary sets are train rows, and each has a
+    single row beside it, of such a set chosen at random.
     """
 
     def __init__(
         self,
-        own: SampleSet,
-        partners: Sequence[SampleSet],
+        first: EncodedSet,
+        others: Sequence[EncodedSet],
         *,
-        batch: int,
+        batch_size: int,
         seed: int,
         schedule: Schedule,
-        leaders: int = 1,
-        one_beside: bool = False,
+        primary_sets: int = 1,
+        preserves: bool = False,
     ) -> None:
-        self._sets, self._leaders = [own, *partners], leaders
-        self._batch, self._seed, self._schedule = batch, seed, schedule
-        self._one_beside = one_beside and len(self._sets) > leaders
+        self._sets, self._primary_sets = [first, *others], primary_sets
+        self._batch_size, self._seed, self._schedule = batch_size, seed, schedule
+        self._preserves = preserves and len(self._sets) > primary_sets
 
     def draw(self, index: int) -> Batch:
         """The batch of micro-step ``index``, counted from 0 over the whole run."""
-        turn, leader = divmod(index, self._leaders)
+        turn, leader = divmod(index, self._primary_sets)
         generator = _generator(self._seed, "rows", index)
         leading = self._in_turn(leader, turn)
         bucket = self._sets[leader].home[leading[0]]
         rows = self._groups(leader, leading, generator)
         samples = [self._sets[number].at[bucket, pick] for group in rows for number, pick in group]
-        noise = torch.randn(self._batch, *samples[0].latents.shape, generator=generator)  # (batch, C, h, w)
-        timesteps = self._schedule.sample(self._batch, generator)  # (batch,)
-        groups = len(rows)  # R = groups * batch: the rows beside each other share noise and timestep
+        noise = torch.randn(self._batch_size, *samples[0].latents.shape, generator=generator)  # (batch_size, C, h, w)
+        timesteps = self._schedule.sample(self._batch_size, generator)  # (batch_size,)
+        groups = len(rows)  # R = groups * batch_size: the rows beside each other share noise and timestep
         return Batch(
             torch.stack([sample.latents for sample in samples]),
             noise.repeat(groups, 1, 1, 1),
             timesteps.repeat(groups),
             torch.stack([sample.mask for sample in samples]),
             {name: torch.stack([sample.conditioning[name] for sample in samples]) for name in samples[0].conditioning},
-            self._batch * (self._leaders if self._one_beside else 1),
+            self._batch_size * (self._primary_sets if self._preserves else 1),
         )
 
     def _in_turn(self, leader: int, turn: int) -> list[int]:
@@ -114,7 +114,7 @@ class Batches:
         again.
         """
         home = self._sets[leader].home
-        chunks = sum(-(-home.count(bucket) // self._batch) for bucket in set(home))
+        chunks = sum(-(-home.count(bucket) // self._batch_size) for bucket in set(home))
         round_, place = divmod(turn, chunks)
         generator = _generator(self._seed, f"order {leader}", round_)
         order = torch.randperm(len(home), generator=generator).tolist()
@@ -122,24 +122,29 @@ class Batches:
         return [chunk for group in whole for chunk in group][int(torch.randperm(chunks, generator=generator)[place])]
 
     def _chunks(self, members: list[int]) -> list[list[int]]:
-        """``members`` in pieces of ``batch``; the last one is filled up from the beginning."""
-        filled = [members[place % len(members)] for place in range(-(-len(members) // self._batch) * self._batch)]
-        return [filled[first : first + self._batch] for first in range(0, len(filled), self._batch)]
+        """``members`` in pieces of ``batch_size``; the last one is filled up from the beginning."""
+        filled = [
+            members[place % len(members)] for place in range(-(-len(members) // self._batch_size) * self._batch_size)
+        ]
+        return [filled[first : first + self._batch_size] for first in range(0, len(filled), self._batch_size)]
 
     def _groups(self, leader: int, leading: list[int], generator: torch.Generator) -> list[list[tuple[int, int]]]:
-        """The rows as (set, picture), ``batch`` in a group: the own ones, then those beside them."""
-        numbers = range(self._leaders if self._one_beside else len(self._sets))
+        """The rows as (set, picture), ``batch_size`` in a group: the train rows, then those beside them."""
+        numbers = range(self._primary_sets if self._preserves else len(self._sets))
         groups = [
-            [(number, pick) for pick in (leading if number == leader else self._beside(number, generator, self._batch))]
+            [
+                (number, pick)
+                for pick in (leading if number == leader else self._beside(number, generator, self._batch_size))
+            ]
             for number in numbers
         ]
-        if self._one_beside:
-            groups += [[self._any(generator) for _ in range(self._batch)] for _ in numbers]
+        if self._preserves:
+            groups += [[self._any(generator) for _ in range(self._batch_size)] for _ in numbers]
         return groups
 
     def _any(self, generator: torch.Generator) -> tuple[int, int]:
         """A picture of any set that never leads, at random."""
-        number = self._leaders + int(torch.randint(len(self._sets) - self._leaders, (), generator=generator))
+        number = self._primary_sets + int(torch.randint(len(self._sets) - self._primary_sets, (), generator=generator))
         return number, self._beside(number, generator, 1)[0]
 
     def _beside(self, number: int, generator: torch.Generator, count: int) -> list[int]:

@@ -18,7 +18,7 @@ import transformers
 from PIL import Image
 
 from .adapter import Adapter
-from .auxiliary import OWN_CAPTIONS, own_auxiliary, paint_auxiliary
+from .auxiliary import OWN_CAPTIONS, own_auxiliary, sample_auxiliary
 from .compose import base_note, merge
 from .diffusers_folder import DiffusersFolder
 from .errors import B4MError
@@ -191,14 +191,15 @@ def _auxiliary(
     if folder is not None:
         return own_auxiliary(folder, OWN_CAPTIONS[kind])
     sets, pictures = options.auxiliary_sets, options.auxiliary_pictures
-    return paint_auxiliary(base, kind, sets=sets, pictures=pictures, resolution=side, cache=options.store)
+    return sample_auxiliary(base, kind, sets=sets, pictures=pictures, resolution=side, cache=options.store)
 
 
 def _train_one(options: argparse.Namespace) -> None:
     base = _base(options)
     settings = _settings(options, base)
-    partners = _auxiliary(options, base, options.role, options.auxiliary, settings.resolution)
-    _run(Plan(options.role, _pictures(options, ""), partners, settings), base, options)
+    pictures = _pictures(options, "")  # what is wrong with them is said before anything is painted
+    others = _auxiliary(options, base, options.role, options.auxiliary, settings.resolution)
+    _run(Plan(options.role, pictures, others, settings), base, options)
 
 
 def _train_together(options: argparse.Namespace) -> None:
@@ -207,11 +208,12 @@ def _train_together(options: argparse.Namespace) -> None:
     start = merge(content, style)
     _say_other_base(base, content, style)
     settings = dataclasses.replace(_settings(options, base), **start.facts.common())
-    partners = [_pictures(options, "style_")]
+    pictures, others = _pictures(options, "content_"), [_pictures(options, "style_")]
     for role, folder in (("content", options.content_auxiliary), ("style", options.style_auxiliary)):
-        if settings.correspondence == "keep" or folder is not None:  # as published there are none, so none are painted
-            partners += _auxiliary(options, base, role, folder, settings.resolution)
-    _run(Plan("together", _pictures(options, "content_"), tuple(partners), settings, start), base, options)
+        # as published there are none, so none are painted
+        if settings.correspondence == "output_preservation" or folder is not None:
+            others += _auxiliary(options, base, role, folder, settings.resolution)
+    _run(Plan("together", pictures, tuple(others), settings, start), base, options)
 
 
 def _run(plan: Plan, base: DiffusersFolder, options: argparse.Namespace) -> None:
@@ -221,10 +223,10 @@ def _run(plan: Plan, base: DiffusersFolder, options: argparse.Namespace) -> None
 
 def _print_progress(progress: Progress) -> None:
     if progress.step_done and (progress.step % 10 == 0 or progress.step == progress.total):
-        _, own, partner = progress.losses[-1]
+        _, trained, others = progress.losses[-1]
         left = "" if progress.seconds_left is None else f", {progress.seconds_left:.0f} s left"
         print(
-            f"step {progress.step} of {progress.total}: loss {own:.4f}, partners {partner:.4f}{left}", file=sys.stderr
+            f"step {progress.step} of {progress.total}: loss {trained:.4f}, others {others:.4f}{left}", file=sys.stderr
         )
 
 
@@ -247,7 +249,7 @@ def _generate(options: argparse.Namespace) -> None:
         adapter = load_adapter(options.adapter)
         _say_other_base(base, adapter)
         base.with_adapter(adapter, options.content, options.style)
-    pixels = base.paint(options.prompt, width=size, height=size, seed=options.seed)
+    pixels = base.sample(options.prompt, width=size, height=size, seed=options.seed)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().numpy()).save(options.out)
     print(options.out)

@@ -1,7 +1,7 @@
 """A safetensors file that carries its own checksum, read back before it counts.
 
-The sha256 under the header key ``b4m.sha256`` covers the text under ``b4m``, the table of tensors and their data; any safetensors reader
-reads the rest as usual.
+The sha256 under the header key ``b4m.sha256`` covers the text under ``b4m``, the table of tensors and their data; any
+safetensors reader reads the rest as usual.
 """
 
 import contextlib
@@ -24,13 +24,18 @@ class UnreadableFile(B4MError):
 
 
 _PIECE = 1 << 22
-MOST_TEXT, _MOST_HEADER = 1 << 20, 1 << 23  # bytes; the text of a real adapter has some kilobytes, its table of tensors 200
+MOST_TEXT, _MOST_HEADER = (
+    1 << 20,
+    1 << 23,
+)  # bytes; the text of a real adapter has some kilobytes, its table of tensors 200
 
 
 def write_container(
     path: Path, tensors: Mapping[str, Tensor], text: str, more: Callable[[str], dict[str, str]] = lambda data_sha256: {}
 ) -> None:
-    """Write ``tensors`` (CPU, contiguous) and ``text``; ``more`` gives further header entries from the sha256 of the tensor data."""
+    """Write ``tensors`` (CPU, contiguous) and ``text``; ``more`` gives further header entries from the sha256 of the
+    tensor data.
+    """
     plain = memoryview(safetensors.torch.save(dict(tensors)))
     start = 8 + int.from_bytes(plain[:8], "little")
     data = plain[start:]
@@ -39,12 +44,16 @@ def write_container(
     header = _canonical({"__metadata__": metadata, **table})
     header += b" " * (-len(header) % 8)
     write_atomically(
-        path, [len(header).to_bytes(8, "little"), header, data], check=lambda partial: _require_equal(partial, text, path.name)
+        path,
+        [len(header).to_bytes(8, "little"), header, data],
+        check=lambda partial: _require_equal(partial, text, path.name),
     )
 
 
 def read_text(path: Path) -> str:
-    """The text of a container, its checksum not tested. Raises :class:`B4MError` for a missing, damaged or foreign file."""
+    """The text of a container, its checksum not tested. Raises :class:`B4MError` for a missing, damaged or foreign
+    file.
+    """
     return _metadata(path, path.name)["b4m"]
 
 
@@ -72,16 +81,24 @@ def _metadata(path: Path, shown: str) -> dict[str, str]:
     with _readable(shown), open(path, "rb") as start:
         size = int.from_bytes(start.read(8), "little")
         if _MOST_HEADER < size < path.stat().st_size:  # parsing it would take minutes and gigabytes
-            raise B4MError(f"{shown} has a header of {size / 1e6:.0f} MB, which no file of B4M has: it is damaged or no adapter.")
+            raise B4MError(
+                f"{shown} has a header of {size / 1e6:.0f} MB, which no file of B4M has: it is damaged or no adapter."
+            )
     try:
         with safetensors.safe_open(path, "pt", device="cpu") as file:
             metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
-        raise B4MError(f"{shown} is damaged or not a safetensors file ({error}): download or train it again.") from error
+        raise B4MError(
+            f"{shown} is damaged or not a safetensors file ({error}): download or train it again."
+        ) from error
     if "b4m" not in metadata:
-        raise B4MError(f"{shown} was not made by B4M (it may be an ordinary LoRA): load it with the LoRA loader instead.")
+        raise B4MError(
+            f"{shown} was not made by B4M (it may be an ordinary LoRA): load it with the LoRA loader instead."
+        )
     if len(metadata["b4m"].encode()) > MOST_TEXT:
-        raise B4MError(f"The B4M facts in {shown} have more than {MOST_TEXT / 1e6:.0f} MB: it is damaged, so download or train it again.")
+        raise B4MError(
+            f"The B4M facts in {shown} have more than {MOST_TEXT / 1e6:.0f} MB: it is damaged, so download or train it again."
+        )
     return metadata
 
 
@@ -93,7 +110,9 @@ def _readable(shown: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise B4MError(f"{shown} is not there any more: choose another file.") from error
     except OSError as error:
-        raise UnreadableFile(f"{shown} cannot be read ({error.strerror or error}): check its disk, and that it may be read.") from error
+        raise UnreadableFile(
+            f"{shown} cannot be read ({error.strerror or error}): check its disk, and that it may be read."
+        ) from error
 
 
 def _canonical(value: object) -> bytes:

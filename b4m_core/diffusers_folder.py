@@ -147,7 +147,7 @@ class DiffusersFolder:
         assert pooled is not None
         return torch.cat(states, dim=-1).float().cpu(), pooled.float().cpu()
 
-    def paint(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
+    def sample(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
         """See :class:`~b4m_core.base_model.BaseModel`."""
         picture = self.pipeline(
             prompt=prompt,

@@ -1,11 +1,11 @@
 """The one door to a training's arithmetic: who trains, measures or tests a step comes in here.
 
-    engine = Engine.build(network, adapter, training, settings, partners=2)
+    engine = Engine.build(network, adapter, training, settings, other_sets=2)
     for number in range(engine.steps, settings.steps):
         for batch in micro_steps(number):
             engine.gradients(batch)                     # one pass forward and back, any number of times
         engine.step()                                   # bound, look whether all is a number, move
-        for own, others in engine.read(ahead=engine.most_ahead):
+        for trained, others in engine.read(ahead=engine.most_ahead):
             ...                                         # the mean losses of a step that is done
     engine.close()
 
@@ -30,7 +30,7 @@ from .memory import by_one_name
 from .micro_step import MicroStep, ReferenceStep
 from .models import family_named
 from .models.family import FusedStepKind
-from .planner import FIRST_STREAMED
+from .planner import FIRST_OFFLOADED
 from .settings import TrainingSettings
 from .stacks import Stack
 from .trainings import Training
@@ -67,13 +67,13 @@ class Learned:
     """
 
     def __init__(
-        self, stacks: Sequence[Stack], training: Training, settings: TrainingSettings, *, partners: bool
+        self, stacks: Sequence[Stack], training: Training, settings: TrainingSettings, *, other_sets: bool
     ) -> None:
         self.stacks = list(stacks)
-        self.moved = training.moved(self.stacks[0].split, partners=partners)
+        self.moved = training.moved(self.stacks[0].split, other_sets=other_sets)
         for stack in self.stacks:
             for part in set(stack.split.learned) - set(self.moved):
-                stack.rest(part)
+                stack.freeze(part)
         self.optimiser = training.optimiser(self.stacks, settings)
 
     @property
@@ -133,9 +133,13 @@ class Results:
         self._ahead.append(result)
 
     def finish_oldest_step(self) -> tuple[float, float]:
-        """Wait for the oldest one and count it as done: its mean own and other loss; see :meth:`Engine.read`."""
-        read, count = self._ahead[0].read(), 2 * self.settings.accumulation
-        losses = read[:count].view(-1, 2) / self.settings.accumulation  # (micro-steps, own and others)
+        """Wait for the oldest one and count it as done: the mean loss of its train rows and of its others; see
+        :meth:`Engine.read`.
+        """
+        read, count = self._ahead[0].read(), 2 * self.settings.gradient_accumulation_steps
+        losses = (
+            read[:count].view(-1, 2) / self.settings.gradient_accumulation_steps
+        )  # (micro-steps, train rows and others)
         for what, values in (("loss", losses), ("gradient", read[count:])):
             if not torch.isfinite(values).all():
                 self._ahead.clear()  # nothing has moved since
@@ -169,10 +173,10 @@ class Engine:
         update: Update,
         training: Training,
         settings: TrainingSettings,
-        partners: int,
+        other_sets: int,
     ) -> None:
         self.learned, self.micro_step, self.update = learned, micro_step, update
-        self.training, self.settings, self.keeps = training, settings, training.kept(partners)
+        self.training, self.settings, self.preserves = training, settings, training.has_preservation_rows(other_sets)
         self.results, self.consistent = Results(settings), True
         self._batches: list[MicroBatch] = []  # of the step that is being done, and what they found
         self._losses: list[Tensor] = []
@@ -185,7 +189,7 @@ class Engine:
         training: Training,
         settings: TrainingSettings,
         *,
-        partners: int,
+        other_sets: int,
         state: tuple[int, Mapping[str, Tensor]] | None = None,
         fused: bool = True,
         graph: bool = True,
@@ -193,7 +197,7 @@ class Engine:
     ) -> "Engine":
         """Make ready to train ``adapter`` under ``network``, which is frozen and stays where it is.
 
-        ``partners``: the number of picture sets beside the own one. ``state``: the steps done and :meth:`state_dict`,
+        ``other_sets``: the number of picture sets beside the first. ``state``: the steps done and :meth:`state_dict`,
         to go on from. ``fused``: take the step that has the network written out where there is one; ``graph``: let a
         card record it; ``first``: the fastest way of planner.py to begin with. Where a card has no room to build the
         step, a part of the network stays in main memory from the beginning. Raises :class:`B4MError` for an adapter of
@@ -204,17 +208,24 @@ class Engine:
         written_out = fused_step_for(network, adapter.facts.family) if fused else None
         kind: Any = written_out or ReferenceStep
         with memory_advice(settings):
-            learned = Learned(kind.stacks(adapter.layers, device), training, settings, partners=partners > 0)
+            learned = Learned(kind.stacks(adapter.layers, device), training, settings, other_sets=other_sets > 0)
             if state is not None:
                 learned.load_state_dict(state[1], state[0])
 
             what = adapter if written_out is None else adapter.layers
 
             def steps(first: int) -> tuple[MicroStep, Update]:
-                made = kind(network, what, learned.stacks, micro_steps=settings.accumulation, graph=graph, first=first)
+                made = kind(
+                    network,
+                    what,
+                    learned.stacks,
+                    micro_steps=settings.gradient_accumulation_steps,
+                    graph=graph,
+                    first=first,
+                )
                 return made, _update_of(made, learned, settings, ahead=works_ahead(device, made))
 
-            engine = cls(learned, *_with_room(steps, first), training, settings, partners)
+            engine = cls(learned, *_with_room(steps, first), training, settings, other_sets)
         engine.results.steps = 0 if state is None else state[0]
         return engine
 
@@ -244,9 +255,11 @@ class Engine:
         self._losses = [self._pass(batch) for batch in self._batches]
 
     def _pass(self, batch: MicroBatch) -> Tensor:
-        rows = self.training.rows(batch.own, len(batch.inputs["noisy"]))
-        taught = self.training.leaders if self.keeps else 1  # without preservation rows the style's are the other ones
-        return self.micro_step(batch.inputs, batch.own, rows, keep=self.keeps, taught=taught)
+        rows = self.training.rows(batch.train_rows, len(batch.inputs["noisy"]))
+        taught = (
+            self.training.primary_sets if self.preserves else 1
+        )  # without preservation rows the style's are the other ones
+        return self.micro_step(batch.inputs, batch.train_rows, rows, preserve=self.preserves, taught=taught)
 
     def step(self) -> None:
         """Bound the gradients and move what is learned, or give a card that to do; nothing moves where something is not
@@ -260,8 +273,8 @@ class Engine:
         self._batches, self._losses = [], []
 
     def read(self, ahead: int = 0) -> Iterator[tuple[float, float]]:
-        """The mean losses on the own and on the other pictures of every step that is done, until ``ahead`` are left to
-        the card.
+        """The mean losses of the train rows and of the other rows of every step that is done, until ``ahead`` are left
+        to the card.
 
         Raises :class:`B4MError` for a step that found what is not a number; neither it nor a step after it has moved
         anything.
@@ -297,12 +310,14 @@ class Engine:
 def _with_room(made: Callable[[int], tuple[MicroStep, Update]], first: int) -> tuple[MicroStep, Update]:
     with contextlib.suppress(torch.cuda.OutOfMemoryError), by_one_name():
         return made(first)
-    return made(max(first, FIRST_STREAMED))
+    return made(max(first, FIRST_OFFLOADED))
 
 
 def _update_of(step: MicroStep, learned: Learned, settings: TrainingSettings, *, ahead: bool) -> Update:
     try:
-        return (UpdateAhead if ahead else Update)(learned.optimiser, learned.halves, settings.clip, step.refresh)
+        return (UpdateAhead if ahead else Update)(
+            learned.optimiser, learned.halves, settings.max_grad_norm, step.refresh
+        )
     except BaseException:
         step.close()
         raise

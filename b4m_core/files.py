@@ -1,9 +1,10 @@
 """Adapters on disk: an ordinary SDXL LoRA that any loader reads, with the B4M facts in its header.
 
-A compact adapter (``facts.compact``) is written as its taught halves alone (taught_halves.py), for B4M's own loader. The LoRA:
-Tensors: kohya's key names, ``lora_up.weight`` (m, k), ``lora_down.weight`` (k, n), ``alpha`` = k, so that every loader's scale is 1.
-Header: ``b4m`` (the facts as JSON), ``b4m.sha256`` (over those facts and the tensor data; safetensors itself has no checksum) and the
-``modelspec.*``, ``ss_*`` and ``sshs_*`` keys that other tools show. No dates: equal adapters give equal bytes.
+A compact adapter (``facts.compact``) is written as its taught halves alone (compact_format.py), for B4M's own loader.
+The LoRA: Tensors: kohya's key names, ``lora_up.weight`` (m, k), ``lora_down.weight`` (k, n), ``alpha`` = k, so that
+every loader's scale is 1. Header: ``b4m`` (the facts as JSON), ``b4m.sha256`` (over those facts and the tensor data;
+safetensors itself has no checksum) and the ``modelspec.*``, ``ss_*`` and ``sshs_*`` keys that other tools show. No
+dates: equal adapters give equal bytes.
 """
 
 import json
@@ -16,13 +17,13 @@ import torch
 from torch import Tensor
 
 from .adapter import Adapter, basis_fingerprint, fresh_layer
+from .compact_format import layers_of, taught_halves
 from .container import read_container, read_text, write_container
 from .errors import B4MError
-from .facts import Concept, Facts
 from .finite import first_not_finite, numbers, require_finite
+from .metadata import Concept, Facts
 from .models import family_named
 from .projection import PartlyLearnableProjection
-from .taught_halves import layers_of, taught_halves
 
 UP, DOWN, ALPHA = ".lora_up.weight", ".lora_down.weight", ".alpha"
 
@@ -31,8 +32,8 @@ UP, DOWN, ALPHA = ".lora_up.weight", ".lora_down.weight", ".alpha"
 class FileFormat:
     """One way to lay an adapter down as tensors, and back: another one is one more row of :data:`FORMATS`.
 
-    ``tensors`` gives what is written, CPU, in the adapter's file dtype; ``layers`` (tensors, facts, the file's name for people) the
-    projections. ``kind``, ``module`` and ``hint`` are what other tools show.
+    ``tensors`` gives what is written, CPU, in the adapter's file dtype; ``layers`` (tensors, facts, the file's name for
+    people) the projections. ``kind``, ``module`` and ``hint`` are what other tools show.
     """
 
     tensors: Callable[[Adapter], dict[str, Tensor]]
@@ -43,7 +44,9 @@ class FileFormat:
 
 
 def lora_state_dict(adapter: Adapter, content: float = 1.0, style: float = 1.0) -> dict[str, Tensor]:
-    """The adapter as the tensors of a kohya LoRA, CPU, in the adapter's file dtype, with the two strengths worked in."""
+    """The adapter as the tensors of a kohya LoRA, CPU, in the adapter's file dtype, with the two strengths worked
+    in.
+    """
     dtype, family = getattr(torch, adapter.facts.file_dtype), family_named(adapter.facts.family)
     tensors: dict[str, Tensor] = {}
     alone = adapter.alone()
@@ -58,7 +61,9 @@ def lora_state_dict(adapter: Adapter, content: float = 1.0, style: float = 1.0) 
 
 
 def save_adapter(adapter: Adapter, path: str | Path) -> Path:
-    """Write ``adapter`` to ``path`` and read it back before it counts. Raises :class:`B4MError`; an older file then stays as it was."""
+    """Write ``adapter`` to ``path`` and read it back before it counts. Raises :class:`B4MError`; an older file then
+    stays as it was.
+    """
     path = Path(path)
     tensors = format_of(adapter.facts).tensors(adapter)
     bad = first_not_finite(tensors)
@@ -67,12 +72,19 @@ def save_adapter(adapter: Adapter, path: str | Path) -> Path:
             f"{path.name} was not saved: its layer {bad} holds values that are not numbers; train again with a lower learning rate."
         )
     rank = adapter.facts.factor_rank(adapter.alone())
-    write_container(path, tensors, adapter.facts.to_json(), lambda data_sha256: _other_tools(adapter.facts, rank, path.stem, data_sha256))
+    write_container(
+        path,
+        tensors,
+        adapter.facts.to_json(),
+        lambda data_sha256: _other_tools(adapter.facts, rank, path.stem, data_sha256),
+    )
     return path
 
 
 def load_adapter(path: str | Path) -> Adapter:
-    """Read an adapter back. Raises :class:`B4MError` for a file that is missing, damaged, foreign, or made on another basis."""
+    """Read an adapter back. Raises :class:`B4MError` for a file that is missing, damaged, foreign, or made on another
+    basis.
+    """
     path = Path(path)
     text, tensors = read_container(path)
     facts = Facts.from_json(text)
@@ -92,7 +104,9 @@ def read_facts(path: str | Path) -> Facts:
 def format_of(facts: Facts) -> FileFormat:
     """The row that a file with these facts is written and read by. Raises :class:`B4MError` for an unknown one."""
     if facts.form not in FORMATS:
-        raise B4MError(f"This adapter's file has the form {facts.form!r}, and this B4M knows {', '.join(FORMATS)}: update B4M.")
+        raise B4MError(
+            f"This adapter's file has the form {facts.form!r}, and this B4M knows {', '.join(FORMATS)}: update B4M."
+        )
     return FORMATS[facts.form]
 
 
@@ -112,16 +126,26 @@ def _projection(name: str, up: Tensor, down: Tensor, facts: Facts) -> PartlyLear
     alone = _alone(up, facts)
     rank = facts.factor_rank(alone)
     if up.ndim != 2 or down.ndim != 2 or up.shape[1] != rank or down.shape[0] != rank:
-        raise B4MError(f"Layer {name} has factors of shape {tuple(up.shape)} and {tuple(down.shape)}, which do not fit rank {facts.rank}.")
+        raise B4MError(
+            f"Layer {name} has factors of shape {tuple(up.shape)} and {tuple(down.shape)}, which do not fit rank {facts.rank}."
+        )
     projection = fresh_layer(facts, name, len(up), down.shape[1])
     projection.load_lora_factors(up, down, alone)
     return projection
 
 
 def _alone(up: Tensor, facts: Facts) -> str:
-    """Whether the factors are those of one concept alone (Adapter.alone), told by their rank: its name, else nothing."""
+    """Whether the factors are those of one concept alone (Adapter.alone), told by their rank: its name, else
+    nothing.
+    """
     row = facts.split_row
-    one = facts.role in ("content", "style") and not row.frozen and not row.cut and up.ndim == 2 and up.shape[1] == facts.rank
+    one = (
+        facts.role in ("content", "style")
+        and not row.frozen
+        and not row.cut
+        and up.ndim == 2
+        and up.shape[1] == facts.rank
+    )
     return facts.role if one else ""
 
 
@@ -155,12 +179,18 @@ def _other_tools(facts: Facts, rank: int, title: str, data_hash: str) -> dict[st
         "sshs_model_hash": data_hash,
     }
     if resolution:
-        entries |= {"modelspec.resolution": f"{resolution}x{resolution}", "ss_resolution": f"({resolution}, {resolution})"}
+        entries |= {
+            "modelspec.resolution": f"{resolution}x{resolution}",
+            "ss_resolution": f"({resolution}, {resolution})",
+        }
     return entries
 
 
 def _tag_frequency(concepts: list[Concept]) -> dict[str, dict[str, int]]:
-    return {concept.words() or "pictures": {prompt: concept.prompts.count(prompt) for prompt in concept.prompts} for concept in concepts}
+    return {
+        concept.words() or "pictures": {prompt: concept.prompts.count(prompt) for prompt in concept.prompts}
+        for concept in concepts
+    }
 
 
 FORMATS = {

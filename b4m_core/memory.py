@@ -7,8 +7,12 @@ import torch
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device has run out of memory: torch's allocator says so in a type, a driver only in words (torch.AcceleratorError)."""
-    return isinstance(error, torch.cuda.OutOfMemoryError) or (isinstance(error, RuntimeError) and "out of memory" in str(error).lower())
+    """Whether the device has run out of memory: torch's allocator says so in a type, a driver only in words
+    (torch.AcceleratorError).
+    """
+    return isinstance(error, torch.cuda.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
+    )
 
 
 @contextlib.contextmanager

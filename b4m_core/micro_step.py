@@ -23,18 +23,18 @@ class MicroStep(Protocol):
     """What the engine asks of either."""
 
     def __call__(
-        self, inputs: Mapping[str, Tensor], own: int, rows: Rows, *, keep: bool = False, taught: int = 1
+        self, inputs: Mapping[str, Tensor], train_rows: int, rows: Rows, *, preserve: bool = False, taught: int = 1
     ) -> Tensor:
-        """Add the gradients of one micro-step to the stacks'; the mean losses of the own and of the other rows, (2,),
-        on the device.
+        """Add the gradients of one micro-step to the stacks'; the mean losses of the train rows and of the others,
+        (2,), on the device.
 
         The gradients are those of the losses' sum divided by the number of micro-steps in an optimiser step. The result
         is the caller's.
 
         ``inputs``: ``noisy`` and ``target`` (R, C, h, w), ``mask`` (R, 1, h, w), ``timesteps`` (R,), and the
-        conditioning, each (R, ...); the first ``own`` rows are the train rows, ``rows`` says who moves what. ``keep``:
-        the others are preservation rows, their target is what the network says without the adapter. ``taught``: from
-        how many sets the train rows come, in equal parts; each set's mean counts.
+        conditioning, each (R, ...); the first ``train_rows`` rows are the train rows, ``rows`` says who moves what.
+        ``preserve``: the others are preservation rows, their target is what the network says without the adapter.
+        ``taught``: from how many sets the train rows come, in equal parts; each set's mean counts.
         """
 
     def refresh(self) -> None:
@@ -72,21 +72,21 @@ class ReferenceStep:
         return stack_layers(layers, device)
 
     def __call__(
-        self, inputs: Mapping[str, Tensor], own: int, rows: Rows, *, keep: bool = False, taught: int = 1
+        self, inputs: Mapping[str, Tensor], train_rows: int, rows: Rows, *, preserve: bool = False, taught: int = 1
     ) -> Tensor:  # noqa: D102
         self.adapter.rows = rows
         given = {name: value.to(self.device) for name, value in inputs.items()}
-        if keep and own < len(given["noisy"]):
-            with torch.no_grad(), self.adapter.resting():
+        if preserve and train_rows < len(given["noisy"]):
+            with torch.no_grad(), self.adapter.disabled():
                 preserved = self.family.predict(
-                    self.network, {name: value[own:] for name, value in given.items()}, self.dtype
-                )  # (R - own, C, h, w)
-            given["target"] = torch.cat([given["target"][:own], preserved])
+                    self.network, {name: value[train_rows:] for name, value in given.items()}, self.dtype
+                )  # (R - train rows, C, h, w)
+            given["target"] = torch.cat([given["target"][:train_rows], preserved])
         losses = row_losses(
             self.family.predict(self.network, given, self.dtype), given["target"], given["mask"]
         )  # (R,)
-        others = losses[own:]
-        means = losses[:own].mean(), others.mean() if len(others) else losses.new_zeros(())
+        others = losses[train_rows:]
+        means = losses[:train_rows].mean(), others.mean() if len(others) else losses.new_zeros(())
         ((taught * means[0] + means[1]) / self.micro_steps).backward()  # type: ignore[no-untyped-call]
         return torch.stack(means).detach()
 

@@ -1,4 +1,6 @@
-"""Pictures as artists have them: any size, mode and orientation, with captions and masks; a bad one never costs the good ones."""
+"""Pictures as artists have them: any size, mode and orientation, with captions and masks; a bad one never costs the
+good ones.
+"""
 
 import hashlib
 import os
@@ -44,7 +46,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class PictureSet:
-    """Pictures of one subject or one style, its trigger and class word, and ``notes`` about what was left out and why."""
+    """Pictures of one subject or one style, its trigger and class word, and ``notes`` about what was left out and
+    why.
+    """
 
     pictures: tuple[Picture, ...]
     trigger: str = ""
@@ -54,7 +58,11 @@ class PictureSet:
     def __post_init__(self) -> None:
         if not self.pictures:
             reasons = " ".join(self.notes)
-            raise B4MError(f"There are no pictures to train on. {reasons} Add at least one PNG, JPEG or WebP picture.".replace("  ", " "))
+            raise B4MError(
+                f"There are no pictures to train on. {reasons} Add at least one PNG, JPEG or WebP picture.".replace(
+                    "  ", " "
+                )
+            )
 
     def prompts(self) -> tuple[str, ...]:
         """The captions, each once, in order."""
@@ -82,27 +90,42 @@ def fill_caption(pattern: str, trigger: str, class_word: str, name: str) -> str:
 def load_folder(folder: Path, *, trigger: str, class_word: str, pattern: str, use_masks: bool = True) -> PictureSet:
     """All pictures directly in ``folder``, by name; captions from ``name.txt`` or else from ``pattern``.
 
-    Masks come from ``name_mask.png`` or else from transparency, when ``use_masks``. What cannot be read is left out and named in the notes.
-    Raises :class:`B4MError` when the folder is missing or no picture is left.
+    Masks come from ``name_mask.png`` or else from transparency, when ``use_masks``. What cannot be read is left out and
+    named in the notes. Raises :class:`B4MError` when the folder is missing or no picture is left.
     """
     if not folder.is_dir():
         raise B4MError(f"The folder {folder.name} is not there any more: choose another one.")
     try:
         entries = list(folder.iterdir())
     except OSError as error:
-        raise B4MError(f"The folder {folder.name} cannot be read ({error.strerror or error}): check that it may be.") from error
+        raise B4MError(
+            f"The folder {folder.name} cannot be read ({error.strerror or error}): check that it may be."
+        ) from error
     files = sorted((entry for entry in entries if entry.suffix.lower() in SUFFIXES), key=lambda entry: entry.name)
     pictures: list[Picture] = []
     notes: list[str] = []
     for file in files:
-        if file.stem.endswith(MASK_ENDING) and any(other.stem == file.stem.removesuffix(MASK_ENDING) for other in files):
+        if file.stem.endswith(MASK_ENDING) and any(
+            other.stem == file.stem.removesuffix(MASK_ENDING) for other in files
+        ):
             continue
         try:
             pictures.append(_read_picture(file, trigger, class_word, pattern, use_masks, notes))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            Image.DecompressionBombError,
+            Image.DecompressionBombWarning,
+        ) as error:
             notes.append(f"{file.name} was left out: {_reason(error)}.")
     notes += _duplicates(pictures)
-    return PictureSet(tuple(pictures), trigger, class_word, tuple(notes) if files else (f"The folder {folder.name} holds no pictures.",))
+    return PictureSet(
+        tuple(pictures),
+        trigger,
+        class_word,
+        tuple(notes) if files else (f"The folder {folder.name} holds no pictures.",),
+    )
 
 
 def from_arrays(
@@ -115,10 +138,11 @@ def from_arrays(
     captions: Sequence[str] = (),
     use_masks: bool = True,
 ) -> PictureSet:
-    """Pictures from the graph: ``images`` (H, W, 3 or 4), floats in 0..1, with ``masks`` (H, W) and ``captions``, one for all or for each.
+    """Pictures from the graph: ``images`` (H, W, 3 or 4), floats in 0..1, with ``masks`` (H, W) and ``captions``, one
+    for all or for each.
 
-    An empty caption takes ``pattern``; transparency serves as a mask where there is no other. Raises :class:`B4MError` for what cannot be
-    meant (wired.py) and where no picture is left.
+    An empty caption takes ``pattern``; transparency serves as a mask where there is no other. Raises :class:`B4MError`
+    for what cannot be meant (wired.py) and where no picture is left.
     """
     images = list(images)
     for given, what in ((masks or (), "masks"), (captions, "captions")):
@@ -137,7 +161,9 @@ def from_arrays(
             mask = wired.mask_like(masks[min(index, len(masks) - 1)], pixels.shape[:2], name, notes)
         caption = (captions[min(index, len(captions) - 1)].strip() if captions else "") or pattern
         filled = fill_caption(caption, trigger, class_word, f"picture {index + 1}")
-        pictures.append(Picture(name, pixels, filled, _useful(_sized(mask, pixels) if use_masks else None, name, notes)))
+        pictures.append(
+            Picture(name, pixels, filled, _useful(_sized(mask, pixels) if use_masks else None, name, notes))
+        )
     return PictureSet(tuple(pictures), trigger, class_word, tuple(notes))
 
 
@@ -152,7 +178,9 @@ def _sized(mask: np.ndarray | None, pixels: np.ndarray) -> np.ndarray | None:
 
 
 def to_rgb(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """Upright (H, W, 3) uint8 pixels of a picture of any mode, transparency laid on white, and its (H, W) uint8 alpha or None."""
+    """Upright (H, W, 3) uint8 pixels of a picture of any mode, transparency laid on white, and its (H, W) uint8 alpha
+    or None.
+    """
     image = ImageOps.exif_transpose(image)
     if image.mode in _TOP_OF_MODE or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.float64)
@@ -166,7 +194,9 @@ def to_rgb(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     return np.asarray(image.convert("RGB")).copy(), None
 
 
-def _read_picture(file: Path, trigger: str, class_word: str, pattern: str, use_masks: bool, notes: list[str]) -> Picture:
+def _read_picture(
+    file: Path, trigger: str, class_word: str, pattern: str, use_masks: bool, notes: list[str]
+) -> Picture:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(file) as image:
@@ -175,7 +205,9 @@ def _read_picture(file: Path, trigger: str, class_word: str, pattern: str, use_m
             pixels, alpha = to_rgb(image)
     caption = _caption(file.with_suffix(".txt"), notes) or pattern
     mask = _mask(file, pixels.shape[:2], alpha, notes) if use_masks else None
-    return Picture(file.name, pixels, fill_caption(caption, trigger, class_word, file.stem), _useful(mask, file.name, notes))
+    return Picture(
+        file.name, pixels, fill_caption(caption, trigger, class_word, file.stem), _useful(mask, file.name, notes)
+    )
 
 
 def _unusable(width: int, height: int) -> str:
@@ -193,7 +225,9 @@ def _mask(file: Path, size: tuple[int, ...], alpha: np.ndarray | None, notes: li
         return alpha
     try:
         with Image.open(beside) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("L").resize((size[1], size[0]), Image.Resampling.BILINEAR)).copy()
+            return np.asarray(
+                ImageOps.exif_transpose(image).convert("L").resize((size[1], size[0]), Image.Resampling.BILINEAR)
+            ).copy()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         notes.append(f"The mask {beside.name} was not used: {_reason(error)}.")
         return alpha

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .adapter import Adapter
 from .base_model import BaseModel
 from .errors import B4MError
-from .facts import Concept, Facts
+from .metadata import Concept, Facts
 from .pictures import PictureSet
 from .runs import content_key
 from .settings import TrainingSettings
@@ -17,26 +17,27 @@ from .trainings import training
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be trained: the role (a row of trainings.py), the own pictures, the partners' pictures, the settings.
+    """What is to be trained: the role (a row of trainings.py), its pictures, the other picture sets, the settings.
 
-    ``content`` and ``style`` start from a fresh adapter, with auxiliary sets as partners; ``together`` starts from
-    ``start``, the merged adapter, with the content pictures as own and the style pictures as its first partner,
-    auxiliary sets of both kinds after it.
+    ``content`` and ``style`` start from a fresh adapter, ``others`` being auxiliary sets; ``together`` starts from
+    ``start``, the merged adapter, ``pictures`` being the content's and ``others`` the style's, then auxiliary sets of
+    both kinds.
     """
 
     role: str
-    own: PictureSet
-    partners: tuple[PictureSet, ...]
+    pictures: PictureSet
+    others: tuple[PictureSet, ...]
     settings: TrainingSettings
     start: Adapter | None = None
 
     def __post_init__(self) -> None:
         row = training(self.role, self.settings.correspondence)
-        if row.needs and (self.start is None or len(self.partners) < row.leaders - 1):
+        if row.needs and (self.start is None or len(self.others) < row.primary_sets - 1):
             raise B4MError(f"Training {self.role} needs {row.needs}.")
-        if len(self.partners) >= row.leaders > 1 and not row.keeps:
+        if len(self.others) >= row.primary_sets > 1 and not row.preserves:
             raise B4MError(
-                f"Training {self.role} keeps auxiliary pictures or has none: choose correspondence = keep, or leave them out."
+                f"Training {self.role} preserves the model on auxiliary pictures or has none: choose "
+                "correspondence = output_preservation, or leave them out."
             )
 
     def key(self, base: BaseModel) -> str:
@@ -47,7 +48,7 @@ class Plan:
                 "class": pictures.class_word,
                 "pictures": [picture.digest() for picture in pictures.pictures],
             }
-            for pictures in (self.own, *self.partners)
+            for pictures in (self.pictures, *self.others)
         ]
         return content_key(
             {
@@ -64,7 +65,7 @@ class Plan:
 
 def first_adapter(plan: Plan, base: BaseModel) -> Adapter:
     """Where the training begins: a fresh adapter, or for ``together`` a copy of the merged one, as it was loaded."""
-    own, makes = _concept(plan.own), training(plan.role, plan.settings.correspondence).makes
+    concept, makes = _concept(plan.pictures), training(plan.role, plan.settings.correspondence).makes
     facts = Facts(
         role=makes,
         rank=plan.settings.rank,
@@ -75,8 +76,8 @@ def first_adapter(plan: Plan, base: BaseModel) -> Adapter:
         base=base.network_fingerprint,
         base_name=base.name,
         prediction=base.schedule.prediction,
-        content=None if makes == "style" else own,
-        style=own if makes == "style" else _concept(plan.partners[0]) if makes == "together" else None,
+        content=None if makes == "style" else concept,
+        style=concept if makes == "style" else _concept(plan.others[0]) if makes == "together" else None,
         settings=plan.settings.as_dict(),
         file_dtype=plan.settings.file_dtype,
     )

@@ -12,30 +12,30 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Way:
+class MemoryMode:
     """One way to do a step: all rows of a batch at once or one after the other, activations kept or recomputed, and
-    where the feed-forward weights are: on the card or ``streamed`` to it.
+    where the feed-forward weights are: on the card or ``offload``ed to main memory.
 
-    ``kept`` is how much of what is computed for one row of one latent pixel stays until the backward pass, in bytes;
-    ``least`` is what a step needs besides, less what streaming gives back.
+    ``activation_bytes`` is how much of what is computed for one row of one latent pixel stays until the backward pass,
+    in bytes; ``fixed_bytes`` is what a step needs besides, less what streaming gives back.
     """
 
     words: str
-    by_row: bool
-    recompute: bool
-    streamed: bool
-    kept: int
-    least: int
+    sequential: bool
+    gradient_checkpointing: bool
+    offload: bool
+    activation_bytes: int
+    fixed_bytes: int
 
     def needed(self, rows: int, latent_pixels: int) -> int:
         """The bytes of a step of ``rows`` pictures of ``latent_pixels``, beside the network and the adapter."""
-        return self.least + self.kept * latent_pixels * (1 if self.by_row else rows)
+        return self.fixed_bytes + self.activation_bytes * latent_pixels * (1 if self.sequential else rows)
 
 
-WAYS = (
-    Way("whole steps", False, False, False, 280_000, int(1.6 * GIB)),
-    Way("activations computed twice", False, True, False, 41_000, int(1.4 * GIB)),
-    Way(
+MEMORY_MODES = (
+    MemoryMode("whole steps", False, False, False, 280_000, int(1.6 * GIB)),
+    MemoryMode("activations computed twice", False, True, False, 41_000, int(1.4 * GIB)),
+    MemoryMode(
         "activations computed twice, almost half of the network in main memory",
         False,
         True,
@@ -43,7 +43,7 @@ WAYS = (
         41_000,
         int(-1.2 * GIB),
     ),
-    Way(
+    MemoryMode(
         "one picture after the other, activations computed twice, almost half of the network in main memory",
         True,
         True,
@@ -55,7 +55,7 @@ WAYS = (
 """Fastest first. One picture after the other with the network on the card is slower than the third way, and larger. The
 bytes are those of an H100 at SDXL's size, 512 and 1024 px, as the allocator reserved them (docs/speed.md).
 """
-FIRST_STREAMED = [way.streamed for way in WAYS].index(True)
+FIRST_OFFLOADED = [mode.offload for mode in MEMORY_MODES].index(True)
 ADAPTER = 50 * 2**20
 """The bytes of one rank, with gradients, moments and the copy to compute with, when content and style both move."""
 
@@ -64,15 +64,19 @@ def least_beside(rank: int, rows: int, latent_pixels: int) -> int:
     """The bytes beside the network without which a part of it has to be streamed: an adapter of SDXL's, and the smaller
     step that streams nothing.
     """
-    return rank * ADAPTER + WAYS[FIRST_STREAMED - 1].needed(rows, latent_pixels)
+    return rank * ADAPTER + MEMORY_MODES[FIRST_OFFLOADED - 1].needed(rows, latent_pixels)
 
 
 def fastest_way(free: int, rows: int, latent_pixels: int, first: int = 0) -> int:
     """The number of the fastest way, from ``first`` on, that fits into ``free`` bytes; of the smallest one when none
     does.
     """
-    fitting = [number for number, way in enumerate(WAYS) if number >= first and way.needed(rows, latent_pixels) <= free]
-    return fitting[0] if fitting else len(WAYS) - 1
+    fitting = [
+        number
+        for number, mode in enumerate(MEMORY_MODES)
+        if number >= first and mode.needed(rows, latent_pixels) <= free
+    ]
+    return fitting[0] if fitting else len(MEMORY_MODES) - 1
 
 
 def free_memory(device: torch.device) -> int:
@@ -85,6 +89,6 @@ def explained(number: int, free: int, rows: int, latent_pixels: int, saved: int 
     """One line about the choice; ``saved`` bytes of the network are not on the card already, which the ways' needs
     count as given back.
     """
-    way = WAYS[number]
-    needed = max(0, way.needed(rows, latent_pixels) + saved)
-    return f"Memory: {(free + saved) / GIB:.1f} GB free, a step needs about {needed / GIB:.1f}: {way.words}."
+    mode = MEMORY_MODES[number]
+    needed = max(0, mode.needed(rows, latent_pixels) + saved)
+    return f"Memory: {(free + saved) / GIB:.1f} GB free, a step needs about {needed / GIB:.1f}: {mode.words}."

@@ -127,7 +127,9 @@ class PartlyLearnableProjection(nn.Module):
         """
         strength = {self.split.content[0]: content, self.split.style[0]: style}
         known = parts or {part: getattr(self, part) for part in PARTS}
-        scaled = {part: known[part] if strength.get(part, 1.0) == 1.0 else strength[part] * known[part] for part in PARTS}
+        scaled = {
+            part: known[part] if strength.get(part, 1.0) == 1.0 else strength[part] * known[part] for part in PARTS
+        }
         constant = max(content, style) if self.split.constant(self.start) else 0.0
         layout = self._written(constant == 1.0, alone)
         up, down = layout.factors(scaled)

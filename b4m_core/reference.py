@@ -56,7 +56,9 @@ def inverse(gram: Tensor, damping: float) -> Tensor:
 
 
 def preconditioned(layer: PartlyLearnableProjection, key: Key, gradients: Gradients, damping: float) -> Tensor:
-    """Equation 2 of arXiv 2402.02347: G_U <- G_U (V V' + d I)^-1, G_V <- (U' U + d I)^-1 G_V, for the part of ``key``."""
+    """Equation 2 of arXiv 2402.02347: G_U <- G_U (V V' + d I)^-1, G_V <- (U' U + d I)^-1 G_V, for the part of
+    ``key``.
+    """
     path, part = key
     a, b, c, d = (getattr(layer, each).double() for each in PARTS)
     of_up, gradient = part in ("A", "B"), gradients[key]
@@ -79,8 +81,8 @@ class ReferenceTraining:
     """One training of ``layers``, by module path, under a frozen ``network``; slow, and short.
 
     ``predict`` (inputs by name, each (rows, ...)) is the network's answer (rows, C, h, w); it must call ``network``,
-    whose Linears are watched. ``keeps``: the rows beside the train rows are preservation rows. The sums are those of
-    the network's dtype.
+    whose Linears are watched. ``preserves``: the rows beside the train rows are preservation rows. The sums are those
+    of the network's dtype.
     """
 
     def __init__(
@@ -92,19 +94,18 @@ class ReferenceTraining:
         training: Training,
         settings: TrainingSettings,
         *,
-        keeps: bool,
+        preserves: bool,
     ) -> None:
         self.network, self.predict, self.layers, self.schedule = network, predict, layers, schedule
-        self.training, self.settings, self.keeps = training, settings, keeps
-        self.movable: frozenset[str] | None = (
-            frozenset()
-        )  # whose parts move now, content's or style's; None: without the update
+        self.training, self.settings, self.preserves = training, settings, preserves
+        # whose parts move now, content's or style's; None: the network without the update
+        self.movable: frozenset[str] | None = frozenset()
         self.steps = 0
         self.moments: dict[Key, tuple[Tensor, Tensor]] = {}
 
     def train(self, draw: Callable[[int], Batch]) -> None:
         """All steps of the settings; ``draw`` gives micro-step number i."""
-        micro_steps = self.settings.accumulation
+        micro_steps = self.settings.gradient_accumulation_steps
         for step in range(self.settings.steps):
             self.update(self.gradients([draw(step * micro_steps + micro) for micro in range(micro_steps)]))
 
@@ -119,11 +120,11 @@ class ReferenceTraining:
             for path, layer in self.layers.items()
         ]
         for batch in micro_steps:
-            for rows in self._of_each_set(batch.own):
-                (self.loss(batch, rows, self.training.own) / len(micro_steps)).backward()  # type: ignore[no-untyped-call]
-            if batch.own < len(batch.latents):
-                others = slice(batch.own, None)
-                loss = self.loss(batch, others, self.training.partner, preserve=self.keeps)
+            for rows in self._of_each_set(batch.train_rows):
+                (self.loss(batch, rows, self.training.train) / len(micro_steps)).backward()  # type: ignore[no-untyped-call]
+            if batch.train_rows < len(batch.latents):
+                others = slice(batch.train_rows, None)
+                loss = self.loss(batch, others, self.training.others, preserve=self.preserves)
                 (loss / len(micro_steps)).backward()  # type: ignore[no-untyped-call]
         for handle in handles:
             handle.remove()
@@ -132,18 +133,15 @@ class ReferenceTraining:
             {(path, part): value.grad.double() for path, part, value in every if value.grad is not None}
         )
 
-    def _of_each_set(self, own: int) -> list[slice]:
+    def _of_each_set(self, train_rows: int) -> list[slice]:
         """The train rows of every set that is taught: their losses are added, not averaged."""
-        sets = self.training.leaders if self.keeps else 1
-        return [slice(own * number // sets, own * (number + 1) // sets) for number in range(sets)]
+        sets = self.training.primary_sets if self.preserves else 1
+        return [slice(train_rows * number // sets, train_rows * (number + 1) // sets) for number in range(sets)]
 
     def loss(self, batch: Batch, rows: slice, moves: frozenset[str], *, preserve: bool = False) -> Tensor:
         """The mean over ``rows`` of the squared error; ``moves`` are the concepts whose parts it may move."""
-        latents, noise, timesteps = (
-            batch.latents[rows],
-            batch.noise[rows],
-            batch.timesteps[rows],
-        )  # (R, C, h, w), the same, (R,)
+        latents, noise = batch.latents[rows], batch.noise[rows]  # (R, C, h, w) each
+        timesteps = batch.timesteps[rows]  # (R,)
         given = {name: value[rows] for name, value in batch.conditioning.items()}
         given |= {"noisy": self.schedule.add_noise(latents, noise, timesteps), "timesteps": timesteps}
         target = self.schedule.target(latents, noise, timesteps)  # (R, C, h, w)
@@ -172,7 +170,7 @@ class ReferenceTraining:
             part: math.sqrt(sum(float(g.square().sum()) for (_, which), g in gradients.items() if which == part))
             for part in PARTS
         }
-        bound = {part: min(1.0, self.settings.clip / norm) if norm else 1.0 for part, norm in norms.items()}
+        bound = {part: min(1.0, self.settings.max_grad_norm / norm) if norm else 1.0 for part, norm in norms.items()}
         return {(path, part): gradient * bound[part] for (path, part), gradient in gradients.items()}
 
     @torch.no_grad()
@@ -180,13 +178,13 @@ class ReferenceTraining:
         """One step of AdamW; what the preservation or auxiliary rows alone move has a rate of its own."""
         self.steps += 1
         if self.training.make is riemannian:
-            damping = self.settings.damping
+            damping = self.settings.preconditioner_damping
             gradients = {key: preconditioned(self.layers[key[0]], key, gradients, damping) for key in gradients}
         (beta1, beta2), count, settings = BETAS, self.steps, self.settings
         for (path, part), gradient in gradients.items():
             layer = self.layers[path]
-            taught = any(part in getattr(layer.split, concept) for concept in self.training.own)
-            rate = settings.learning_rate if taught else settings.partner_learning_rate
+            taught = any(part in getattr(layer.split, concept) for concept in self.training.train)
+            rate = settings.learning_rate if taught else settings.auxiliary_learning_rate
             first, second = self.moments.get((path, part), (torch.zeros_like(gradient), torch.zeros_like(gradient)))
             first = beta1 * first + (1 - beta1) * gradient
             second = beta2 * second + (1 - beta2) * gradient**2

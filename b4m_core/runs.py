@@ -1,7 +1,8 @@
 """The run store: no training is ever repeated for identical inputs, and none is lost.
 
-A run lives in a folder named after the content of everything that matters. While it trains there is ``state.safetensors``, from which it
-goes on to the same bytes; when it is done there is ``adapter.safetensors``. Both are written whole or not at all and carry a checksum.
+A run lives in a folder named after the content of everything that matters. While it trains there is
+``state.safetensors``, from which it goes on to the same bytes; when it is done there is ``adapter.safetensors``. Both
+are written whole or not at all and carry a checksum.
 """
 
 import contextlib
@@ -29,7 +30,9 @@ _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 def content_key(description: Mapping[str, Any]) -> str:
     """sha256 of a description as canonical JSON, with the revision of the method: equal content, equal key."""
-    text = json.dumps({"method": METHOD_REVISION, **description}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(
+        {"method": METHOD_REVISION, **description}, sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -58,12 +61,16 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = open(self.folder / "lock", "a+b")
         except OSError as error:
-            raise B4MError(f"The run folder {self.folder} cannot be written ({error.strerror or error}): {advice(error)}.") from error
+            raise B4MError(
+                f"The run folder {self.folder} cannot be written ({error.strerror or error}): {advice(error)}."
+            ) from error
         with file:
             try:
                 _lock(file)
             except BlockingIOError as error:
-                raise B4MError("This very training is already running in another ComfyUI: wait for it, then press Run again.") from error
+                raise B4MError(
+                    "This very training is already running in another ComfyUI: wait for it, then press Run again."
+                ) from error
             for stray in self.folder.glob(".*.partial"):  # of a process that was killed while it wrote
                 with contextlib.suppress(OSError):
                     stray.unlink()
@@ -85,7 +92,9 @@ class Run:
     def save_state(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Keep the state after ``step`` optimiser steps."""
         write_container(
-            self._state, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, json.dumps({"step": step})
+            self._state,
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            json.dumps({"step": step}),
         )
 
     def load_state(self) -> tuple[int, dict[str, Tensor]] | None:
@@ -99,7 +108,9 @@ class Run:
             try:
                 file.unlink(missing_ok=True)
             except OSError as error:
-                raise B4MError(f"{file} cannot be removed to train anew ({error.strerror or error}): close what uses it.") from error
+                raise B4MError(
+                    f"{file} cannot be removed to train anew ({error.strerror or error}): close what uses it."
+                ) from error
 
 
 def _read_or_set_aside(path: Path, read: Any) -> Any:
@@ -117,7 +128,8 @@ def _read_or_set_aside(path: Path, read: Any) -> Any:
 def _lock(file: IO[bytes]) -> None:
     """An exclusive lock that the system frees when the process ends. Raises BlockingIOError while another holds it.
 
-    A file system without locks (network shares, FUSE) gives none, and the run goes on: two ComfyUIs on one run is the rarer harm.
+    A file system without locks (network shares, FUSE) gives none, and the run goes on: two ComfyUIs on one run is the
+    rarer harm.
     """
     try:
         _take(file)

@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .errors import B4MError
-from .facts import FILE_DTYPES
+from .metadata import FILE_DTYPES
 from .splits import STARTS, split_named
 
-CORRESPONDENCES = ("keep", "partner")
+CORRESPONDENCES = ("output_preservation", "multi_correspondence")
 _MOST = 1e9  # far beyond sense, far below what float32 can hold
 
 
@@ -15,44 +15,45 @@ _MOST = 1e9  # far beyond sense, far below what float32 can hold
 class TrainingSettings:
     """Everything about a training but its pictures and its base model.
 
-    ``steps`` optimiser steps of ``accumulation`` micro-steps of ``batch`` own pictures each; ``learning_rate`` moves
-    what is being taught; ``resolution`` is the side of the square whose area all buckets have, in pixels; ``clip``
-    bounds the gradient norm of each part; ``damping`` is the Riemannian one; ``split`` is a name in splits.py, and
-    ``start`` = published belongs to ``halves`` alone. ``correspondence`` says what auxiliary pictures are for:
-    ``keep``, one row of them beside every own row holds what is being taught to the base model's own prediction there;
-    ``partner``, the paper's, one row of each set moves the other half, at ``partner_learning_rate``. Training together
-    knows ``keep`` alone, beside the rows of the content and of the style.
+    ``steps`` optimiser steps of ``gradient_accumulation_steps`` micro-steps of ``batch_size`` own pictures each;
+    ``learning_rate`` moves what is being taught; ``resolution`` is the side of the square whose area all buckets have,
+    in pixels; ``max_grad_norm`` bounds the gradient norm of each part; ``preconditioner_damping`` is the Riemannian
+    one; ``split`` is a name in splits.py, and ``start`` = published belongs to ``halves`` alone. ``correspondence``
+    says what auxiliary pictures are for: ``output_preservation``, one row of them beside every own row holds what is
+    being taught to the base model's own prediction there; ``multi_correspondence``, the paper's, one row of each set
+    moves the other half, at ``auxiliary_learning_rate``. Training together knows ``output_preservation`` alone, beside
+    the rows of the content and of the style.
 
     The defaults won on the embedded model; rank and rate for SDXL itself are not measured. The paper's are split =
-    halves, start = published, correspondence = partner, rank = 64.
+    halves, start = published, correspondence = multi_correspondence, rank = 64.
     """
 
     steps: int = 1000
     rank: int = 32
     learning_rate: float = 1e-4
-    partner_learning_rate: float = 1e-5
+    auxiliary_learning_rate: float = 1e-5
     weight_decay: float = 1e-2
-    clip: float = 1.0
-    damping: float = 1e-4
-    batch: int = 1
-    accumulation: int = 4
+    max_grad_norm: float = 1.0
+    preconditioner_damping: float = 1e-4
+    batch_size: int = 1
+    gradient_accumulation_steps: int = 4
     resolution: int = 512
     flip: bool = False
     seed: int = 0
     basis_seed: int = 0
     start: str = "zero_start"
     split: str = "free"
-    correspondence: str = "keep"
+    correspondence: str = "output_preservation"
     file_dtype: str = "float16"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "rank", "batch", "accumulation"):
+        for name in ("steps", "rank", "batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise B4MError(f"{name} is {getattr(self, name)}: it must be at least 1.")
-        for name in ("learning_rate", "clip", "damping"):
+        for name in ("learning_rate", "max_grad_norm", "preconditioner_damping"):
             if not 0 < getattr(self, name) < _MOST:
                 raise B4MError(f"{name} is {getattr(self, name)}: it must be above 0 and below {_MOST:g}.")
-        for name in ("partner_learning_rate", "weight_decay"):
+        for name in ("auxiliary_learning_rate", "weight_decay"):
             if not 0 <= getattr(self, name) < _MOST:
                 raise B4MError(f"{name} is {getattr(self, name)}: it must be at least 0 and below {_MOST:g}.")
         if self.resolution < 64 or self.resolution % 32:

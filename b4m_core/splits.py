@@ -13,7 +13,7 @@ own parts, the other parts are frozen.
                                                                                          [ B  B ]   [ C | 0 ]
 
 A split is ``cut`` where A and B share the rows of W, C and D its columns; otherwise each part reaches over all of them.
-Everything else follows from the row: the shapes, what a file holds (projection.py, taught_halves.py), the gradients
+Everything else follows from the row: the shapes, what a file holds (projection.py, compact_format.py), the gradients
 (row_split.py, fast/), the products that the Riemannian optimiser sees (stacks.py).
 """
 

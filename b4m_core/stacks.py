@@ -57,7 +57,7 @@ class Stack:
         """A and C of all layers; frozen in the published split and in full reach."""
         return self.parts["A"], self.parts["C"]
 
-    def rest(self, part: str) -> None:
+    def freeze(self, part: str) -> None:
         """Nobody teaches ``part``: no gradient is taken of it, so not even weight decay may touch it."""
         self.parts[part].grad = None
         for layer in self.layers:

@@ -18,12 +18,12 @@ import torch
 from .adapter import Adapter
 from .base_model import BaseModel
 from .batches import Batches, MicroSteps
+from .encoding import encode_sets
 from .engine import Engine, memory_advice
 from .errors import B4MError
 from .fast.accelerate import find_out
 from .plan import Plan, first_adapter
 from .runs import Run, RunStore
-from .samples import encode_sets
 from .settings import TrainingSettings
 from .trainings import training
 
@@ -36,9 +36,10 @@ class Progress:
     """Where a training stands, given to ``watch`` after every micro-step (``step_done`` False) and after every
     optimiser step (True).
 
-    ``losses`` are (step, own loss, partner loss), growing; together they are content's and style's, or, where rows are
-    kept, that of both and that of the kept ones. ``adapter`` is the live one, on a graphics card a step further on:
-    read it, do not keep it; None while the pictures are being ``encoded`` (done, total), before the first step.
+    ``losses`` are (step, loss of the train rows, loss of the others), growing; together they are content's and style's,
+    or, with preservation rows, that of both and that of those rows. ``adapter`` is the live one, on a graphics card a
+    step further on: read it, do not keep it; None while the pictures are being ``encoded`` (done, total), before the
+    first step.
     """
 
     step: int
@@ -82,7 +83,7 @@ def _trained(plan: Plan, base: BaseModel, run: Run, watch: Watch) -> Adapter:
         network = base.unet
     adapter = first_adapter(plan, base)
     state, row = run.load_state(), training(plan.role, settings.correspondence)
-    engine = Engine.build(network, adapter, row, settings, partners=len(plan.partners), state=state)
+    engine = Engine.build(network, adapter, row, settings, other_sets=len(plan.others), state=state)
     history = _History(settings, adapter, [] if state is None else state[1]["losses"].tolist())
     saved = time.monotonic()
     try:
@@ -118,18 +119,18 @@ def _encoded(plan: Plan, base: BaseModel, watch: Watch) -> MicroSteps:
     def encoding(done: int, total: int) -> None:
         watch(Progress(0, settings.steps, step_done=False, losses=[], encoded=(done, total)))
 
-    sets = [plan.own.with_flips() if settings.flip else plan.own, *plan.partners]
-    own, *partners = encode_sets(base, sets, settings.resolution, leaders=row.leaders, watch=encoding)
+    sets = [plan.pictures.with_flips() if settings.flip else plan.pictures, *plan.others]
+    first, *others = encode_sets(base, sets, settings.resolution, primary_sets=row.primary_sets, watch=encoding)
     batches = Batches(
-        own,
-        partners,
-        batch=settings.batch,
+        first,
+        others,
+        batch_size=settings.batch_size,
         seed=settings.seed,
         schedule=base.schedule,
-        leaders=row.leaders,
-        one_beside=row.keeps,
+        primary_sets=row.primary_sets,
+        preserves=row.preserves,
     )
-    return MicroSteps(batches, base.schedule, settings.accumulation)
+    return MicroSteps(batches, base.schedule, settings.gradient_accumulation_steps)
 
 
 def _save(run: Run, engine: Engine, history: "_History") -> None:
@@ -141,7 +142,7 @@ class _History:
 
     def __init__(self, settings: TrainingSettings, adapter: Adapter, losses: list[list[float]]) -> None:
         self.settings, self.adapter = settings, adapter
-        self.losses = [(step, own, partner) for step, own, partner in losses]
+        self.losses = [(step, trained, others) for step, trained, others in losses]
         self._durations: deque[float] = deque(maxlen=30)
         self._read_at = time.monotonic()
 

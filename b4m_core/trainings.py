@@ -1,7 +1,10 @@
-"""The trainings as rows: they differ in who moves what, in who leads, in what partners are taught, and in the
-optimiser; the loop is one.
+"""The trainings as rows: they differ in who moves what, in which sets are primary, in what the other rows are for, and
+in the optimiser; the loop is one.
 
-Another training is one more row here; training.py has the loop.
+A batch has train rows, of the artist's pictures, and beside them auxiliary rows, other pictures under the same noise
+and timestep (the paper's multi-correspondence), or preservation rows, which are held to what the base model says
+without the adapter (prior preservation with the base model as teacher). Another training is one more row here;
+training.py has the loop.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,57 +28,57 @@ CONTENT, STYLE = frozenset({"content"}), frozenset({"style"})
 class Training:
     """One row.
 
-    ``own`` and ``partner`` say whose factors the loss on the own and on the partner pictures moves, content's or
-    style's; ``make`` makes the optimiser from the row, the stacks and the settings. ``makes`` is the role of the
-    adapter that comes out (facts.py), and ``needs`` what a training goes on from, in words; without it one begins
-    afresh. ``leaders``: how many sets, the own one first, choose the bucket in turn; a partner set that never leads is
-    an auxiliary one. ``keeps``: one row of any auxiliary set stands beside every row of the leading sets, and is taught
-    the base model's own prediction instead of the noise.
+    ``train`` and ``others`` say whose parts, content's or style's, the loss of the train rows and that of the rows
+    beside them moves. ``make`` makes the optimiser from the row, the stacks and the settings. ``makes`` is the role of
+    the adapter that comes out (metadata.py), and ``needs`` what a training goes on from, in words; without it one
+    begins afresh. ``primary_sets``: how many picture sets, the first ones, choose the bucket in turn; the sets after
+    them are auxiliary. ``preserves``: with auxiliary sets, all primary rows are train rows, and each has one
+    preservation row of any auxiliary set beside it.
     """
 
-    own: frozenset[str]
-    partner: frozenset[str]
+    train: frozenset[str]
+    others: frozenset[str]
     make: Callable[["Training", Sequence[Stack], TrainingSettings], Optimizer]
     makes: str
     needs: str = ""
-    keeps: bool = False
-    leaders: int = 1
+    preserves: bool = False
+    primary_sets: int = 1
 
     def optimiser(self, stacks: Sequence[Stack], settings: TrainingSettings) -> Optimizer:
         """What steps the stacks."""
         return self.make(self, stacks, settings)
 
-    def rows(self, own: int, total: int) -> Rows:
-        """Which of ``total`` rows, ``own`` of them own and first, move style and which move content."""
-        return Rows(up=self._slice("style", own, total), down=self._slice("content", own, total))
+    def rows(self, train_rows: int, total: int) -> Rows:
+        """Which of ``total`` rows, the first ``train_rows`` of them train rows, move style and which content."""
+        return Rows(up=self._slice("style", train_rows, total), down=self._slice("content", train_rows, total))
 
-    def _slice(self, concept: str, own: int, total: int) -> slice:
-        first = 0 if concept in self.own else own
-        last = total if concept in self.partner else own
+    def _slice(self, concept: str, train_rows: int, total: int) -> slice:
+        first = 0 if concept in self.train else train_rows
+        last = total if concept in self.others else train_rows
         return slice(first, max(first, last))
 
-    def kept(self, partners: int) -> bool:
-        """Whether rows are kept, with so many partner sets."""
-        return self.keeps and partners >= self.leaders
+    def has_preservation_rows(self, other_sets: int) -> bool:
+        """Whether there are preservation rows, with so many sets beside the first."""
+        return self.preserves and other_sets >= self.primary_sets
 
-    def beside(self, partners: int) -> int:
-        """How many rows stand beside every row of the own set, of so many partner sets."""
-        return 2 * self.leaders - 1 if self.kept(partners) else partners
+    def rows_beside(self, other_sets: int) -> int:
+        """How many rows stand beside every row of the first set, with so many other sets."""
+        return 2 * self.primary_sets - 1 if self.has_preservation_rows(other_sets) else other_sets
 
-    def moved(self, split: Split, *, partners: bool) -> tuple[str, ...]:
-        """The parts of ``split`` that move, with partners or without."""
-        return split.parts_of(self.own | self.partner if partners else self.own)
+    def moved(self, split: Split, *, other_sets: bool) -> tuple[str, ...]:
+        """The parts of ``split`` that move, with other sets or without."""
+        return split.parts_of(self.train | self.others if other_sets else self.train)
 
 
 def adamw(row: Training, stacks: Sequence[Stack], settings: TrainingSettings) -> Optimizer:
-    """Plain AdamW with a rate of its own for what only partners move: the orthogonal break of stage one."""
+    """Plain AdamW with a rate of its own for what only auxiliary rows move: the orthogonal break of stage one."""
 
     def parts(concepts: frozenset[str]) -> list[Tensor]:
         return [stack.parts[part] for part in stacks[0].split.parts_of(concepts) for stack in stacks]
 
     groups = [
-        {"params": parts(row.own), "lr": settings.learning_rate},
-        {"params": parts(row.partner - row.own), "lr": settings.partner_learning_rate},
+        {"params": parts(row.train), "lr": settings.learning_rate},
+        {"params": parts(row.others - row.train), "lr": settings.auxiliary_learning_rate},
     ]
     fused = stacks[0].up.is_cuda or None
     return AdamW(
@@ -96,7 +99,7 @@ def riemannian(row: Training, stacks: Sequence[Stack], settings: TrainingSetting
         betas=BETAS,
         eps=EPS,
         weight_decay=settings.weight_decay,
-        damping=settings.damping,
+        damping=settings.preconditioner_damping,
         frozen=[frozen for _, frozen in products],
     )
 
@@ -104,12 +107,14 @@ def riemannian(row: Training, stacks: Sequence[Stack], settings: TrainingSetting
 BOTH = CONTENT | STYLE
 ADAPTERS = "a content adapter, a style adapter and the pictures of both"
 TRAININGS = {
-    ("content", "keep"): Training(CONTENT, CONTENT, adamw, "content", keeps=True),
-    ("content", "partner"): Training(CONTENT, STYLE, adamw, "content"),
-    ("style", "keep"): Training(STYLE, STYLE, adamw, "style", keeps=True),
-    ("style", "partner"): Training(STYLE, CONTENT, adamw, "style"),
-    ("together", "keep"): Training(BOTH, BOTH, riemannian, "together", ADAPTERS, keeps=True, leaders=2),
-    ("together", "partner"): Training(BOTH, BOTH, riemannian, "together", ADAPTERS, leaders=2),
+    ("content", "output_preservation"): Training(CONTENT, CONTENT, adamw, "content", preserves=True),
+    ("content", "multi_correspondence"): Training(CONTENT, STYLE, adamw, "content"),
+    ("style", "output_preservation"): Training(STYLE, STYLE, adamw, "style", preserves=True),
+    ("style", "multi_correspondence"): Training(STYLE, CONTENT, adamw, "style"),
+    ("together", "output_preservation"): Training(
+        BOTH, BOTH, riemannian, "together", ADAPTERS, preserves=True, primary_sets=2
+    ),
+    ("together", "multi_correspondence"): Training(BOTH, BOTH, riemannian, "together", ADAPTERS, primary_sets=2),
 }
 """By their names and by what auxiliary pictures are for (``correspondence``)."""
 

@@ -17,7 +17,8 @@ _DIMENSIONS = {"image": ((4,), "4 (number, height, width, colours)"), "mask": ((
 def single(batches: Sequence[np.ndarray], what: str) -> list[np.ndarray]:
     """The single pictures or masks of some batches, (H, W, C) or (H, W), in order.
 
-    ``what`` is "image" or "mask". Raises :class:`B4MError` for an array of another shape, an empty batch or numbers that are not floats.
+    ``what`` is "image" or "mask". Raises :class:`B4MError` for an array of another shape, an empty batch or numbers
+    that are not floats.
     """
     ranks, wanted = _DIMENSIONS[what]
     found: list[np.ndarray] = []
@@ -30,7 +31,9 @@ def single(batches: Sequence[np.ndarray], what: str) -> list[np.ndarray]:
             shape = " x ".join(map(str, batch.shape))
             raise B4MError(f"{where} is an empty batch (its shape is {shape}): connect a node that gives at least one.")
         if batch.dtype.kind != "f":
-            raise B4MError(f"{where} holds {batch.dtype} numbers, and pictures and masks are floats from 0 to 1: convert it first.")
+            raise B4MError(
+                f"{where} holds {batch.dtype} numbers, and pictures and masks are floats from 0 to 1: convert it first."
+            )
         found += [batch] if batch.ndim < max(ranks) else list(batch)
     return found
 
@@ -51,21 +54,27 @@ def colours(image: np.ndarray, name: str, notes: list[str]) -> tuple[np.ndarray,
 
 
 def in_range(values: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
-    """The values cut to 0..1. Raises :class:`B4MError` for NaN and for what lies far outside; a visible overshoot is noted."""
+    """The values cut to 0..1. Raises :class:`B4MError` for NaN and for what lies far outside; a visible overshoot is
+    noted.
+    """
     values = values.astype(np.float32)
     if not np.isfinite(values).all():
-        raise B4MError(f"{name} holds NaN or infinity instead of numbers: a node before it failed, often a VAE in half precision.")
+        raise B4MError(
+            f"{name} holds NaN or infinity instead of numbers: a node before it failed, often a VAE in half precision."
+        )
     low, high = float(values.min()), float(values.max())
     if low < -_FURTHEST or high > 1 + _FURTHEST:
-        raise B4MError(f"{name} has values from {low:.3g} to {high:.3g}, and they should lie from 0 to 1: scale it first.")
+        raise B4MError(
+            f"{name} has values from {low:.3g} to {high:.3g}, and they should lie from 0 to 1: scale it first."
+        )
     if low < -_SEEN or high > 1 + _SEEN:
         notes.append(f"{name} has values from {low:.3g} to {high:.3g}; they were cut to 0 to 1.")
     return values.clip(0, 1)
 
 
 def mask_like(mask: np.ndarray, size: tuple[int, int], name: str, notes: list[str]) -> np.ndarray:
-    """A mask for a picture of ``size`` (height, width). Raises :class:`B4MError` where its shape is another, unless it is empty, which
-    is how ComfyUI's *Load Image* says that there is none."""
+    """A mask for a picture of ``size`` (height, width). Raises :class:`B4MError` where its shape is another, unless it
+    is empty, which is how ComfyUI's *Load Image* says that there is none."""
     mask = in_range(mask, f"The mask of {name}", notes)
     (height, width), (tall, wide) = mask.shape, size
     if mask.max() > 0 and abs(width * tall / (height * wide) - 1) > _SHAPE_TOLERANCE:

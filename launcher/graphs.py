@@ -80,10 +80,10 @@ MINI = Scale(
     wires=_checkpoint("model"),
     content={"folder": "(demo content)", "trigger": "snq", "class_word": "bird", "caption": "a photo of a {trigger} {class}"},
     style={"folder": "(demo style)", "trigger": "w@z", "caption": "a {name} in {trigger} style"},
-    apart={"steps": 100, "learning_rate": 1e-3, "rank": 16, "batch": 3, "accumulation": 1, "sample_every": 50},
-    together={"steps": 90, "learning_rate": 5e-4, "batch": 2, "accumulation": 1, "sample_every": 45},
+    apart={"steps": 100, "learning_rate": 1e-3, "rank": 16, "batch_size": 3, "gradient_accumulation_steps": 1, "sample_every": 50},
+    together={"steps": 90, "learning_rate": 5e-4, "batch_size": 2, "gradient_accumulation_steps": 1, "sample_every": 45},
     auxiliary={"sets": 4, "pictures": 2},
-    keeps_together=False,  # the demo has minutes, and kept rows double what its last training computes
+    keeps_together=False,  # the demo has minutes, and preservation rows double what its last training computes
     sliders={},
     size=192,
     prompt=MINI_PROMPT,
@@ -115,10 +115,18 @@ def _trainings(scale: Scale) -> dict[str, Node]:
         "content_pictures": Node("B4MPictures", (40, 220), (300, 260), scale.content, "Content: your subject"),
         "style_pictures": Node("B4MPictures", (40, 540), (300, 260), scale.style, "Style: your look"),
         "other_styles": Node(
-            "B4MAuxiliaryPictures", (400, 60), (300, 230), auxiliary | {"kind": "other styles (for a content)"}, "Partners for the content"
+            "B4MAuxiliaryPictures",
+            (400, 60),
+            (300, 230),
+            auxiliary | {"kind": "other styles (for a content)"},
+            "Other styles, beside the content",
         ),
         "other_contents": Node(
-            "B4MAuxiliaryPictures", (400, 480), (300, 230), auxiliary | {"kind": "other contents (for a style)"}, "Partners for the style"
+            "B4MAuxiliaryPictures",
+            (400, 480),
+            (300, 230),
+            auxiliary | {"kind": "other contents (for a style)"},
+            "Other contents, beside the style",
         ),
         "train_content": Node(
             "B4MTrainContent",
@@ -144,10 +152,10 @@ def _trainings(scale: Scale) -> dict[str, Node]:
             | {"sample_prompt": scale.prompt},
         ),
         "save_content": Node(
-            "B4MSaveAdapter", (760, 1110), (320, 120), {"adapter": Wire("train_content", "adapter"), "filename": "b4m_content"}
+            "B4MSaveAdapter", (760, 1250), (320, 120), {"adapter": Wire("train_content", "adapter"), "filename": "b4m_content"}
         ),
         "save_style": Node(
-            "B4MSaveAdapter", (1120, 1110), (320, 120), {"adapter": Wire("train_style", "adapter"), "filename": "b4m_style"}
+            "B4MSaveAdapter", (1120, 1250), (320, 120), {"adapter": Wire("train_style", "adapter"), "filename": "b4m_style"}
         ),
         "save": Node("B4MSaveAdapter", (1860, 60), (300, 150), {"adapter": Wire("train_together", "adapter"), "filename": "b4m_adapter"}),
     }
@@ -203,10 +211,10 @@ def _content_in_style(scale: Scale, note: str) -> Graph:
     adapter = Wire("save", "adapter")
     nodes = _trainings(scale) | _painting(scale, adapter, 1860) | _sheet(scale, adapter, 2560)
     groups = (
-        ("1  Pictures", 20, 0, 700, 1340),
-        ("2  Train content, style, then both together", 740, 0, 1080, 1340),
-        ("3  Paint", 1840, 0, 680, 1340),
-        ("4  Compare", 2540, 0, 560, 1340),
+        ("1  Pictures", 20, 0, 700, 1560),
+        ("2  Train content, style, then both together", 740, 0, 1080, 1560),
+        ("3  Paint", 1840, 0, 680, 1560),
+        ("4  Compare", 2540, 0, 560, 1560),
     )
     return Graph(nodes, groups, note)
 

@@ -12,7 +12,7 @@ from comfy_api.v0_0_2 import io, ui
 from torch import Tensor
 
 from ..b4m_core import B4MError
-from ..b4m_core.auxiliary import MOST_SETS, OWN_CAPTIONS, own_auxiliary, paint_auxiliary
+from ..b4m_core.auxiliary import MOST_SETS, OWN_CAPTIONS, own_auxiliary, sample_auxiliary
 from ..b4m_core.pictures import PictureSet, from_arrays, load_folder
 from ..b4m_core.wired import single
 from . import host
@@ -166,7 +166,7 @@ def _arrays(wire: Any, name: str) -> list[np.ndarray]:
 
 
 class B4MAuxiliaryPictures(io.ComfyNode):
-    """Partners for a training, so that a half does not overfit to one."""
+    """Other pictures, on which a training leaves the model as it is, or which train the other half."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -174,7 +174,7 @@ class B4MAuxiliaryPictures(io.ComfyNode):
             node_id="B4MAuxiliaryPictures",
             display_name="B4M Auxiliary Pictures",
             category=CATEGORY,
-            description="Partners against overfitting: a content learns beside other styles, a style beside other contents. "
+            description="Against overfitting: a content learns beside other styles, a style beside other contents. "
             "The model paints them once by itself and keeps them; a folder of your own takes their place.",
             inputs=[
                 *model_clip_vae(),
@@ -191,7 +191,7 @@ class B4MAuxiliaryPictures(io.ComfyNode):
                     default=4,
                     min=0,
                     max=MOST_SETS,
-                    tooltip="How many sets the model paints. For correspondence = partner each adds a row to every training step.",
+                    tooltip="How many sets the model paints. With multi_correspondence each adds a row to every training step.",
                 ),
                 io.Int.Input("pictures", default=4, min=1, max=32, tooltip="How many pictures it paints for each set."),
                 io.Int.Input("resolution", default=512, min=64, max=2048, step=32, tooltip="Their size; lowered to the model's own."),
@@ -218,7 +218,7 @@ class B4MAuxiliaryPictures(io.ComfyNode):
             return own_auxiliary(host.safe_input_folder(folder), OWN_CAPTIONS[kind])
         base = host.HostBaseModel(model, clip, vae)
         progress = host.Progress(max(sets * pictures, 1), cls.hidden.unique_id)
-        return paint_auxiliary(
+        return sample_auxiliary(
             base,
             kind,
             sets=sets,

@@ -78,7 +78,7 @@ class B4MContactSheet(io.ComfyNode):
         for column, (name, strengths) in enumerate(COLUMNS.items()):  # column by column: the host patches the model once for each
             painter = base if strengths is None else base.with_adapter(lora_state_dict(adapter, *strengths))
             for row, prompt in enumerate(lines):
-                picture = painter.paint(prompt, width=side, height=side, seed=seed)
+                picture = painter.sample(prompt, width=side, height=side, seed=seed)
                 rows[2 + row][1].append((name, (picture.clamp(0, 1) * 255).round().byte().numpy()))
                 progress.update(column * len(lines) + row + 1)
             host.end_passes()

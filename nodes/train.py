@@ -46,8 +46,10 @@ def _training_widgets() -> list[Any]:
         io.String.Input("sample_prompt", default="", tooltip="What the samples show; empty takes the first caption."),
         io.Combo.Input("run", options=[REUSE, RETRAIN], tooltip="Continue a stopped training and reuse a finished one, or train anew."),
         *sampling_widgets(),
-        advanced(io.Int.Input("batch", default=1, min=1, max=64, tooltip="Own pictures in every pass through the network.")),
-        advanced(io.Int.Input("accumulation", default=4, min=1, max=64, tooltip="Passes whose gradients are added up for a step.")),
+        advanced(io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="Pictures of yours in every pass through the network.")),
+        advanced(
+            io.Int.Input("gradient_accumulation_steps", default=4, min=1, max=64, tooltip="Passes whose gradients are added up for a step.")
+        ),
         advanced(io.Float.Input("weight_decay", default=1e-2, min=0.0, max=1.0, step=1e-3, tooltip="Pull of what is learned to zero.")),
         advanced(
             io.Boolean.Input("flip", default=False, tooltip="Train on the mirror images too. Leave it off for faces, text and emblems.")
@@ -61,13 +63,13 @@ def _apart_widgets() -> list[Any]:
     return [
         advanced(
             io.Float.Input(
-                "partner_learning_rate",
+                "auxiliary_learning_rate",
                 default=1e-5,
                 min=0.0,
                 max=1.0,
                 step=1e-6,
                 round=False,
-                tooltip="Rate of the other half, where correspondence is partner.",
+                tooltip="Rate of what auxiliary pictures train, where correspondence is multi_correspondence.",
             )
         ),
         advanced(
@@ -105,8 +107,8 @@ def _apart_widgets() -> list[Any]:
                 options=list(CORRESPONDENCES),
                 default=TrainingSettings.correspondence,
                 optional=True,
-                tooltip="What auxiliary pictures do. keep: on them, what is taught must not change the model. "
-                "partner: they train the other half, as published.",
+                tooltip="What auxiliary pictures do. output_preservation: on them, what is taught must not change the model. "
+                "multi_correspondence: they train the other half, as published.",
             )
         ),
     ]
@@ -140,8 +142,8 @@ class _Session:
             trained = True
             self._watch(progress)
 
-        self.prompt = self.prompt.strip() or plan.own.pictures[0].caption
-        for note in (*notes, *(note for pictures in (plan.own, *plan.partners) for note in pictures.notes)):
+        self.prompt = self.prompt.strip() or plan.pictures.pictures[0].caption
+        for note in (*notes, *(note for pictures in (plan.pictures, *plan.others) for note in pictures.notes)):
             self.display.say(note)
         if self.retrain:
             self.display.goes_on = f"What was trained is kept: choose run = {REUSE} to go on from here."
@@ -177,7 +179,7 @@ class _Session:
         """A sample from the adapter as it would be saved, by the host's own sampler."""
         side = self.settings.resolution
         try:
-            self.sample = self.base.paint_with(lora_state_dict(adapter), self.prompt, width=side, height=side, seed=self.settings.seed)
+            self.sample = self.base.sample_with(lora_state_dict(adapter), self.prompt, width=side, height=side, seed=self.settings.seed)
             self.display.show_sample(self.sample, step)
         except host.PictureDoesNotFit as error:
             self.display.say(f"The sample at step {step} was skipped: {error}")
@@ -193,7 +195,7 @@ def _session(
     display: TrainingDisplay,
     wires: tuple[Any, Any, Any],
     widgets: dict[str, Any],
-    partners: int,
+    other_sets: int,
     **fixed: Any,
 ) -> tuple[_Session, TrainingSettings]:
     sampling = host.Sampling(steps=widgets["sample_steps"], guidance=widgets["sample_cfg"])
@@ -205,7 +207,7 @@ def _session(
     settings = TrainingSettings(
         **{key: widgets[key] for key in names} | {"resolution": min(widgets["resolution"], base.native_size)} | fixed
     )
-    rows = settings.batch * (1 + training(role, settings.correspondence).beside(partners))
+    rows = settings.batch_size * (1 + training(role, settings.correspondence).rows_beside(other_sets))
     base.expect(settings.rank, rows, settings.resolution)
     return _Session(display, base, settings, widgets), settings
 
@@ -227,9 +229,9 @@ def _train_apart(
     display = _display(node, role, widgets)
     with display.ending():
         require_pictures(pictures, "pictures")
-        partners = auxiliary_sets(auxiliary, "auxiliary")
-        session, settings = _session(node, role, display, wires, widgets, partners=len(partners))
-        return _result(session, session.run(Plan(role, pictures, partners, settings)))
+        others = auxiliary_sets(auxiliary, "auxiliary")
+        session, settings = _session(node, role, display, wires, widgets, other_sets=len(others))
+        return _result(session, session.run(Plan(role, pictures, others, settings)))
 
 
 def _apart_schema(node_id: str, name: str, description: str, pictures: str, auxiliary: str) -> io.Schema:
@@ -316,7 +318,9 @@ class B4MTrainTogether(io.ComfyNode):
                 Auxiliary.Input("style_auxiliary", optional=True, tooltip=_again("Train Style")),
                 *_training_widgets(),
                 advanced(
-                    io.Float.Input("damping", default=1e-4, min=1e-8, max=1e6, step=1e-5, round=False, tooltip="Of the preconditioner.")
+                    io.Float.Input(
+                        "preconditioner_damping", default=1e-4, min=1e-8, max=1e6, step=1e-5, round=False, tooltip="Of the preconditioner."
+                    )
                 ),
             ],
             outputs=_outputs(),
@@ -349,14 +353,14 @@ class B4MTrainTogether(io.ComfyNode):
             for pictures, name in ((content_pictures, "content_pictures"), (style_pictures, "style_pictures")):
                 require_pictures(pictures, name)
             auxiliary = (*auxiliary_sets(content_auxiliary, "content_auxiliary"), *auxiliary_sets(style_auxiliary, "style_auxiliary"))
-            partners = (style_pictures, *auxiliary)
+            others = (style_pictures, *auxiliary)
             start = merge(content, style)
             wires = (model, clip, vae)
-            session, settings = _session(cls, "together", display, wires, widgets, partners=len(partners), **start.facts.common())
+            session, settings = _session(cls, "together", display, wires, widgets, other_sets=len(others), **start.facts.common())
             if not session.prompt.strip():
                 session.prompt = together_prompt(content_pictures, style_pictures)
             notes = [note for each in (content, style) for note in base_note(each, session.base.network_fingerprint, session.base.name)]
-            return _result(session, session.run(Plan("together", content_pictures, partners, settings, start), notes))
+            return _result(session, session.run(Plan("together", content_pictures, others, settings, start), notes))
 
 
 def _again(node: str) -> str:

@@ -12,8 +12,8 @@ _one_at_a_time = Lock()
 
 @functools.cache
 def find_out(device: torch.device, dtype: torch.dtype) -> None:
-    """Begin :func:`kernels_for`, once in a process, beside what the caller does next: Triton takes a second or two to get
-    going.
+    """Begin :func:`kernels_for`, once in a process, beside what the caller does next: Triton takes a second or two to
+    get going.
     """
     if device.type == "cuda":
         Thread(target=kernels_for, args=(device, dtype), name="b4m-kernels").start()
@@ -35,7 +35,9 @@ def _kernels_that_work(device: torch.device, dtype: torch.dtype) -> Any:
         from . import triton_kernels as kernels
 
         kernels.compile_ahead(dtype, device)
-        h, g = torch.linspace(-3, 3, 256, device=device, dtype=dtype).view(2, 4, 32).unbind()  # the host's random numbers are not ours
+        h, g = (
+            torch.linspace(-3, 3, 256, device=device, dtype=dtype).view(2, 4, 32).unbind()
+        )  # the host's random numbers are not ours
         found = kernels.geglu(torch.cat([h, g], dim=-1)).float()
         right = torch.allclose(found, h.float() * gelu(g.float()), rtol=0.01, atol=0.01)
     except Exception:  # a missing package, a missing compiler, a card that it does not know: all mean the same

@@ -40,7 +40,7 @@ class FrozenFeedForward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, first: nn.Linear, second: nn.Linear, kernels: Any, weights: Resident) -> Tensor:  # noqa: D102
-        weights.take(first)
+        weights.ensure_resident(first)
         both = linear(x, first.weight, first.bias)  # (R, T, C) -> (R, T, 8 C)
         ctx.save_for_backward(both)
         ctx.first, ctx.second, ctx.kernels, ctx.weights = first, second, kernels, weights
@@ -50,7 +50,7 @@ class FrozenFeedForward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         (both,) = ctx.saved_tensors
-        ctx.weights.take(ctx.first)
+        ctx.weights.ensure_resident(ctx.first)
         product = gradients[0] @ ctx.second.weight  # (R, T, C) @ (C, 4 C)
         into = geglu_backward(both, product) if ctx.kernels is None else ctx.kernels.geglu_backward(both, product)
         return into @ ctx.first.weight, None, None, None, None  # (R, T, 8 C) @ (8 C, C)

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from ..memory import is_out_of_memory
 from ..objective import row_losses
-from ..planner import FIRST_STREAMED, WAYS, explained, fastest_way, free_memory
+from ..planner import FIRST_OFFLOADED, MEMORY_MODES, explained, fastest_way, free_memory
 from ..projection import PartlyLearnableProjection
 from ..row_split import Rows
 from ..stacks import Stack
 from .accelerate import kernels_for
+from .fused_adapter import FusedAdapter
 from .graph import Captured, give_back_memory, keep_what_cannot_be_freed
-from .groups import Groups
-from .kinds import kinds
 from .network import Network, feed_forwards
+from .projection_groups import kinds
 from .streamed import Resident, Streamed
 
 MOST_GRAPHS = 8  # one for every shape of a batch; shapes beyond that run without
@@ -27,14 +27,14 @@ _log = logging.getLogger("b4m")
 
 
 class _Counts(NamedTuple):
-    """Of the rows of one pass, how many are ``own``; how many own and partner rows their batch has; whether partners
-    keep; sets taught.
+    """Of the rows of one pass, how many are ``train_rows``; how many train and other rows their batch has; whether
+    the others are preservation rows; how many sets are taught.
     """
 
-    own: int
-    all_own: int
-    all_partners: int
-    keep: bool
+    train_rows: int
+    all_train: int
+    all_others: int
+    preserve: bool
     taught: int
 
 
@@ -59,8 +59,8 @@ class FusedStep:
         weight = next(unet.parameters())
         self.device, self.dtype, self.micro_steps = weight.device, weight.dtype, micro_steps
         apart = feed_forwards(unet)[0][0].weight.device != self.device
-        first = max(first, FIRST_STREAMED) if apart else first
-        self.first, self.way = first, first if weight.device.type != "cuda" else None
+        first = max(first, FIRST_OFFLOADED) if apart else first
+        self.first, self.mode = first, first if weight.device.type != "cuda" else None
         kernels = kernels_for(self.device, self.dtype) if self.dtype != torch.float64 else None
         self.layout = torch.contiguous_format if kernels is None else torch.channels_last
         for module in unet.modules():
@@ -71,9 +71,9 @@ class FusedStep:
                 widening.weight.data = (
                     widening.weight.data.T.contiguous().T
                 )  # its long sum is that of the backward pass
-        weights = self._streamed(unet) if WAYS[first].streamed else Resident()
+        weights = self._streamed(unet) if MEMORY_MODES[first].offload else Resident()
         try:
-            self.groups = Groups(unet, layers, stacks, kinds(_shapes(layers)), kernels)
+            self.groups = FusedAdapter(unet, layers, stacks, kinds(_shapes(layers)), kernels)
             self.network = Network(unet, self.groups, kernels, weights)
         except BaseException:
             weights.close()
@@ -96,18 +96,20 @@ class FusedStep:
         self._pool = torch.cuda.graph_pool_handle() if self.graph else None
 
     def __call__(
-        self, inputs: Mapping[str, Tensor], own: int, rows: Rows, *, keep: bool = False, taught: int = 1
+        self, inputs: Mapping[str, Tensor], train_rows: int, rows: Rows, *, preserve: bool = False, taught: int = 1
     ) -> Tensor:  # noqa: D102
         count = len(inputs["noisy"])
-        if self.way is None:
-            self.way = self._fastest(count, inputs["noisy"][0, 0].numel())
-        way = WAYS[self.way]
-        self.network.recompute = way.recompute
-        if way.streamed and not isinstance(self.network.weights, Streamed):
+        if self.mode is None:
+            self.mode = self._fastest(count, inputs["noisy"][0, 0].numel())
+        mode = MEMORY_MODES[self.mode]
+        self.network.gradient_checkpointing = mode.gradient_checkpointing
+        if mode.offload and not isinstance(self.network.weights, Streamed):
             self.network.weights = self._streamed(self.network.unet)
         total = torch.zeros(2, device=self.device)
-        for part, of_own, which in _one_by_one(inputs, own, rows) if way.by_row else [(inputs, own, rows)]:
-            total = total + self._pass(part, which, _Counts(of_own, own, count - own, keep, taught))
+        for part, of_train, which in (
+            _one_by_one(inputs, train_rows, rows) if mode.sequential else [(inputs, train_rows, rows)]
+        ):
+            total = total + self._pass(part, which, _Counts(of_train, train_rows, count - train_rows, preserve, taught))
             self.groups.gather(which, len(part["noisy"]))
         return total
 
@@ -156,14 +158,19 @@ class FusedStep:
 
     def _losses(self, counts: _Counts, *, noisy: Tensor, target: Tensor, mask: Tensor, **given: Tensor) -> Tensor:
         """The shares of these rows in the mean losses of their batch."""
-        own, weights = counts.own, self.network.weights
+        train_rows, weights = counts.train_rows, self.network.weights
         weights.begin()
-        if counts.keep and own < len(noisy):
-            with torch.no_grad(), self.groups.resting():
-                kept = self._predicted(noisy=noisy[own:], **{name: value[own:] for name, value in given.items()})
-            target = torch.cat([target[:own], kept])  # (R, 4, h, w)
+        if counts.preserve and train_rows < len(noisy):
+            with torch.no_grad(), self.groups.disabled():
+                preserved = self._predicted(
+                    noisy=noisy[train_rows:], **{name: value[train_rows:] for name, value in given.items()}
+                )
+            target = torch.cat([target[:train_rows], preserved])  # (R, 4, h, w)
         losses = row_losses(self._predicted(noisy=noisy, **given), target, mask)  # (R,)
-        means = losses[:own].sum() / max(counts.all_own, 1), losses[own:].sum() / max(counts.all_partners, 1)
+        means = (
+            losses[:train_rows].sum() / max(counts.all_train, 1),
+            losses[train_rows:].sum() / max(counts.all_others, 1),
+        )
         weights.back()
         ((counts.taught * means[0] + means[1]) / self.micro_steps).backward()  # type: ignore[no-untyped-call]
         self.groups.learned()
@@ -183,11 +190,11 @@ class FusedStep:
 
     def reduce_memory(self) -> bool:
         """Take the next way of planner.py."""
-        if self.way is None or self.way + 1 == len(WAYS):
+        if self.mode is None or self.mode + 1 == len(MEMORY_MODES):
             return False
-        self.way += 1
+        self.mode += 1
         self._begin()
-        _log.warning("The card's memory ran out: from here on %s.", WAYS[self.way].words)
+        _log.warning("The card's memory ran out: from here on %s.", MEMORY_MODES[self.mode].words)
         return True
 
     def close(self) -> None:  # noqa: D102
@@ -201,9 +208,11 @@ def _shapes(layers: Mapping[str, PartlyLearnableProjection]) -> dict[str, tuple[
     return {path: layer.shape for path, layer in layers.items()}
 
 
-def _one_by_one(inputs: Mapping[str, Tensor], own: int, rows: Rows) -> Iterator[tuple[dict[str, Tensor], int, Rows]]:
-    """Every row of a batch as a batch of one: its inputs, whether it is an own row, and what it moves."""
+def _one_by_one(
+    inputs: Mapping[str, Tensor], train_rows: int, rows: Rows
+) -> Iterator[tuple[dict[str, Tensor], int, Rows]]:
+    """Every row of a batch as a batch of one: its inputs, whether it is a train row, and what it moves."""
     count = len(inputs["noisy"])
     for row in range(count):
         moves = [slice(0, 1) if row in range(count)[which] else slice(0, 0) for which in rows]
-        yield {name: value[row : row + 1] for name, value in inputs.items()}, int(row < own), Rows(*moves)
+        yield {name: value[row : row + 1] for name, value in inputs.items()}, int(row < train_rows), Rows(*moves)

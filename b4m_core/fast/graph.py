@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from ..memory import is_out_of_memory
-from .driver import never_free, trim_graph_memory
+from .native_calls import never_free, trim_graph_memory
 from .streams import stream
 
 
 def memory_comes_with_the_replay() -> bool:
-    """Whether what is allocated while a graph is recorded is there only when it is replayed; to free it before that ends the process.
+    """Whether what is allocated while a graph is recorded is there only when it is replayed; to free it before that
+    ends the process.
 
     So it is with cudaMallocAsync, which is ComfyUI's choice on most cards.
     """
@@ -21,20 +22,26 @@ def memory_comes_with_the_replay() -> bool:
 
 
 def keep_what_cannot_be_freed(held: object) -> None:
-    """Keep what a recording that failed has allocated, where to free it would end the process: better memory lost than a host."""
+    """Keep what a recording that failed has allocated, where to free it would end the process: better memory lost than
+    a host.
+    """
     if memory_comes_with_the_replay():
         never_free(held)
 
 
 class Captured:
-    """``function`` (tensors by name to one tensor) recorded for the shapes of ``example``; a call copies its inputs in and replays.
+    """``function`` (tensors by name to one tensor) recorded for the shapes of ``example``; a call copies its inputs in
+    and replays.
 
-    The result is a tensor that the next call overwrites. Graphs that never run at once may share their memory: ``pool``. The function runs
-    once before it is recorded, on the same stream, which lets libraries choose, compile and take what they keep; it may read nothing back
-    from the card. Raises what the recording raises, as torch's own OutOfMemoryError where that was the reason.
+    The result is a tensor that the next call overwrites. Graphs that never run at once may share their memory:
+    ``pool``. The function runs once before it is recorded, on the same stream, which lets libraries choose, compile and
+    take what they keep; it may read nothing back from the card. Raises what the recording raises, as torch's own
+    OutOfMemoryError where that was the reason.
     """
 
-    def __init__(self, function: Callable[..., Tensor], example: Mapping[str, Tensor], device: torch.device, pool: Any) -> None:
+    def __init__(
+        self, function: Callable[..., Tensor], example: Mapping[str, Tensor], device: torch.device, pool: Any
+    ) -> None:
         self.inputs = {name: value.to(device, copy=True) for name, value in example.items()}
         side: Any = stream(device, "recording")
         side.wait_stream(torch.cuda.current_stream(device))
@@ -42,7 +49,9 @@ class Captured:
             self.result = function(**self.inputs)
         torch.cuda.current_stream(device).wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(torch.cuda.current_stream(device)):  # torch itself does not come back from a recording that fails
+        with torch.cuda.stream(
+            torch.cuda.current_stream(device)
+        ):  # torch itself does not come back from a recording that fails
             self._record(function, device, side, pool)
 
     def _record(self, function: Callable[..., Tensor], device: torch.device, side: Any, pool: Any) -> None:
@@ -87,9 +96,13 @@ def give_back_memory(device: torch.device) -> None:
 
 
 def _give_up(device: torch.device, pool: Any) -> None:
-    """End a recording that could not be ended: torch would keep its memory and refuse random numbers as long as the process lives."""
+    """End a recording that could not be ended: torch would keep its memory and refuse random numbers as long as the
+    process lives.
+    """
     index, ended = _index(device), False
-    with contextlib.suppress(RuntimeError, AttributeError):  # torch has no public word for it, and has done it itself where it could
+    with contextlib.suppress(
+        RuntimeError, AttributeError
+    ):  # torch has no public word for it, and has done it itself where it could
         torch._C._cuda_endAllocateToPool(index, pool)
         ended = True
     with contextlib.suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):

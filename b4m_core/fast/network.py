@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .attention import attend
 from .frozen import FrozenFeedForward, convolve
-from .groups import Groups
+from .fused_adapter import FusedAdapter
 from .norms import add_norm, shifted_norm
 from .resnets import Resnets
 from .streamed import Resident
@@ -27,8 +27,14 @@ class Network:
     of it twice.
     """
 
-    def __init__(self, unet: Any, groups: Groups, kernels: Any, weights: Resident) -> None:
-        self.unet, self.groups, self.kernels, self.weights, self.recompute = unet, groups, kernels, weights, False
+    def __init__(self, unet: Any, groups: FusedAdapter, kernels: Any, weights: Resident) -> None:
+        self.unet, self.groups, self.kernels, self.weights, self.gradient_checkpointing = (
+            unet,
+            groups,
+            kernels,
+            weights,
+            False,
+        )
         self._names = {id(module): name for name, module in unet.named_modules()}
         self.resnets = Resnets([resnet for level in _levels(unet) for resnet in level.resnets], kernels)
 
@@ -70,7 +76,7 @@ class Network:
         return emb + unet.add_embedding(added)  # type: ignore[no-any-return]
 
     def _run(self, block: Callable[..., Any], *inputs: Any) -> Any:
-        if not self.recompute:
+        if not self.gradient_checkpointing:
             return block(*inputs)
         return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
 

@@ -34,16 +34,20 @@ class StepResult:
 
 
 class Update:
-    """Clip, check and step; ``halves`` are the learned tensors of each part, whose gradient norm is bounded by ``clip``
-    part by part.
+    """Clip, check and step; ``halves`` are the learned tensors of each part, whose gradient norm is bounded by
+    ``max_grad_norm`` part by part.
 
     ``refresh`` is called when the halves have moved.
     """
 
     def __init__(
-        self, optimiser: Optimizer, halves: Sequence[Sequence[Tensor]], clip: float, refresh: Callable[[], None]
+        self,
+        optimiser: Optimizer,
+        halves: Sequence[Sequence[Tensor]],
+        max_grad_norm: float,
+        refresh: Callable[[], None],
     ) -> None:
-        self.optimiser, self.halves, self.clip, self.refresh = optimiser, halves, clip, refresh
+        self.optimiser, self.halves, self.max_grad_norm, self.refresh = optimiser, halves, max_grad_norm, refresh
 
     def __call__(self, values: Tensor) -> StepResult:
         """Move the halves by their gradients, unless one of ``values`` is not a number."""
@@ -54,7 +58,7 @@ class Update:
 
     def bounded(self, losses: Tensor) -> Tensor:
         """Bound the gradients; ``losses`` and the norms that there were, in one row. Nothing that is learned moves."""
-        norms = [torch.nn.utils.clip_grad_norm_(half, self.clip) for half in self.halves]
+        norms = [torch.nn.utils.clip_grad_norm_(half, self.max_grad_norm) for half in self.halves]
         return torch.cat([losses, torch.stack(norms)])
 
     def close(self) -> None:
@@ -70,9 +74,13 @@ class UpdateAhead(Update):
     """
 
     def __init__(
-        self, optimiser: Optimizer, halves: Sequence[Sequence[Tensor]], clip: float, refresh: Callable[[], None]
+        self,
+        optimiser: Optimizer,
+        halves: Sequence[Sequence[Tensor]],
+        max_grad_norm: float,
+        refresh: Callable[[], None],
     ) -> None:
-        super().__init__(optimiser, halves, clip, refresh)
+        super().__init__(optimiser, halves, max_grad_norm, refresh)
         self._stopped = torch.ones(
             (), device=halves[0][0].device
         )  # the fused kernels' word: 1 leaves everything as it is

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from ..row_split import Rows
-from .aside import Aside
 from .attention import lie_side_by_side
-from .family import Family
+from .fused_projection import FusedProjection
+from .side_stream import SideStream
 
 
 class GroupProducts(torch.autograd.Function):
@@ -25,7 +25,7 @@ class GroupProducts(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, anchor: Tensor, family: Family, group: int, rows: Rows, aside: Aside
+        ctx: Any, x: Tensor, anchor: Tensor, family: FusedProjection, group: int, rows: Rows, aside: SideStream
     ) -> tuple[Tensor, ...]:  # noqa: D102
         layout, members, m, k = family.layout, family.members, family.m, family.layout.width
         wide = family.wide[group]  # (G m + G k, n)
@@ -43,7 +43,7 @@ class GroupProducts(torch.autograd.Function):
                 seen.append(layout.seen(place, _of_rows(low, rows.of(place.concept), len(x)).view(-1, members, k)))
         if not family.kept:  # then copies, so that the rest of y may be freed
             copies = [torch.empty_like(mine, memory_format=torch.contiguous_format) for mine in seen]
-            with aside.beside(low, *copies):
+            with aside.rows_beside(low, *copies):
                 for mine, copy in zip(seen, copies, strict=True):
                     copy.copy_(mine)
             seen = copies
@@ -60,7 +60,7 @@ class GroupProducts(torch.autograd.Function):
         if members == 1:
             through = gradients[0].reshape(-1, m)  # (R T, m)
             inner = through.new_empty(len(through), k)  # (R T, k) = through @ up
-            with aside.beside(x, *seen, through, inner):
+            with aside.rows_beside(x, *seen, through, inner):
                 torch.mm(through, family.up[group, 0], out=inner)
                 done = aside.mark()
                 _learn(family, group, ctx.rows, x, seen, through, inner)
@@ -76,7 +76,7 @@ class GroupProducts(torch.autograd.Function):
                 family.up[group],
                 out=inner.view(-1, members, k).transpose(0, 1),
             )
-            with aside.beside(x, *seen, both):
+            with aside.rows_beside(x, *seen, both):
                 _learn(family, group, ctx.rows, x, seen, through, inner)
             if ctx.needs_input_grad[0]:
                 into_x = both @ family.wide[group]  # (R T, G m + G k) @ (G m + G k, n)
@@ -102,7 +102,7 @@ def _side_by_side(gradients: Sequence[Tensor], width: int, kernels: Any) -> Tens
     return both
 
 
-def without_update(x: Tensor, family: Family, group: int) -> tuple[Tensor, ...]:
+def without_update(x: Tensor, family: FusedProjection, group: int) -> tuple[Tensor, ...]:
     """The group's answer as the base model gives it."""
     count = family.members * family.m
     bias = None if family.bias is None else family.bias[group, :count]
@@ -123,7 +123,7 @@ def _of_rows(flat: Tensor, which: slice, rows: int) -> Tensor:
 
 
 def _learn(
-    family: Family, group: int, rows: Rows, x: Tensor, seen: Sequence[Tensor], through: Tensor, inner: Tensor
+    family: FusedProjection, group: int, rows: Rows, x: Tensor, seen: Sequence[Tensor], through: Tensor, inner: Tensor
 ) -> None:
     """The gradients of the parts of one group that move, each from its own rows."""
     rest, members, rank = list(seen), family.members, family.layout.rank

@@ -1,7 +1,7 @@
 """Feed-forward weights that stay in main memory, for cards that cannot hold the network: they are almost half of it.
 
-Two places on the card take turns. While one block is at work the weights of the next one arrive on a second stream, as a branch of the
-graph where there is one.
+Two places on the card take turns. While one block is at work the weights of the next one arrive on a second stream, as
+a branch of the graph where there is one.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ class Resident:
     def back(self) -> None:
         """From here on the blocks come in reverse order."""
 
-    def take(self, first: nn.Linear) -> None:
+    def ensure_resident(self, first: nn.Linear) -> None:
         """Let the main chain go on only when the weights of the block whose first layer this is are there."""
 
     def end(self) -> None:
@@ -39,8 +39,8 @@ class Resident:
 
 
 class Streamed(Resident):
-    """The weights of ``blocks``, each the layers of one block, in the order of a forward pass, for ``device`` in ``dtype``, wherever and in
-    whatever dtype they are now. A block's first layer lies transposed, as step.py has it.
+    """The weights of ``blocks``, each the layers of one block, in the order of a forward pass, for ``device`` in
+    ``dtype``, wherever and in whatever dtype they are now. A block's first layer lies transposed, as step.py has it.
 
     Raises :class:`B4MError` when main memory has no room for them.
     """
@@ -51,7 +51,10 @@ class Streamed(Resident):
         self._side = stream(device, "weights")
         self._arrived: list[torch.cuda.Event | None] = [None] * PLACES
         self._came_from = blocks[0][0].weight.device
-        self._homes = [[_go_home(layer, device, dtype, transposed=not place) for place, layer in enumerate(block)] for block in blocks]
+        self._homes = [
+            [_go_home(layer, device, dtype, transposed=not place) for place, layer in enumerate(block)]
+            for block in blocks
+        ]
         sizes = [[home.numel() for home in homes] for homes in self._homes]
         self.saved = (sum(map(sum, sizes)) - PLACES * max(map(sum, sizes))) * dtype.itemsize
         places = [torch.empty(max(map(sum, sizes)), device=device, dtype=dtype) for _ in range(PLACES)]
@@ -67,7 +70,7 @@ class Streamed(Resident):
     def back(self) -> None:  # noqa: D102
         self._towards = -1
 
-    def take(self, first: nn.Linear) -> None:  # noqa: D102
+    def ensure_resident(self, first: nn.Linear) -> None:  # noqa: D102
         index = self._index[id(first)]
         for wanted in (index, index + self._towards):
             if wanted in range(len(self._blocks)) and self._holds[wanted % PLACES] != wanted:
@@ -97,7 +100,11 @@ class Streamed(Resident):
 
     def close(self) -> None:  # noqa: D102
         self.end()
-        pairs = [pair for block, homes in zip(self._blocks, self._homes, strict=True) for pair in zip(block, homes, strict=True)]
+        pairs = [
+            pair
+            for block, homes in zip(self._blocks, self._homes, strict=True)
+            for pair in zip(block, homes, strict=True)
+        ]
         for layer, home in pairs:
             layer.weight.data = home  # right wherever it is, should the card have no room for it now
         with contextlib.suppress(torch.cuda.OutOfMemoryError), by_one_name():
@@ -106,10 +113,14 @@ class Streamed(Resident):
 
 
 def _go_home(layer: nn.Linear, device: torch.device, dtype: torch.dtype, *, transposed: bool) -> Tensor:
-    """The layer's weight, moved to where the card can fetch it by itself; one after the other, so that nothing is held twice."""
+    """The layer's weight, moved to where the card can fetch it by itself; one after the other, so that nothing is held
+    twice.
+    """
     weight = layer.weight.data
     try:
-        home = torch.empty(weight.mT.shape if transposed else weight.shape, dtype=dtype, pin_memory=device.type == "cuda")
+        home = torch.empty(
+            weight.mT.shape if transposed else weight.shape, dtype=dtype, pin_memory=device.type == "cuda"
+        )
         layer.weight.data = (home.mT if transposed else home).copy_(weight)
         return layer.weight.data
     except RuntimeError as error:  # of every kind: torch has none of its own for main memory

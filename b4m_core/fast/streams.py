@@ -1,7 +1,8 @@
 """Queues beside a card's first one: one for each purpose, as long as the process lives.
 
-cuBLAS keeps a workspace for every stream that it has seen. New streams would cost that memory again and again; and one that is first seen
-while a graph is recorded has its workspace in that graph's memory, and goes on using it when the graph is gone.
+cuBLAS keeps a workspace for every stream that it has seen. New streams would cost that memory again and again; and one
+that is first seen while a graph is recorded has its workspace in that graph's memory, and goes on using it when the
+graph is gone.
 """
 
 import functools

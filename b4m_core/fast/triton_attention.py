@@ -1,8 +1,9 @@
 """Attention over few tokens as one Triton kernel each way. An accelerator, never needed.
 
-The libraries' kernels are made for long sequences: over some hundred tokens most of their time goes into starting, and the backward pass
-of one attention is four launches. Here every program recomputes what it needs, so that nothing is added up between programs and one launch
-does it all (FlashAttention-2, Dao 2023, algorithm 2, its loops over queries and over keys side by side instead of nested).
+The libraries' kernels are made for long sequences: over some hundred tokens most of their time goes into starting, and
+the backward pass of one attention is four launches. Here every program recomputes what it needs, so that nothing is
+added up between programs and one launch does it all (FlashAttention-2, Dao 2023, algorithm 2, its loops over queries
+and over keys side by side instead of nested).
 """
 # ruff: noqa: ANN001, ANN202
 # mypy: ignore-errors
@@ -14,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launches import launch
+from .triton_launch import launch
 
 HEAD = 64  # every head of SDXL has 64 channels
 LOG2_E = 1.4426950408889634
@@ -139,8 +140,8 @@ def attends(q: Tensor, k: Tensor, heads: int) -> bool:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-    """Attention of q (R, T, heads 64) over k and v (R, S, heads 64), tokens of any stride, row after row; and, for the backward pass,
-    the logarithm to base 2 of every query's sum (R heads, T).
+    """Attention of q (R, T, heads 64) over k and v (R, S, heads 64), tokens of any stride, row after row; and, for the
+    backward pass, the logarithm to base 2 of every query's sum (R heads, T).
     """
     rows, T, width = q.shape
     out = q.new_empty(rows, T, width)

@@ -1,4 +1,6 @@
-"""Memory-bound steps as one Triton kernel each, on activations whose channels lie together (rows, h w, C). An accelerator, never needed."""
+"""Memory-bound steps as one Triton kernel each, on activations whose channels lie together (rows, h w, C). An
+accelerator, never needed.
+"""
 # ruff: noqa: ANN001, ANN202
 # mypy: ignore-errors
 # fmt: off
@@ -12,8 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launches import begin, launch
 from .triton_attention import HALVES, attend, attend_backward, attends  # noqa: F401 (one module of kernels to their users)
+from .triton_launch import begin, launch
 
 
 @triton.jit
@@ -125,7 +127,9 @@ def _add_norm_backward(x, gradient, through, weight, mean, rstd, into, C, passes
 
 
 def add_norm(x: Tensor, out: Tensor | None, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x + out (x itself without ``out``), its layer norm, mean and 1/deviation; x (..., C) contiguous, ``out`` in rows of one stride."""
+    """x + out (x itself without ``out``), its layer norm, mean and 1/deviation; x (..., C) contiguous, ``out`` in rows
+    of one stride.
+    """
     C = x.shape[-1]
     count = x.numel() // C
     y, total = torch.empty_like(x), x if out is None else torch.empty_like(x)
@@ -292,7 +296,9 @@ def _sum_groups(sums: Tensor, out: Tensor) -> None:
 
 
 def group_norm(x: Tensor, shift: Tensor | None, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> tuple[Tensor, Tensor]:
-    """act(group norm(x + shift)) and the sums (R, groups, 2) of x + shift and its square; x (R, C, h, w) channels-last, shift (R, C)."""
+    """act(group norm(x + shift)) and the sums (R, groups, 2) of x + shift and its square; x (R, C, h, w) channels-last,
+    shift (R, C).
+    """
     rows, channels, hw = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
     chunk, pieces = _cut(hw, rows, channels)
     cg, blocks = channels // groups, triton.cdiv(channels, TILE["BLOCK"])
@@ -335,7 +341,8 @@ def group_norm_backward(
 
 
 def asked_for(dtype: torch.dtype) -> list[Callable[[], object]]:
-    """Calls that between them launch all that a network of SDXL's widths launches at ranks that 16 divides; slowest to compile first.
+    """Calls that between them launch all that a network of SDXL's widths launches at ranks that 16 divides; slowest to
+    compile first.
 
     Of a number the kernels know only whether 16 divides it, so that one picture stands for those of all sizes.
     """

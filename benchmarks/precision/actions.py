@@ -19,8 +19,8 @@ import nodes
 SIDE, STEPS, SEED, GUIDANCE = 64, 2, 1, 4.0
 TRAINING = {
     "steps": 2, "learning_rate": 1e-2, "resolution": SIDE, "seed": SEED, "sample_every": 2, "sample_prompt": "a snq bird", "run": "retrain",
-    "sample_steps": STEPS, "sample_cfg": GUIDANCE, "batch": 1, "accumulation": 1, "weight_decay": 0.0, "flip": False,
-    "file_dtype": "float32", "partner_learning_rate": 1e-5, "rank": 4, "basis_seed": 0, "start": "zero_start",
+    "sample_steps": STEPS, "sample_cfg": GUIDANCE, "batch": 1, "gradient_accumulation_steps": 1, "weight_decay": 0.0, "flip": False,
+    "file_dtype": "float32", "auxiliary_learning_rate": 1e-5, "rank": 4, "basis_seed": 0, "start": "zero_start",
 }  # fmt: skip
 """The widgets of a training; the others have defaults."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from b4m_core import Adapter, save_adapter
 from b4m_core.adapter import fresh_layer
 from b4m_core.diffusers_folder import DiffusersFolder
-from b4m_core.facts import Concept, Facts
+from b4m_core.metadata import Concept, Facts
 from b4m_core.settings import TrainingSettings
 
 from . import concepts
@@ -53,12 +53,12 @@ def write_files(contest: Contest, apart: Apart, folder: Path) -> None:
         steps=steps,
         rank=apart.rank,
         learning_rate=apart.content_rate,
-        batch=apart.rows[0],
-        accumulation=1,
+        batch_size=apart.rows[0],
+        gradient_accumulation_steps=1,
         resolution=SIZE,
         seed=contest.seeds[0],
         split="free",
-        correspondence="keep",
+        correspondence="output_preservation",
         file_dtype="float16",
     )
     common = Facts(

@@ -89,7 +89,12 @@ def test_the_files_say_what_they_were_taught(both: tuple[Adapter, Adapter]) -> N
     assert content.content is not None and content.content.words() == "snq toy"
     assert content.content.prompts[0] == "a photo of a snq toy in the snow"
     assert style.style is not None and style.style.prompts[0] == "a house on the beach in w@z style"
-    assert (content.rank, content.steps, content.settings["batch"], content.settings["correspondence"]) == (RANK, 2, 4, "keep")
+    assert (content.rank, content.steps, content.settings["batch_size"], content.settings["correspondence"]) == (
+        RANK,
+        2,
+        4,
+        "output_preservation",
+    )
     assert [adapter.alone() for adapter in both] == ["content", "style"]
 
 

@@ -55,26 +55,20 @@ def contest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Contest:
     class Seen(training.Batch):
         def fill(self) -> None:
             super().fill()
-            made.rows.append(
-                {name: getattr(self, name).clone() for name in ("latents", "noise", "times", "context", "pooled")}
-            )  # type: ignore[attr-defined]
+            made.rows.append({name: getattr(self, name).clone() for name in ("latents", "noise", "times", "context", "pooled")})  # type: ignore[attr-defined]
 
     monkeypatch.setattr(training, "Batch", Seen)
     return made
 
 
-def layers_of(
-    adapters: Adapters, learner: GroupedUNet, group: int, family: str
-) -> dict[str, PartlyLearnableProjection]:
+def layers_of(adapters: Adapters, learner: GroupedUNet, group: int, family: str) -> dict[str, PartlyLearnableProjection]:
     """One of the contest's adapters as the product's layers."""
     layers = {}
     for place, ((m, n), names) in enumerate(zip(learner.shapes, learner.names, strict=True)):
         tensors = adapters.learned[place] | adapters.frozen[place]
         for index, name in enumerate(names):
             start = "published" if family == "published" else "zero_start"
-            layers[name] = PartlyLearnableProjection(
-                m, n, RANK, name=name, start=start, split="free" if family == "free" else "halves"
-            )
+            layers[name] = PartlyLearnableProjection(m, n, RANK, name=name, start=start, split="free" if family == "free" else "halves")
             for part, called in PARTS[family].items():
                 value = tensors[called][index]  # of every adapter, or the same for all
                 value = value[group % len(value)]
@@ -88,7 +82,7 @@ def assert_the_reference_comes_to_the_same(
     role: str,
     correspondence: str,
     own: int,
-    keeps: bool,
+    preserves: bool,
     before: Adapters,
     after: Adapters,
 ) -> None:
@@ -96,8 +90,8 @@ def assert_the_reference_comes_to_the_same(
         steps=STEPS,
         rank=RANK,
         learning_rate=RATE,
-        partner_learning_rate=RATE / 10,
-        accumulation=1,
+        auxiliary_learning_rate=RATE / 10,
+        gradient_accumulation_steps=1,
         correspondence=correspondence,
     )
     base, rows = tiny_unet(dtype=torch.float64), contest.rows[1:]  # type: ignore[attr-defined]
@@ -107,7 +101,7 @@ def assert_the_reference_comes_to_the_same(
         layers = layers_of(before, contest.studio.learner, group, family)
         reference = ReferenceTraining(
             base, lambda given: SDXL.predict(base, given, torch.float64), layers, NoiseSchedule(linear_beta_schedule()),
-            training_named(role, correspondence), settings, keeps=keeps,
+            training_named(role, correspondence), settings, preserves=preserves,
         )  # fmt: skip
 
         def drawn(step: int, group: int = group) -> Rows:
@@ -137,10 +131,8 @@ def test_a_training_apart_with_and_without_kept_rows_is_the_reference(
     apart = Apart(family, RANK, RATE, RATE, STEPS, rows, partners, sets=3)  # type: ignore[arg-type]
     (after,) = contest._apart([apart], role, contest.contents if role == "content" else contest.styles, contest.seeds)
     before = Adapters.fresh(FAMILIES[family], contest.studio.learner, RANK, 2, seed=0)
-    correspondence = "partner" if partners == "others" else "keep"
-    assert_the_reference_comes_to_the_same(
-        contest, family, role, correspondence, rows[0], partners == "keep", before, after
-    )
+    correspondence = "multi_correspondence" if partners == "others" else "output_preservation"
+    assert_the_reference_comes_to_the_same(contest, family, role, correspondence, rows[0], partners == "keep", before, after)
 
 
 @pytest.mark.parametrize("kept", [0, 2, 3])
@@ -155,4 +147,4 @@ def test_the_joint_stage_with_and_without_kept_rows_is_the_reference(
             stack[name] = 0.2 * torch.randn(stack[name].shape, generator=generator)
     (after,) = contest.together(before, [Joint(RATE, STEPS, (2, 2), metric, kept=kept)])
     own = 4 if kept else 2
-    assert_the_reference_comes_to_the_same(contest, family, "together", "keep", own, bool(kept), before, after)
+    assert_the_reference_comes_to_the_same(contest, family, "together", "output_preservation", own, bool(kept), before, after)

@@ -37,7 +37,7 @@ class RandomBase:
         pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
         return torch.randn(len(prompts), 77, config["cross_attention_dim"]), torch.randn(len(prompts), pooled)
 
-    def paint(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
+    def sample(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
         """Nothing is painted here."""
         raise NotImplementedError
 

@@ -29,15 +29,13 @@ class Ours:
         plain: bool = False,
         graph: bool = True,
         role: str = "content",
-        correspondence: str = "partner",
+        correspondence: str = "multi_correspondence",
         partners: int = 3,
     ) -> None:
         facts = adapter.facts
-        settings = TrainingSettings(rank=facts.rank, split=facts.split, correspondence=correspondence, accumulation=1)
+        settings = TrainingSettings(rank=facts.rank, split=facts.split, correspondence=correspondence, gradient_accumulation_steps=1)
         row = training(role, correspondence)
-        self.engine = Engine.build(
-            unet, adapter.clone(), row, settings, partners=partners, fused=not plain, graph=graph, first=first
-        )
+        self.engine = Engine.build(unet, adapter.clone(), row, settings, other_sets=partners, fused=not plain, graph=graph, first=first)
 
     def whole(self, inputs: Mapping[str, Tensor], own: int = 1) -> Callable[[], None]:
         """A step of ``own`` own rows and the others, as one call."""
@@ -54,7 +52,7 @@ class Ours:
     @property
     def way(self) -> int:
         """The way of planner.py that the fast step takes now."""
-        return self.engine.micro_step.way  # type: ignore[attr-defined,no-any-return]
+        return self.engine.micro_step.mode  # type: ignore[attr-defined,no-any-return]
 
     def next_way(self) -> bool:
         """Take the next way of planner.py; False where there is none."""
@@ -67,7 +65,7 @@ class Ours:
             for parameter in half:
                 parameter.grad.normal_(std=1e-3)  # type: ignore[union-attr]
         found = torch.zeros(2 + len(learned.halves), device=learned.stacks[0].up.device)
-        update = type(self.engine.update)(learned.optimiser, learned.halves, self.engine.settings.clip, lambda: None)
+        update = type(self.engine.update)(learned.optimiser, learned.halves, self.engine.settings.max_grad_norm, lambda: None)
         return lambda: update(found)
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from b4m_core import Adapter, B4MError, TrainingSettings
-from b4m_core.planner import WAYS
+from b4m_core.planner import MEMORY_MODES
 
 from . import job, peer_process, peers
 from .clock import GIB, Reading, main_memory, matrix_product, tidy, timed
@@ -98,7 +98,12 @@ def training(bench: Bench) -> None:
     wanted = [("content", small, ""), ("content", small, ", again"), ("together", small, ""), ("content", large, "")]
     for role, size, words in wanted:
         settings = TrainingSettings(
-            steps=40 if bench.real else 8, rank=bench.rank, split="halves", correspondence="partner", accumulation=1, resolution=size
+            steps=40 if bench.real else 8,
+            rank=bench.rank,
+            split="halves",
+            correspondence="multi_correspondence",
+            gradient_accumulation_steps=1,
+            resolution=size,
         )
         made = job.plan(bench.unet, role, size, settings)
         with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +117,12 @@ def whole_job(bench: Bench) -> None:
     """Content, style and both together, 500 steps each, as one: what an artist waits for on a card."""
     steps = 500 if bench.real else 8
     settings = TrainingSettings(
-        steps=steps, rank=bench.rank, split="halves", correspondence="partner", accumulation=1, resolution=bench.sizes[0]
+        steps=steps,
+        rank=bench.rank,
+        split="halves",
+        correspondence="multi_correspondence",
+        gradient_accumulation_steps=1,
+        resolution=bench.sizes[0],
     )
     base = job.RandomBase(bench.unet, bench.device, bench.dtype)
     started = time.perf_counter()
@@ -130,8 +140,8 @@ def ours(bench: Bench) -> None:
         mine = Ours(bench.unet, bench.adapter, bench.device)
         step = mine.whole(bench.batch(size))
         stays = torch.cuda.memory_allocated() / GIB if bench.device.type == "cuda" else 0.0
-        for way in range(len(WAYS) if bench.device.type == "cuda" else 1):
-            reading = bench.take("B4M" if way == 0 else f"B4M: {WAYS[way].words}", size, step)
+        for way in range(len(MEMORY_MODES) if bench.device.type == "cuda" else 1):
+            reading = bench.take("B4M" if way == 0 else f"B4M: {MEMORY_MODES[way].words}", size, step)
             if stays:
                 bench.step_needs(way, size, reading.reserved - stays)
             if way == 0 and bench.device.type == "cuda":
@@ -159,7 +169,7 @@ def _kernels(step: Callable[[], object], times: int = 3) -> list[str]:
 
 def defaults(bench: Bench) -> None:
     """What a training does unless it is told otherwise: the free split, and beside the own row one that keeps the base model's answer."""
-    mine = Ours(bench.unet, new_adapter(bench.unet, bench.rank // 2, "free"), bench.device, correspondence="keep")
+    mine = Ours(bench.unet, new_adapter(bench.unet, bench.rank // 2, "free"), bench.device, correspondence="output_preservation")
     for size in bench.sizes:
         name = f"B4M, its defaults: free split, rank {bench.rank // 2}, one own and one kept picture"
         bench.take(name, size, mine.whole(bench.batch(size, 2)))
@@ -298,13 +308,13 @@ def small_card(bench: Bench) -> None:
         return
     small, large = bench.sizes[0], bench.sizes[-1]
     wanted = [
-        (8.0, "halves", "partner", bench.rank, ROWS, large),
-        (8.0, "halves", "partner", bench.rank, ROWS, small),
-        (8.0, "halves", "keep", bench.rank, 2, large),
-        (8.0, "free", "keep", bench.rank, 2, large),
-        (8.0, "free", "keep", bench.rank // 2, 2, large),
-        (6.0, "free", "keep", bench.rank // 2, 2, large),
-        (6.0, "free", "keep", bench.rank // 2, 2, small),
+        (8.0, "halves", "multi_correspondence", bench.rank, ROWS, large),
+        (8.0, "halves", "multi_correspondence", bench.rank, ROWS, small),
+        (8.0, "halves", "output_preservation", bench.rank, 2, large),
+        (8.0, "free", "output_preservation", bench.rank, 2, large),
+        (8.0, "free", "output_preservation", bench.rank // 2, 2, large),
+        (6.0, "free", "output_preservation", bench.rank // 2, 2, large),
+        (6.0, "free", "output_preservation", bench.rank // 2, 2, small),
     ]
     for cap, split, correspondence, rank, rows, size in wanted:
         tidy()
@@ -327,7 +337,7 @@ def _first_that_fits(bench: Bench, name: str, adapter: Adapter, correspondence: 
     step = mine.whole(bench.batch(size, rows))
     try:
         step()  # the engine takes the next way by itself until one fits
-        bench.take(f"{name}: {WAYS[mine.way].words}", size, step, seconds=1.0)
+        bench.take(f"{name}: {MEMORY_MODES[mine.mode].words}", size, step, seconds=1.0)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         mine.close()
@@ -343,10 +353,12 @@ def plain(bench: Bench) -> None:
 def scaling(bench: Bench) -> None:
     """Time and memory against resolution, rank and auxiliary pictures, for the chart: [what, number, ms, GiB reserved]."""
     low, high = bench.sizes[0], bench.sizes[-1]
-    grid = [("resolution", size, size, bench.rank, ROWS, "partner") for size in (low, (low + high) // 2, high)]
-    grid += [("rank", rank, low, rank, ROWS, "partner") for rank in (bench.rank // 4, bench.rank // 2, bench.rank, bench.rank * 2)]
-    grid += [("auxiliary pictures", rows - 1, low, bench.rank, rows, "partner") for rows in (2, 3, 4)]
-    grid += [("one kept picture", size, size, bench.rank, 2, "keep") for size in (low, high)]
+    grid = [("resolution", size, size, bench.rank, ROWS, "multi_correspondence") for size in (low, (low + high) // 2, high)]
+    grid += [
+        ("rank", rank, low, rank, ROWS, "multi_correspondence") for rank in (bench.rank // 4, bench.rank // 2, bench.rank, bench.rank * 2)
+    ]
+    grid += [("auxiliary pictures", rows - 1, low, bench.rank, rows, "multi_correspondence") for rows in (2, 3, 4)]
+    grid += [("one kept picture", size, size, bench.rank, 2, "output_preservation") for size in (low, high)]
     known: dict[tuple[object, ...], Reading] = {}
     found: list[list[Any]] = []
     bench.facts["scaling"] = found

@@ -42,7 +42,7 @@ def main(options: argparse.Namespace) -> None:
     for place in PLACES:
         prompt = options.prompt.format(place=backgrounds.PHRASES[place][0])
         for seed in range(options.each):
-            pictures.append(base.paint(prompt, width=size, height=size, seed=1000 + seed).permute(2, 0, 1))
+            pictures.append(base.sample(prompt, width=size, height=size, seed=1000 + seed).permute(2, 0, 1))
             truth.append((world.index(options.content), styles.NAMES.index(options.style), backgrounds.NAMES.index(place)))
     painted, labels = torch.stack(pictures), torch.tensor(truth)
     true = world.render([Labels(*row) for row in truth])

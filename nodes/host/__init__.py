@@ -1,7 +1,6 @@
 """All that B4M asks of ComfyUI. Only this package imports the host's own modules (comfy, folder_paths, server)."""
 
 from .base_model import HostBaseModel
-from .family import describe_model, native_size, noise_schedule, require_sdxl
 from .folders import (
     input_subfolders,
     lora_files,
@@ -17,9 +16,10 @@ from .folders import (
 from .identity import checkpoint_name, fingerprint, network_fingerprint
 from .lora import apply_lora, keys_not_loaded
 from .mini_model import mini_model
+from .model_support import describe_model, native_size, noise_schedule, require_sdxl
 from .network import training_dtype, training_network
-from .painting import PictureDoesNotFit, Sampling, encode_pictures, encode_text, sampler_names, scheduler_names
 from .runtime import Cancelled, Progress, device, end_passes, free_bytes, make_room, stop_if_cancelled
+from .sampler import PictureDoesNotFit, Sampling, encode_pictures, encode_text, sampler_names, scheduler_names
 from .server import add_json_route, newest_result, send_event
 from .wires import painting_note, require_clip, require_model, require_vae, training_note
 

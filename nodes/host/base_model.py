@@ -12,12 +12,12 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from ...b4m_core.models.sdxl import SDXL
-from ...b4m_core.planner import WAYS, least_beside
-from . import painting, runtime
+from ...b4m_core.planner import MEMORY_MODES, least_beside
+from . import runtime, sampler
 from .asking import ask
-from .family import describe_model, native_size, noise_schedule
 from .identity import fingerprint, network_fingerprint
 from .lora import apply_lora
+from .model_support import describe_model, native_size, noise_schedule
 from .network import network_bytes, require_trainable, training_dtype, training_network
 from .weights import let_go_of_pages
 from .wires import require_clip, require_model, require_vae
@@ -33,7 +33,7 @@ class HostBaseModel:
 
     family = SDXL
 
-    def __init__(self, model: Any, clip: Any, vae: Any, *, name: str | None = None, sampling: painting.Sampling | None = None) -> None:
+    def __init__(self, model: Any, clip: Any, vae: Any, *, name: str | None = None, sampling: sampler.Sampling | None = None) -> None:
         """Raises B4MError when the model is not SDXL, cannot be read or has a sampling that cannot be trained, or when the CLIP or VAE is
         missing or another family's.
         """
@@ -46,13 +46,13 @@ class HostBaseModel:
         require_vae(model, vae)
         self.name = name or describe_model(model)
         self.native_size = native_size(model)
-        self.sampling = sampling or painting.Sampling()
+        self.sampling = sampling or sampler.Sampling()
         self._encoded: dict[str, Any] = {}
 
     def expect(self, rank: int, rows: int, resolution: int) -> None:
         """Make ready for a training of a rank, in passes of so many rows."""
         pixels = (resolution // 8) ** 2
-        self.room = network_bytes(self.model, self.dtype) + WAYS[0].needed(rows, pixels)
+        self.room = network_bytes(self.model, self.dtype) + MEMORY_MODES[0].needed(rows, pixels)
         self.beside = least_beside(rank, rows, pixels)
 
     @cached_property
@@ -98,17 +98,17 @@ class HostBaseModel:
 
     def encode_pictures(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) float in 0..1 -> (N, 4, H/8, W/8) float32 CPU latents as the UNet sees them."""
-        return painting.encode_pictures(self.vae, self.model, pixels)
+        return sampler.encode_pictures(self.vae, self.model, pixels)
 
     def encode_text(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Prompts -> (N, 77k, width) and (N, pooled), float32 CPU."""
-        return painting.encode_text(self.clip, prompts)
+        return sampler.encode_text(self.clip, prompts)
 
-    def paint(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
+    def sample(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
         """(H, W, 3) float32 in 0..1 by the model as it is here, sampled as `self.sampling` says."""
         try:
             texts = self._conditioning(prompt), self._conditioning(self.sampling.negative)
-            return painting.paint(self.model, self.vae, *texts, width=width, height=height, seed=seed, sampling=self.sampling)
+            return sampler.sample(self.model, self.vae, *texts, width=width, height=height, seed=seed, sampling=self.sampling)
         finally:
             if self.room:  # the host has just loaded its own model beside the training network
                 runtime.make_room(self.room)
@@ -116,13 +116,13 @@ class HostBaseModel:
     def _conditioning(self, prompt: str) -> Any:
         """The prompt as the sampler takes it, encoded once: the text encoders need not change places with the network for every picture."""
         if prompt not in self._encoded:
-            self._encoded[prompt] = painting.conditioning(self.clip, prompt)
+            self._encoded[prompt] = sampler.conditioning(self.clip, prompt)
         return self._encoded[prompt]
 
-    def paint_with(self, adapter_weights: Mapping[str, Tensor], prompt: str, *, width: int, height: int, seed: int) -> Tensor:
+    def sample_with(self, adapter_weights: Mapping[str, Tensor], prompt: str, *, width: int, height: int, seed: int) -> Tensor:
         """The same with an adapter's file content (kohya keys, file dtype): the pixels that the saved file gives later in the graph."""
         try:
-            return self.with_adapter(adapter_weights).paint(prompt, width=width, height=height, seed=seed)
+            return self.with_adapter(adapter_weights).sample(prompt, width=width, height=height, seed=seed)
         finally:
             runtime.end_passes()
 

@@ -11,7 +11,7 @@ import comfy.utils
 from ...b4m_core.fingerprint import network_fingerprint as fingerprint_of
 from ...b4m_core.fingerprint import sampled_layers
 from ...b4m_core.models.sdxl import is_adapted
-from .family import noise_schedule
+from .model_support import noise_schedule
 from .stored import stored_weights
 from .weights import real_weights, weights_digest
 

@@ -11,7 +11,7 @@ import comfy.sd
 from torch import Tensor
 
 from ...b4m_core import B4MError
-from .family import describe_model
+from .model_support import describe_model
 from .stored import stored_weights
 
 

@@ -14,7 +14,7 @@ from diffusers import UNet2DConditionModel
 from ...b4m_core import B4MError
 from ...b4m_core.models.sdxl import is_adapted
 from . import runtime
-from .family import describe_model, level_depths, native_size, require_sdxl
+from .model_support import describe_model, level_depths, native_size, require_sdxl
 from .stored import require_readable, stored_weights
 from .weights import real_weights
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ...b4m_core import memory
-from ...b4m_core.fast.driver import trim_main_memory
+from ...b4m_core.fast.native_calls import trim_main_memory
 from .asking import ask
 
 # Raised by the host when the artist presses Cancel. It is an Exception: catch it before any general handler.

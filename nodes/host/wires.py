@@ -12,7 +12,7 @@ import torch
 from ...b4m_core import B4MError
 from .asking import ask
 from .folders import shown
-from .painting import Sampling
+from .sampler import Sampling
 
 _SIZE_NUMBERS = 6 * 256  # of adm_in_channels; the rest is the pooled text vector
 _TEXT_FAMILIES = {768: "Stable Diffusion 1.5", 1024: "Stable Diffusion 2", 1280: "the SDXL refiner", 4096: "Stable Diffusion 3 or Flux"}

@@ -59,7 +59,7 @@ def test_while_it_rests_the_network_answers_as_if_nothing_were_attached() -> Non
     plain = output(unet)
     adapter.attach(unet)
     attached = output(unet)
-    with pytest.raises(ZeroDivisionError), adapter.resting():
+    with pytest.raises(ZeroDivisionError), adapter.disabled():
         assert torch.equal(output(unet), plain)
         raise ZeroDivisionError
     assert torch.equal(output(unet), attached) and not torch.equal(attached, plain)

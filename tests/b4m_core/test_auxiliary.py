@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 
 from b4m_core import B4MError
-from b4m_core.auxiliary import own_auxiliary, paint_auxiliary, prompts_for
+from b4m_core.auxiliary import own_auxiliary, prompts_for, sample_auxiliary
 from b4m_core.pictures import PictureSet
 
 
-def paint(
+def sample(
     base: tiny.TinyBase, cache: Path, kind: str = "styles", sets: int = 3, pictures: int = 2, **more: object
 ) -> tuple[PictureSet, ...]:
-    return paint_auxiliary(base, kind, sets=sets, pictures=pictures, resolution=64, cache=cache, **more)  # type: ignore[arg-type]
+    return sample_auxiliary(base, kind, sets=sets, pictures=pictures, resolution=64, cache=cache, **more)  # type: ignore[arg-type]
 
 
 def test_auxiliary_styles_share_contents_and_differ_in_style() -> None:
@@ -39,42 +39,42 @@ def test_auxiliary_contents_are_one_thing_a_set_in_varied_places() -> None:
 
 def test_the_base_model_paints_each_picture_once_and_never_again(tmp_path: Path) -> None:
     base = tiny.TinyBase()
-    first = paint(base, tmp_path)
+    first = sample(base, tmp_path)
     assert len(base.painted) == 6 and [len(group.pictures) for group in first] == [2, 2, 2]
     fresh = tiny.TinyBase()
-    second = paint(fresh, tmp_path)
+    second = sample(fresh, tmp_path)
     assert fresh.painted == []
     for left, right in zip(first, second, strict=True):
         assert [picture.digest() for picture in left.pictures] == [picture.digest() for picture in right.pictures]
 
 
 def test_painted_pictures_are_the_base_model_s_in_eight_bits(tmp_path: Path) -> None:
-    (group,) = paint(tiny.TinyBase(), tmp_path, sets=1, pictures=1)
+    (group,) = sample(tiny.TinyBase(), tmp_path, sets=1, pictures=1)
     picture = group.pictures[0]
-    expected = (tiny.TinyBase().paint(picture.caption, width=64, height=64, seed=0) * 255).round().numpy().astype(np.uint8)
+    expected = (tiny.TinyBase().sample(picture.caption, width=64, height=64, seed=0) * 255).round().numpy().astype(np.uint8)
     assert np.array_equal(picture.pixels, expected) and picture.caption == prompts_for("styles", 1, 1)[0][0]
 
 
 def test_another_base_model_paints_its_own_pictures(tmp_path: Path) -> None:
-    paint(tiny.TinyBase(), tmp_path)
+    sample(tiny.TinyBase(), tmp_path)
     other = tiny.TinyBase(fingerprint="0" * 64)
-    paint(other, tmp_path)
+    sample(other, tmp_path)
     assert len(other.painted) == 6
 
 
 def test_another_resolution_is_painted_anew(tmp_path: Path) -> None:
     base = tiny.TinyBase()
     for resolution in (64, 96):
-        paint_auxiliary(base, "styles", sets=1, pictures=1, resolution=resolution, cache=tmp_path)
+        sample_auxiliary(base, "styles", sets=1, pictures=1, resolution=resolution, cache=tmp_path)
     assert len(base.painted) == 2
 
 
 def test_a_damaged_painted_picture_is_painted_again(tmp_path: Path) -> None:
-    first = paint(tiny.TinyBase(), tmp_path, sets=1, pictures=2)
+    first = sample(tiny.TinyBase(), tmp_path, sets=1, pictures=2)
     files = sorted((tmp_path / "auxiliary").iterdir())
     files[0].write_bytes(files[0].read_bytes()[:50])
     base = tiny.TinyBase()
-    again = paint(base, tmp_path, sets=1, pictures=2)
+    again = sample(base, tmp_path, sets=1, pictures=2)
     assert len(base.painted) == 1 and [p.digest() for p in again[0].pictures] == [p.digest() for p in first[0].pictures]
 
 
@@ -86,23 +86,23 @@ def test_a_cancel_while_painting_keeps_what_was_painted(tmp_path: Path) -> None:
 
     base = tiny.TinyBase()
     with pytest.raises(tiny.Cancelled):
-        paint(base, tmp_path, watch=watch)
+        sample(base, tmp_path, watch=watch)
     assert len(base.painted) == 4
-    paint(base, tmp_path)
+    sample(base, tmp_path)
     assert len(base.painted) == 6
 
 
 @pytest.mark.parametrize("sets,pictures,expected", [(0, 4, []), (1, 2, [2]), (3, 0, []), (2, 9, [9, 9]), (9, 1, [1] * 6)])
 def test_fewer_sets_or_none_also_work(sets: int, pictures: int, expected: list[int], tmp_path: Path) -> None:
-    found = paint(tiny.TinyBase(), tmp_path, sets=sets, pictures=pictures)
+    found = sample(tiny.TinyBase(), tmp_path, sets=sets, pictures=pictures)
     assert [len(group.pictures) for group in found] == expected
 
 
 @pytest.mark.parametrize("kind", ["styles", "contents"])
 def test_painting_inside_inference_mode_gives_the_same_pictures(kind: str, tmp_path: Path) -> None:
     with torch.inference_mode():
-        inside = paint(tiny.TinyBase(), tmp_path / "a", kind)
-    outside = paint(tiny.TinyBase(), tmp_path / "b", kind)
+        inside = sample(tiny.TinyBase(), tmp_path / "a", kind)
+    outside = sample(tiny.TinyBase(), tmp_path / "b", kind)
     assert [p.digest() for group in inside for p in group.pictures] == [p.digest() for group in outside for p in group.pictures]
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from b4m_core.batches import Batch, Batches
+from b4m_core.encoding import EncodedSet, encode_sets
 from b4m_core.pictures import Picture, PictureSet
-from b4m_core.samples import SampleSet, encode_sets
 
 WIDE, TALL = (32, 128), (128, 32)
 
@@ -30,9 +30,11 @@ class Drawn:
 
     def __init__(self, *sizes: list[tuple[int, int]], batch: int = 1, seed: int = 0, together: bool = False, one: bool = False) -> None:
         base, pictures = tiny.TinyBase(), sets_of(*sizes)
-        self.sets: list[SampleSet] = encode_sets(base, pictures, 64, leaders=2 if together else 1)
-        leaders = 2 if together else 1
-        self.batches = Batches(self.sets[0], self.sets[1:], batch=batch, seed=seed, schedule=base.schedule, leaders=leaders, one_beside=one)
+        self.sets: list[EncodedSet] = encode_sets(base, pictures, 64, primary_sets=2 if together else 1)
+        primary_sets = 2 if together else 1
+        self.batches = Batches(
+            self.sets[0], self.sets[1:], batch_size=batch, seed=seed, schedule=base.schedule, primary_sets=primary_sets, preserves=one
+        )
         contexts = [(picture.caption, base.encode_text([picture.caption])[0][0]) for group in pictures for picture in group.pictures]
         self._names = {tuple(context.flatten()[:4].tolist()): caption for caption, context in contexts}
 
@@ -45,7 +47,7 @@ SQUARES = [(64, 64)] * 4
 
 def same(left: Batch, right: Batch) -> bool:
     def flat(batch: Batch) -> list[object]:
-        return [*batch[:4], *batch.conditioning.values(), batch.own]
+        return [*batch[:4], *batch.conditioning.values(), batch.train_rows]
 
     return all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(flat(left), flat(right), strict=True))
 
@@ -54,7 +56,7 @@ def test_every_own_row_shares_noise_and_timestep_with_its_partners() -> None:
     drawn = Drawn(SQUARES, SQUARES[:2], SQUARES[:3], batch=2)
     for index in range(6):
         batch = drawn.batches.draw(index)
-        assert batch.own == 2 and len(batch.latents) == 6
+        assert batch.train_rows == 2 and len(batch.latents) == 6
         for row in range(6):
             assert torch.equal(batch.noise[row], batch.noise[row % 2]) and batch.timesteps[row] == batch.timesteps[row % 2]
         assert not torch.equal(batch.noise[0], batch.noise[1])
@@ -66,7 +68,7 @@ def test_with_one_beside_every_own_row_has_one_partner_of_any_set_and_shares_its
     seen: Counter[str] = Counter()
     for index in range(60):
         batch = drawn.batches.draw(index)
-        assert batch.own == 3 and len(batch.latents) == 6 and same(batch, drawn.batches.draw(index))
+        assert batch.train_rows == 3 and len(batch.latents) == 6 and same(batch, drawn.batches.draw(index))
         assert torch.equal(batch.noise[:3], batch.noise[3:]) and torch.equal(batch.timesteps[:3], batch.timesteps[3:])
         names = drawn.names(batch)
         assert {name[0] for name in names[:3]} == {"0"}
@@ -81,7 +83,7 @@ def test_together_with_one_beside_every_row_of_both_sets_has_one_of_any_other_se
     seen: Counter[str] = Counter()
     for index in range(60):
         batch = drawn.batches.draw(index)
-        assert batch.own == 4 and len(batch.latents) == 8 and same(batch, drawn.batches.draw(index))
+        assert batch.train_rows == 4 and len(batch.latents) == 8 and same(batch, drawn.batches.draw(index))
         for row in range(8):
             assert torch.equal(batch.noise[row], batch.noise[row % 2]) and batch.timesteps[row] == batch.timesteps[row % 2]
         names = drawn.names(batch)
@@ -101,7 +103,7 @@ def test_together_with_one_beside_the_sets_beside_take_the_leader_s_shape_and_ne
 
 def test_together_with_one_beside_and_no_other_sets_nothing_is_different() -> None:
     plain, one = (Drawn(SQUARES, SQUARES[:3], batch=2, together=True, one=one).batches for one in (False, True))
-    assert all(same(plain.draw(index), one.draw(index)) for index in range(8)) and plain.draw(0).own == 2
+    assert all(same(plain.draw(index), one.draw(index)) for index in range(8)) and plain.draw(0).train_rows == 2
 
 
 def test_with_one_beside_and_no_partners_the_own_rows_are_alone() -> None:
@@ -197,20 +199,20 @@ def test_together_both_sets_lead_in_turn_and_each_comes_round_fairly() -> None:
 
 def test_own_pictures_are_encoded_at_their_own_size_alone() -> None:
     base, sizes = tiny.TinyBase(), [WIDE, TALL, (64, 64)] * 2
-    encode_sets(base, sets_of(sizes, [(64, 64)]), 64, leaders=1)
+    encode_sets(base, sets_of(sizes, [(64, 64)]), 64, primary_sets=1)
     assert len(base.encoded) == 6 + 3
 
 
 def test_every_prompt_is_encoded_once_however_often_it_comes() -> None:
     base = tiny.TinyBase()
-    encode_sets(base, [tiny.picture_set(1, 2, 3), tiny.picture_set(4, 5)], 64, leaders=2)
+    encode_sets(base, [tiny.picture_set(1, 2, 3), tiny.picture_set(4, 5)], 64, primary_sets=2)
     assert base.read == ["a photo of a snq bear"]
 
 
 def test_a_mask_becomes_its_average_over_each_latent() -> None:
     mask = np.zeros((64, 64), dtype=np.uint8)
     mask[:, :36] = 255
-    samples = encode_sets(tiny.TinyBase(), [PictureSet((tiny.picture(1, mask=mask), tiny.picture(2)))], 64, leaders=1)[0]
+    samples = encode_sets(tiny.TinyBase(), [PictureSet((tiny.picture(1, mask=mask), tiny.picture(2)))], 64, primary_sets=1)[0]
     (bucket,) = set(samples.home)
     assert samples.at[bucket, 0].mask.shape == (1, 8, 8)
     assert samples.at[bucket, 0].mask[0, 3].tolist() == [1, 1, 1, 1, 0.5, 0, 0, 0]
@@ -219,8 +221,8 @@ def test_a_mask_becomes_its_average_over_each_latent() -> None:
 
 def test_rows_hold_exactly_what_the_encoders_gave() -> None:
     base, (pictures,) = tiny.TinyBase(), sets_of([(64, 64)])
-    (samples,) = encode_sets(base, [pictures], 64, leaders=1)
-    batch = Batches(samples, [], batch=1, seed=0, schedule=base.schedule).draw(0)
+    (samples,) = encode_sets(base, [pictures], 64, primary_sets=1)
+    batch = Batches(samples, [], batch_size=1, seed=0, schedule=base.schedule).draw(0)
     latents = base.encode_pictures(torch.from_numpy(pictures.pictures[0].pixels / np.float32(255)).permute(2, 0, 1)[None])
     context, pooled = base.encode_text(["0 0"])
     assert torch.equal(batch.latents, latents) and torch.equal(batch.conditioning["context"], context)

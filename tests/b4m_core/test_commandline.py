@@ -28,7 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def call(place: Path, *words: str, steps: str = "1") -> int:
     options = ["--model", str(place / "model"), "--device", "cpu", "--dtype", "float32"]
     if words[0] == "train":
-        options += ["--steps", steps, "--rank", "2", "--accumulation", "1", "--store", str(place / "store")]
+        options += ["--steps", steps, "--rank", "2", "--gradient-accumulation-steps", "1", "--store", str(place / "store")]
     return main([*words, *options])
 
 
@@ -192,7 +192,7 @@ def test_a_joint_training_takes_rank_and_split_from_its_adapters(trained: Path, 
         ("--style-auxiliary AUX --auxiliary-sets 0", ["car", "owl"]),
         ("--auxiliary-sets 2 --auxiliary-pictures 1", ["", ""] * 2),
         ("--auxiliary-sets 0", []),
-        ("--correspondence partner", []),
+        ("--correspondence multi_correspondence", []),
     ],
 )
 def test_a_joint_training_keeps_the_auxiliary_pictures_of_both_kinds(
@@ -204,7 +204,7 @@ def test_a_joint_training_keeps_the_auxiliary_pictures_of_both_kinds(
     joint += ["--content-adapter", str(trained / "bear.safetensors"), "--style-adapter", str(trained / "drawing.safetensors")]
     joint += ["--out", str(tmp_path / "both.safetensors"), *words.replace("AUX", str(trained / "aux")).split()]
     assert call(trained, "train", "joint", *joint) == 0
-    style, *auxiliary = plans[0].partners
+    style, *auxiliary = plans[0].others
     assert style.trigger == "w@z" and [pictures.class_word for pictures in auxiliary] == classes
     captions = [pictures.pictures[0].caption for pictures in auxiliary]
     if classes == [""] * 4:
@@ -216,8 +216,11 @@ def test_a_joint_training_that_would_not_keep_its_auxiliary_pictures_is_refused(
 ) -> None:
     joint = ["--content-pictures", str(trained / "bear"), "--style-pictures", str(trained / "drawing"), "--out", str(tmp_path / "x")]
     joint += ["--content-adapter", str(trained / "bear.safetensors"), "--style-adapter", str(trained / "drawing.safetensors")]
-    assert call(trained, "train", "joint", *joint, "--content-auxiliary", str(trained / "aux"), "--correspondence", "partner") == 1
-    assert "choose correspondence = keep, or leave them out" in capsys.readouterr().err
+    assert (
+        call(trained, "train", "joint", *joint, "--content-auxiliary", str(trained / "aux"), "--correspondence", "multi_correspondence")
+        == 1
+    )
+    assert "choose correspondence = output_preservation, or leave them out" in capsys.readouterr().err
 
 
 def test_stopping_with_the_keyboard_says_that_the_work_is_kept(
@@ -230,3 +233,16 @@ def test_stopping_with_the_keyboard_says_that_the_work_is_kept(
     options = ["--pictures", str(place / "bear"), "--auxiliary-sets", "0", "--out", str(place / "never.safetensors")]
     assert call(place, "train", "content", *options) == 130
     assert "what was trained is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["content", "joint"])
+def test_pictures_that_are_not_there_are_named_before_anything_is_painted(
+    kind: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    painted: list[object] = []
+    monkeypatch.setattr("b4m_core.commandline.sample_auxiliary", lambda *given, **named: painted.append(given) or ())
+    missing, out = str(tmp_path / "nowhere"), ["--out", str(tmp_path / "x.safetensors")]
+    joint = ["--content-pictures", missing, "--style-pictures", str(trained / "drawing")]
+    joint += ["--content-adapter", str(trained / "bear.safetensors"), "--style-adapter", str(trained / "drawing.safetensors")]
+    assert call(trained, "train", kind, *(joint if kind == "joint" else ["--pictures", missing, "--trigger", "snq"]), *out) == 1
+    assert "nowhere" in capsys.readouterr().err and not painted

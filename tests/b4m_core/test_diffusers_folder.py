@@ -84,13 +84,13 @@ def test_text_becomes_the_last_but_one_states_of_both_encoders(base: DiffusersFo
 
 
 def test_painting_is_a_function_of_prompt_and_seed(base: DiffusersFolder) -> None:
-    def paint(prompt: str, seed: int) -> torch.Tensor:
-        return base.paint(prompt, width=64, height=96, seed=seed)
+    def sample(prompt: str, seed: int) -> torch.Tensor:
+        return base.sample(prompt, width=64, height=96, seed=seed)
 
-    first = paint("a bear", 1)
+    first = sample("a bear", 1)
     assert first.shape == (96, 64, 3) and first.dtype == torch.float32 and float(first.min()) >= 0 and float(first.max()) <= 1
-    assert torch.equal(first, paint("a bear", 1))
-    assert not torch.equal(first, paint("a bear", 2)) and not torch.equal(first, paint("a house", 1))
+    assert torch.equal(first, sample("a bear", 1))
+    assert not torch.equal(first, sample("a bear", 2)) and not torch.equal(first, sample("a house", 1))
 
 
 def test_the_fingerprint_follows_every_weight_that_is_used(folder: Path, tmp_path: Path) -> None:
@@ -109,14 +109,14 @@ def test_the_fingerprint_follows_every_weight_that_is_used(folder: Path, tmp_pat
 def test_a_folder_first_used_in_inference_mode_can_be_trained_afterwards(folder: Path, tmp_path: Path) -> None:
     base = DiffusersFolder(folder, steps=1)
     with torch.inference_mode():
-        base.paint("a bear", width=64, height=64, seed=0)
+        base.sample("a bear", width=64, height=64, seed=0)
         trained = train(Plan("content", tiny.picture_set(1), (), tiny.settings(steps=1)), base, RunStore(tmp_path))
     assert trained.facts.base == base.network_fingerprint
 
 
 def test_adding_an_adapter_to_the_weights_changes_what_is_painted(folder: Path) -> None:
     base = DiffusersFolder(folder, steps=1)
-    before = base.paint("a bear", width=64, height=64, seed=0)
+    before = base.sample("a bear", width=64, height=64, seed=0)
     adapter = tiny.filled(Adapter.for_unet(base.unet, Facts(role="merged", rank=2)), scale=1.0)
     name, layer = next(iter(adapter.layers.items()))
     weight = base.unet.get_submodule(name).weight.clone()
@@ -124,7 +124,7 @@ def test_adding_an_adapter_to_the_weights_changes_what_is_painted(folder: Path) 
     a, b, c, d = layer.A, 2 * layer.B.detach(), layer.C, 0.5 * layer.D.detach()
     expected = torch.cat([torch.cat([torch.zeros(len(a), c.shape[1]), a @ d], 1), torch.cat([b @ c, b @ d], 1)])
     torch.testing.assert_close(base.unet.get_submodule(name).weight - weight, expected, rtol=1e-4, atol=1e-5)
-    assert not torch.equal(before, base.paint("a bear", width=64, height=64, seed=0))
+    assert not torch.equal(before, base.sample("a bear", width=64, height=64, seed=0))
 
 
 def test_an_adapter_of_another_model_is_refused_and_no_weight_moves(folder: Path) -> None:

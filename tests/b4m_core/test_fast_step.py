@@ -18,7 +18,7 @@ from b4m_core.fast.attention import ShortAttention, lie_side_by_side
 from b4m_core.fast.fused_step import FusedStep
 from b4m_core.fast.network import is_written_out
 from b4m_core.fast.optimizer_step import UpdateAhead
-from b4m_core.planner import FIRST_STREAMED, GIB, WAYS, explained, fastest_way
+from b4m_core.planner import FIRST_OFFLOADED, GIB, MEMORY_MODES, explained, fastest_way
 from b4m_core.riemannian import RiemannianAdamW
 from b4m_core.row_split import ALL_ROWS, Rows
 from b4m_core.trainings import Training
@@ -70,8 +70,8 @@ class Trained:
                 getattr(projection, part).data.zero_()
         taught = frozenset(concept for concept in ("content", "style") if not set(getattr(facts.split_row, concept)) & set(still))
         row = Training(taught, taught, trainings.adamw, "content")
-        settings = TrainingSettings(rank=4, start=start, split=split, accumulation=2)
-        self.engine = Engine.build(unet, self.adapter, row, settings, partners=1, fused=fast, graph=graph, first=way)
+        settings = TrainingSettings(rank=4, start=start, split=split, gradient_accumulation_steps=2)
+        self.engine = Engine.build(unet, self.adapter, row, settings, other_sets=1, fused=fast, graph=graph, first=way)
         self.stacks, self.step = self.engine.learned.stacks, self.engine.micro_step
 
     def gradients(self) -> dict[str, Tensor]:
@@ -144,7 +144,7 @@ def test_an_attention_that_leaves_its_gradients_side_by_side_changes_no_sum(
 def test_rows_that_keep_are_taught_what_the_base_model_says(split: str) -> None:
     plain, fast = Trained(False, split=split), Trained(True, split=split)
     everything = Rows(slice(0, 0), slice(0, 4))
-    expected, found = (trained.step(batch(), 2, everything, keep=True, taught=2) for trained in (plain, fast))
+    expected, found = (trained.step(batch(), 2, everything, preserve=True, taught=2) for trained in (plain, fast))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert float(expected[1]) < float(plain.step(batch(), 2, everything)[1])
     fast.step(batch(), 2, everything)
@@ -182,11 +182,11 @@ def test_forty_steps_give_the_plain_paths_losses() -> None:
     assert fast[-1] < fast[4]
 
 
-@pytest.mark.parametrize("way", range(1, len(WAYS)))
+@pytest.mark.parametrize("way", range(1, len(MEMORY_MODES)))
 def test_the_ways_that_need_less_memory_do_the_same_sums(way: int) -> None:
     whole, small = Trained(True), Trained(True, way=way)
     for seed, (own, rows) in enumerate([(1, CONTENT), (2, ALL_ROWS), (4, Rows(slice(4, 4), slice(0, 4)))]):
-        expected, found = (trained.step(batch(seed=seed), own, rows, keep=seed == 1) for trained in (whole, small))
+        expected, found = (trained.step(batch(seed=seed), own, rows, preserve=seed == 1) for trained in (whole, small))
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
     assert_same_gradients(small.gradients(), whole.gradients(), 1e-9)
 
@@ -195,12 +195,12 @@ def test_a_card_that_streams_already_does_not_count_what_that_saved_twice(monkey
     asked: list[int] = []
     monkeypatch.setattr(fused_step, "free_memory", lambda device: 10 * GIB)
     monkeypatch.setattr(fused_step, "fastest_way", lambda free, *given: asked.append(free) or 0)
-    for first in (0, FIRST_STREAMED):
+    for first in (0, FIRST_OFFLOADED):
         Trained(True, dtype=torch.float32, way=first).step._fastest(4, 64)  # type: ignore[attr-defined]
     assert asked[0] == 10 * GIB and 0 < asked[0] - asked[1] < 2**20
 
 
-@pytest.mark.parametrize("way", [0, len(WAYS) - 1])
+@pytest.mark.parametrize("way", [0, len(MEMORY_MODES) - 1])
 def test_the_network_is_left_with_its_own_weights(way: int) -> None:
     trained = Trained(True, dtype=torch.float32, way=way)
     unet = trained.step.network.unet  # type: ignore[attr-defined]
@@ -211,7 +211,7 @@ def test_the_network_is_left_with_its_own_weights(way: int) -> None:
 
 
 def test_streamed_weights_are_right_though_the_card_has_no_room_for_them_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    trained = Trained(True, dtype=torch.float32, way=len(WAYS) - 1)
+    trained = Trained(True, dtype=torch.float32, way=len(MEMORY_MODES) - 1)
     unet = trained.step.network.unet  # type: ignore[attr-defined]
     trained.step(batch(dtype=torch.float32), 1, CONTENT)
 
@@ -235,9 +235,9 @@ def test_only_the_network_that_is_written_out_takes_the_fast_step() -> None:
 def test_the_fastest_way_that_fits_is_taken_and_explained() -> None:
     small, large = 64 * 64, 128 * 128
     assert [fastest_way(free * GIB, 4, small) for free in (70, 8)] == [0, 0]
-    assert fastest_way(70 * GIB, 4, large) == 0 and fastest_way(0, 4, large) == len(WAYS) - 1
+    assert fastest_way(70 * GIB, 4, large) == 0 and fastest_way(0, 4, large) == len(MEMORY_MODES) - 1
     chosen = [fastest_way(free * GIB, 4, large) for free in range(40)]
-    assert chosen == sorted(chosen, reverse=True) and set(chosen) == set(range(len(WAYS)))
+    assert chosen == sorted(chosen, reverse=True) and set(chosen) == set(range(len(MEMORY_MODES)))
     assert explained(1, 9 * GIB, 4, large) == "Memory: 9.0 GB free, a step needs about 3.9: activations computed twice."
     assert "Memory: 3.0 GB free, a step needs about 1.0:" in explained(2, GIB, 1, 4096, saved=2 * GIB)
 
@@ -246,7 +246,7 @@ def test_a_step_that_ran_out_of_memory_takes_the_next_way_until_there_is_none(ca
     trained = Trained(True)
     expected = trained.step(batch(), 1, CONTENT)
     with caplog.at_level(logging.WARNING, logger="b4m"):
-        for way in WAYS[1:]:
+        for way in MEMORY_MODES[1:]:
             assert trained.step.reduce_memory() and caplog.messages[-1] == f"The card's memory ran out: from here on {way.words}."
             torch.testing.assert_close(trained.step(batch(), 1, CONTENT), expected, rtol=1e-9, atol=1e-9)
     assert not trained.step.reduce_memory()
@@ -269,14 +269,14 @@ def test_a_replayed_graph_equals_the_plain_path_on_the_card(start: str, split: s
 
 
 @CUDA
-@pytest.mark.parametrize("way", range(1, len(WAYS)))
+@pytest.mark.parametrize("way", range(1, len(MEMORY_MODES)))
 def test_the_ways_that_need_less_memory_replay_too(way: int) -> None:
     whole, small = (Trained(True, dtype=torch.float32, device="cuda", graph=way > 0, way=way) for way in (0, way))
     for seed in range(3):
         given = batch(seed=seed, dtype=torch.float32)
         torch.testing.assert_close(small.step(given, 1, CONTENT), whole.step(given, 1, CONTENT), rtol=1e-4, atol=1e-5)
     assert_same_gradients(small.gradients(), whole.gradients(), 5e-3)
-    assert small.step.graph and small.step.way == way  # type: ignore[attr-defined]
+    assert small.step.graph and small.step.mode == way  # type: ignore[attr-defined]
 
 
 @CUDA
@@ -286,7 +286,7 @@ def test_a_network_whose_blocks_come_in_main_memory_is_streamed() -> None:
         given = batch(seed=seed, dtype=torch.float32)
         torch.testing.assert_close(apart.step(given, 1, CONTENT), whole.step(given, 1, CONTENT), rtol=1e-4, atol=1e-5)
     assert_same_gradients(apart.gradients(), whole.gradients(), 5e-3)
-    assert apart.step.graph and apart.step.way >= FIRST_STREAMED  # type: ignore[attr-defined]
+    assert apart.step.graph and apart.step.mode >= FIRST_OFFLOADED  # type: ignore[attr-defined]
     feed_forward = network.feed_forwards(apart.step.network.unet)[0][1]  # type: ignore[attr-defined]
     apart.step.close()
     assert not feed_forward.weight.is_cuda
@@ -343,7 +343,7 @@ def test_a_card_that_works_ahead_comes_to_the_plain_trainings_losses(
     device: str, graph: bool, role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = 20 if device == "cuda" else 8
-    made = plan(role, steps=steps, accumulation=2)
+    made = plan(role, steps=steps, gradient_accumulation_steps=2)
     with monkeypatch.context() as patch:
         patch.setattr(engine, "fused_step_for", lambda network, family: None)
         expected = train(made, TinyBase(), RunStore(tmp_path / "plain"))
@@ -357,7 +357,7 @@ def test_a_card_that_works_ahead_comes_to_the_plain_trainings_losses(
 def test_memory_that_runs_out_between_two_steps_costs_time_and_nothing_else(
     device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, losses = plan(steps=4, accumulation=2), []
+    made, losses = plan(steps=4, gradient_accumulation_steps=2), []
     for full_at in (-1, 5):
         adapter = train(made, Card(device, monkeypatch, full_at=full_at), RunStore(tmp_path / str(full_at)))
         losses.append(torch.tensor([row[1:] for row in adapter.facts.losses]))
@@ -369,12 +369,12 @@ def test_memory_that_runs_out_between_two_steps_costs_time_and_nothing_else(
 def test_a_card_without_room_to_build_the_step_keeps_a_part_of_the_network_in_main_memory(
     device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, losses = plan(steps=4, accumulation=2), []
+    made, losses = plan(steps=4, gradient_accumulation_steps=2), []
     for narrow in (False, True):
         card = Card(device, monkeypatch, narrow=narrow)
         adapter = train(made, card, RunStore(tmp_path / str(narrow)))
         losses.append(torch.tensor([row[1:] for row in adapter.facts.losses]))
-    assert card.ways == [0, FIRST_STREAMED]
+    assert card.ways == [0, FIRST_OFFLOADED]
     torch.testing.assert_close(*losses, rtol=2e-3, atol=2e-3)
     for name, weight in tiny_unet().state_dict().items():
         assert torch.equal(card.unet.state_dict()[name].cpu(), weight), name
@@ -394,7 +394,7 @@ def test_steps_are_told_in_their_order_and_none_is_missing(device: str, role: st
 def test_what_a_card_did_ahead_is_neither_lost_nor_done_twice(
     device: str, role: str, disturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = plan(role, steps=6, accumulation=2)
+    made = plan(role, steps=6, gradient_accumulation_steps=2)
     whole = train(made, Card(device, monkeypatch), RunStore(tmp_path / "whole"))
     store, saved = RunStore(tmp_path / "disturbed"), []
     if disturbed == "cancelled":
@@ -460,7 +460,7 @@ def test_a_recorded_riemannian_step_is_the_launched_one(rank: int) -> None:
 @CUDA
 @pytest.mark.parametrize("role", ["content", "style", "together"])
 def test_a_training_on_the_card_that_was_cancelled_comes_to_the_processors_losses(role: str, tmp_path: Path) -> None:
-    made, losses = plan(role, steps=6, accumulation=2), []
+    made, losses = plan(role, steps=6, gradient_accumulation_steps=2), []
     for device in ("cpu", "cuda"):
         base = TinyBase(tiny_unet().to(device))
         base.device = torch.device(device)

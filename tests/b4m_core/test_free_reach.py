@@ -160,7 +160,9 @@ def test_strengths_reach_a_concept_alone_too() -> None:
 def test_training_together_preconditions_the_whole_pair_and_moves_every_part() -> None:
     adapter = tiny.small_adapter("merged", rank=3, split="free")
     stack = stack_layers(adapter.layers, "cpu")[0]
-    optimiser = training("together", "keep").optimiser([stack], TrainingSettings(damping=1e-9, weight_decay=0.0))
+    optimiser = training("together", "output_preservation").optimiser(
+        [stack], TrainingSettings(preconditioner_damping=1e-9, weight_decay=0.0)
+    )
     generator = torch.Generator().manual_seed(0)
     gradients = {part: torch.randn(value.shape, generator=generator) for part, value in stack.parts.items()}
     for index, layer in enumerate(stack.layers):
@@ -190,7 +192,7 @@ def solved(gradient: Tensor, factor: Tensor) -> Tensor:
 @pytest.mark.parametrize("partners", [0, 2])
 def test_a_training_moves_its_own_product_and_leaves_the_other_at_its_start(role: str, partners: int, tmp_path: Path) -> None:
     base = tiny.TinyBase()
-    made = tiny.plan(role, partners=partners, split="free", correspondence="keep", weight_decay=0.5, file_dtype="float16")
+    made = tiny.plan(role, partners=partners, split="free", correspondence="output_preservation", weight_decay=0.5, file_dtype="float16")
     trained = train(made, base, RunStore(tmp_path))
     fresh = Adapter.for_unet(base.unet, trained.facts)
     assert trained.alone() == role and all(layer.split.name == "free" for layer in trained.layers.values())
@@ -201,7 +203,7 @@ def test_a_training_moves_its_own_product_and_leaves_the_other_at_its_start(role
 
 def test_all_three_trainings_run_free_and_the_last_moves_every_part(tmp_path: Path) -> None:
     base, store = tiny.TinyBase(), RunStore(tmp_path)
-    kept = {"split": "free", "correspondence": "keep", "steps": 2}
+    kept = {"split": "free", "correspondence": "output_preservation", "steps": 2}
     content, style = (train(tiny.plan(role, **kept), base, store) for role in OWN)  # type: ignore[arg-type]
     merged = merge(content, style)
     together = train(tiny.plan("together", adapter=merged, **kept), base, store)  # type: ignore[arg-type]

@@ -128,7 +128,7 @@ def test_the_optimiser_of_a_training_together_moves_the_learned_halves_only() ->
     adapter = tiny.filled(Adapter.for_unet(tiny.tiny_unet(), Facts(role="merged", rank=4, split="full")))
     before = adapter.clone()
     stacks = stack_layers(adapter.layers, "cpu")
-    optimiser = training("together", "partner").optimiser(stacks, tiny.settings(weight_decay=0.5))
+    optimiser = training("together", "multi_correspondence").optimiser(stacks, tiny.settings(weight_decay=0.5))
     for _ in range(3):
         for stack in stacks:
             stack.up.grad, stack.down.grad = torch.ones_like(stack.up), torch.ones_like(stack.down)
@@ -146,7 +146,7 @@ def test_the_preconditioned_gradient_of_d_sends_the_update_to_the_projection_of_
     gradient = torch.randn(*stack.up.shape[:2], stack.down.shape[-1], generator=torch.Generator().manual_seed(0))
     a, c = stack.frozen
     stack.down.grad, stack.up.grad = a.mT @ gradient, gradient @ c.mT
-    optimiser = training("together", "partner").optimiser([stack], TrainingSettings(damping=1e-9))
+    optimiser = training("together", "multi_correspondence").optimiser([stack], TrainingSettings(preconditioner_damping=1e-9))
     (_, down), (up, _) = (optimiser.preconditioned(index) for index in (0, 1))  # type: ignore[attr-defined]
     nearest_a = a @ torch.linalg.lstsq(a, gradient).solution
     nearest_c = torch.linalg.lstsq(c.mT, gradient.mT).solution.mT @ c

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from b4m_core.fast import driver
+from b4m_core.fast import native_calls
 from b4m_core.fast.graph import Captured
-from b4m_core.fast.launches import _launch_on_addresses
+from b4m_core.fast.triton_launch import _launch_on_addresses
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
 MIB = 2**20
@@ -71,8 +71,8 @@ def test_nothing_of_a_graph_that_is_gone_is_still_in_use() -> None:
 
 
 def test_asking_the_driver_does_no_harm_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "LIBRARY", "no-such-library.so")
-    driver.trim_graph_memory(0)
+    monkeypatch.setattr(native_calls, "LIBRARY", "no-such-library.so")
+    native_calls.trim_graph_memory(0)
 
 
 def test_a_launch_on_addresses_hands_over_every_argument_in_the_kernels_order() -> None:

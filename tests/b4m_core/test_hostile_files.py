@@ -17,7 +17,7 @@ from tiny_files import FACTS, assemble, forged, parts, refused, saved
 from torch import Tensor
 
 from b4m_core import Adapter, B4MError, Concept, Facts, PartlyLearnableProjection, load_adapter, lora_state_dict, save_adapter
-from b4m_core.facts import FORMAT
+from b4m_core.metadata import FORMAT
 
 
 def test_every_flipped_byte_of_the_tensors_is_caught(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ FORBIDDEN_CALLS = {
     "np.load", "numpy.load",
     "breakpoint",
 }  # fmt: skip
-CALLS_THE_DRIVER = {"b4m_core/fast/driver.py": ["import ctypes (line 6)"]}  # torch has no word for what is asked there
+CALLS_THE_DRIVER = {"b4m_core/fast/native_calls.py": ["import ctypes (line 6)"]}  # torch has no word for what is asked there
 FORBIDDEN_BEGINNINGS = ("os.exec", "os.spawn", "os.posix_spawn", "torch.hub.")
 
 
@@ -99,7 +99,7 @@ def test_nothing_that_ships_can_run_foreign_code_or_reach_the_network(file: Path
 
 
 def test_libraries_are_called_by_names_that_nobody_can_choose() -> None:
-    source = (ROOT / "b4m_core/fast/driver.py").read_text(encoding="utf-8")
+    source = (ROOT / "b4m_core/fast/native_calls.py").read_text(encoding="utf-8")
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and dotted(node.func) == "ctypes.CDLL"]
     assert [dotted(call.args[0]) for call in calls] == ["LIBRARY", "C_LIBRARY"] and 'C_LIBRARY = "libc.so.6"' in source
     assert 'LIBRARY = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"' in source

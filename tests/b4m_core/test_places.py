@@ -27,18 +27,18 @@ import torch
 
 
 def descent(row: Any, stacks: Any, settings: Any) -> torch.optim.Optimizer:
-    parts = [stack.parts[part] for stack in stacks for part in stack.split.parts_of(row.own)]
+    parts = [stack.parts[part] for stack in stacks for part in stack.split.parts_of(row.train)]
     return torch.optim.SGD(parts, lr=settings.learning_rate)
 '''
 REFINED = """
-content = train(tiny.plan("content", split="free", correspondence="keep", steps=2), base, store)
-plan = tiny.plan("content", split="free", correspondence="keep", steps=2, learning_rate=1.0)
-refined = train(Plan("refine", plan.own, plan.partners, plan.settings, content), base, store)
+content = train(tiny.plan("content", split="free", correspondence="output_preservation", steps=2), base, store)
+plan = tiny.plan("content", split="free", correspondence="output_preservation", steps=2, learning_rate=1.0)
+refined = train(Plan("refine", plan.pictures, plan.others, plan.settings, content), base, store)
 assert refined.facts.role == "content" and refined.facts.content == content.facts.content
 assert refined.digest() != content.digest() and refined.parts() == ("A", "D")
 written(refined)
 try:
-    Plan("refine", plan.own, plan.partners, plan.settings)
+    Plan("refine", plan.pictures, plan.others, plan.settings)
 except B4MError as error:
     assert "Training refine needs a content adapter." in str(error)
 else:
@@ -56,7 +56,7 @@ def draw(m: int, n: int, rank: int, *, name: str, seed: int, start: str) -> dict
 '''
 DRAWN = """
 changes = {"split": "figure", "steps": 2}
-content, style = (train(tiny.plan(role, **changes, correspondence="keep"), base, store) for role in ("content", "style"))
+content, style = (train(tiny.plan(role, **changes, correspondence="output_preservation"), base, store) for role in ("content", "style"))
 first = Adapter.for_unet(base.unet, content.facts)
 for name, layer in content.layers.items():
     assert not torch.equal(layer.B, first.layers[name].B) and torch.equal(layer.D, first.layers[name].D)
@@ -65,7 +65,7 @@ merged = merge(content, style)
 layer = next(iter(merged.layers.values())).double()
 half = len(layer.A)
 assert torch.allclose(layer.delta_weight(2.0, 0.5)[half:], 2.0 * layer.B @ torch.cat([layer.C, 0.5 * layer.D], 1))
-for correspondence, auxiliary in (("partner", 0), ("keep", 2)):
+for correspondence, auxiliary in (("multi_correspondence", 0), ("output_preservation", 2)):
     plan = tiny.plan("together", adapter=merge(content, style), auxiliary=auxiliary, correspondence=correspondence, **changes)
     written(train(plan, base, store))
 for adapter in (content, style, merge(content, style)):
@@ -143,7 +143,8 @@ def written(adapter):
             "refine.py", REFINE, "trainings.py", "from .errors import B4MError\n", "from .refine import descent\n",
             (
                 "TRAININGS = {\n",
-                '    ("refine", "keep"): Training(CONTENT, CONTENT, descent, "content", "a content adapter", keeps=True),\n',
+                '    ("refine", "output_preservation"): Training(CONTENT, CONTENT, descent, "content", "a content adapter",'
+                '        preserves=True),\n',
             ),
             REFINED,
         ),

@@ -43,7 +43,7 @@ def gradients_as_published(projection: PartlyLearnableProjection, own: Tensor, p
 
 def gradients_of_ours(projection: PartlyLearnableProjection, own: Tensor, partner: Tensor) -> tuple[Tensor, Tensor]:
     projection.B.grad = projection.D.grad = None
-    rows = training("content", "partner").rows(len(own), len(own) + len(partner))
+    rows = training("content", "multi_correspondence").rows(len(own), len(own) + len(partner))
     out = projection(torch.cat([own, partner]), rows)
     (out[: len(own)].square().mean() + out[len(own) :].square().mean()).backward()
     return projection.B.grad.clone(), projection.D.grad.clone()  # type: ignore[union-attr]
@@ -164,7 +164,7 @@ def test_defect_four_weight_decay_never_reaches_the_frozen_halves(tmp_path: Path
 def test_defect_four_the_optimiser_of_each_training_holds_learned_halves_only(role: str) -> None:
     adapter = tiny.filled(Adapter.for_unet(tiny.tiny_unet(), Facts(role="merged", rank=4)))
     stacks = stack_layers(adapter.layers, "cpu")
-    optimiser = training(role, "partner").optimiser(stacks, tiny.settings())
+    optimiser = training(role, "multi_correspondence").optimiser(stacks, tiny.settings())
     held = sum(parameter.numel() for group in optimiser.param_groups for parameter in group["params"])
     assert held == adapter.learned_numbers()
 
@@ -190,13 +190,13 @@ def test_defect_five_one_pass_and_one_backward_pass_a_step_and_cached_latents(ro
     passes = Passes()
     with answering(base.unet, passes):
         train(made, base, RunStore(tmp_path))
-    micro_steps = 6 * made.settings.accumulation
+    micro_steps = 6 * made.settings.gradient_accumulation_steps
     assert (passes.forward, passes.backward) == (micro_steps, micro_steps)
-    assert len(base.encoded) == len(made.own.pictures) + sum(len(group.pictures) for group in made.partners)
-    assert sorted(base.read) == sorted({prompt for group in (made.own, *made.partners) for prompt in group.prompts()})
+    assert len(base.encoded) == len(made.pictures.pictures) + sum(len(group.pictures) for group in made.others)
+    assert sorted(base.read) == sorted({prompt for group in (made.pictures, *made.others) for prompt in group.prompts()})
 
 
 def test_rows_of_one_training_are_never_empty_for_the_half_it_teaches() -> None:
     for role, half in (("content", "down"), ("style", "up")):
-        rows: Rows = training(role, "partner").rows(1, 1)
+        rows: Rows = training(role, "multi_correspondence").rows(1, 1)
         assert len(range(1)[getattr(rows, half)]) == 1

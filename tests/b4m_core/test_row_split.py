@@ -87,27 +87,29 @@ class TwoLayers(nn.Module):
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
-@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("gradient_accumulation_steps", [1, 3])
 @pytest.mark.parametrize("role,partners", CASES)
 @pytest.mark.parametrize("m,n", SHAPES)
 def test_one_batched_step_equals_two_separate_backward_passes(
-    m: int, n: int, role: str, partners: int, accumulation: int, kind: str
+    m: int, n: int, role: str, partners: int, gradient_accumulation_steps: int, kind: str
 ) -> None:
     net, own = TwoLayers(m, n, kind), 2
     generator = torch.Generator().manual_seed(1)
-    batches = [torch.randn(2, own * (1 + partners), 4, n, generator=generator, dtype=torch.float64) for _ in range(accumulation)]
+    batches = [
+        torch.randn(2, own * (1 + partners), 4, n, generator=generator, dtype=torch.float64) for _ in range(gradient_accumulation_steps)
+    ]
     layers = [net.first, net.second]
     for x, target in batches:
         for rows, movable in ((slice(0, own), MOVES[role][0]), (slice(own, None), MOVES[role][1])):
             if len(x[rows]):
                 out = net(x[rows], lambda projection, h, movable=movable: linear(h, update(projection, movable)))
-                (mse_loss(out, target[rows]) / accumulation).backward()
+                (mse_loss(out, target[rows]) / gradient_accumulation_steps).backward()
     expected = take_gradients(layers)
     for x, target in batches:
-        split = training(role, "partner").rows(own, len(x))
+        split = training(role, "multi_correspondence").rows(own, len(x))
         losses = (net(x, lambda projection, h, split=split: projection(h, split)) - target).square().mean(dim=(1, 2))
         partner = losses[own:].mean() if partners else losses.new_zeros(())
-        ((losses[:own].mean() + partner) / accumulation).backward()
+        ((losses[:own].mean() + partner) / gradient_accumulation_steps).backward()
     assert_same_gradients(layers, expected)
 
 
@@ -129,7 +131,7 @@ def test_one_batched_step_of_a_whole_unet_equals_two_passes(role: str, partners:
     plain.remove()
     expected = take_gradients(layers)
     adapter.attach(unet)
-    adapter.rows = training(role, "partner").rows(1, 1 + partners)
+    adapter.rows = training(role, "multi_correspondence").rows(1, 1 + partners)
     losses = (run_unet(unet, inputs, slice(None)) - inputs["target"]).square().mean(dim=(1, 2, 3))
     (losses[:1].mean() + (losses[1:].mean() if partners else 0)).backward()
     adapter.detach()
@@ -212,7 +214,7 @@ def test_gradients_of_half_precision_rows_come_back_in_single_precision(kind: st
 
 def test_the_row_slices_of_each_training_are_the_paper_s() -> None:
     def owners(role: str, own: int, total: int) -> tuple[list[int], list[int]]:
-        rows, numbers = training(role, "partner").rows(own, total), list(range(total))
+        rows, numbers = training(role, "multi_correspondence").rows(own, total), list(range(total))
         return numbers[rows.up], numbers[rows.down]
 
     assert owners("content", 1, 4) == ([1, 2, 3], [0])
@@ -223,17 +225,20 @@ def test_the_row_slices_of_each_training_are_the_paper_s() -> None:
 
 
 def test_with_kept_correspondences_all_rows_move_what_is_taught_and_nothing_else() -> None:
-    assert training("content", "keep").rows(2, 4) == Rows(up=slice(2, 2), down=slice(0, 4))
-    assert training("style", "keep").rows(2, 4) == Rows(up=slice(0, 4), down=slice(2, 2))
-    assert training("together", "keep").rows(4, 8) == Rows(up=slice(0, 8), down=slice(0, 8))
+    assert training("content", "output_preservation").rows(2, 4) == Rows(up=slice(2, 2), down=slice(0, 4))
+    assert training("style", "output_preservation").rows(2, 4) == Rows(up=slice(0, 4), down=slice(2, 2))
+    assert training("together", "output_preservation").rows(4, 8) == Rows(up=slice(0, 8), down=slice(0, 8))
 
 
 def test_rows_that_are_kept_stand_beside_every_taught_row_and_are_none_without_auxiliary_sets() -> None:
     def beside(role: str, correspondence: str) -> list[tuple[int, bool]]:
         row = training(role, correspondence)
-        return [(row.beside(partners), row.kept(partners)) for partners in ((1, 2, 6) if role == "together" else (0, 1, 5))]
+        return [
+            (row.rows_beside(partners), row.has_preservation_rows(partners))
+            for partners in ((1, 2, 6) if role == "together" else (0, 1, 5))
+        ]
 
-    assert beside("content", "keep") == [(0, False), (1, True), (1, True)]
-    assert beside("style", "partner") == [(0, False), (1, False), (5, False)]
-    assert beside("together", "keep") == [(1, False), (3, True), (3, True)]
-    assert training("together", "partner").beside(1) == 1
+    assert beside("content", "output_preservation") == [(0, False), (1, True), (1, True)]
+    assert beside("style", "multi_correspondence") == [(0, False), (1, False), (5, False)]
+    assert beside("together", "output_preservation") == [(1, False), (3, True), (3, True)]
+    assert training("together", "multi_correspondence").rows_beside(1) == 1

@@ -33,20 +33,33 @@ def test_the_revision_of_the_method_is_part_of_every_key(monkeypatch: pytest.Mon
 
 def test_equal_plans_have_equal_keys_and_file_names_do_not_matter() -> None:
     first, second = tiny.plan(), tiny.plan()
-    renamed = PictureSet(tuple(tiny.Picture("other name", p.pixels, p.caption) for p in first.own.pictures), "snq", "bear")
+    renamed = PictureSet(tuple(tiny.Picture("other name", p.pixels, p.caption) for p in first.pictures.pictures), "snq", "bear")
     assert (
         first.key(tiny.TinyBase())
         == second.key(tiny.TinyBase())
-        == Plan("content", renamed, first.partners, first.settings).key(tiny.TinyBase())
+        == Plan("content", renamed, first.others, first.settings).key(tiny.TinyBase())
     )
 
 
 SETTING_CHANGES: list[dict[str, object]] = [
-    {"steps": 5}, {"rank": 5}, {"learning_rate": 2e-3}, {"partner_learning_rate": 2e-4}, {"weight_decay": 0.02}, {"clip": 2.0},
-    {"damping": 1e-3},
-    {"batch": 2}, {"accumulation": 3}, {"resolution": 96}, {"flip": True}, {"seed": 2}, {"basis_seed": 1}, {"start": "published"},
-    {"split": "full"}, {"correspondence": "keep"}, {"file_dtype": "float16"},
-]  # fmt: skip
+    {"steps": 5},
+    {"rank": 5},
+    {"learning_rate": 2e-3},
+    {"auxiliary_learning_rate": 2e-4},
+    {"weight_decay": 0.02},
+    {"max_grad_norm": 2.0},
+    {"preconditioner_damping": 1e-3},
+    {"batch_size": 2},
+    {"gradient_accumulation_steps": 3},
+    {"resolution": 96},
+    {"flip": True},
+    {"seed": 2},
+    {"basis_seed": 1},
+    {"start": "published"},
+    {"split": "full"},
+    {"correspondence": "output_preservation"},
+    {"file_dtype": "float16"},
+]
 
 
 @pytest.mark.parametrize("change", SETTING_CHANGES, ids=lambda change: next(iter(change)))
@@ -82,7 +95,7 @@ def test_device_and_dtype_of_the_arithmetic_are_part_of_the_key() -> None:
 
 def changed_plans() -> dict[str, Plan]:
     plain = tiny.plan()
-    own, partners, settings = plain.own, plain.partners, plain.settings
+    own, partners, settings = plain.pictures, plain.others, plain.settings
     first = own.pictures[0]
     return {
         "role": Plan("style", own, partners, settings),
@@ -113,7 +126,7 @@ def test_what_a_training_together_starts_from_is_part_of_the_key() -> None:
 def test_auxiliary_sets_of_a_training_together_are_part_of_the_key_and_without_them_it_is_as_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plans = [tiny.plan("together", auxiliary=count, correspondence="keep") for count in (0, 1, 2)]
+    plans = [tiny.plan("together", auxiliary=count, correspondence="output_preservation") for count in (0, 1, 2)]
     assert len({made.key(tiny.TinyBase()) for made in plans}) == 3
     said: list[dict[str, object]] = []
     monkeypatch.setattr("b4m_core.plan.content_key", lambda parts: str(said.append(parts)))
@@ -238,9 +251,7 @@ def test_a_run_folder_that_cannot_be_written_says_what_to_do(
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE], ids=errno.errorcode.get)
-def test_a_result_that_cannot_be_read_now_is_not_taken_for_damaged(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_result_that_cannot_be_read_now_is_not_taken_for_damaged(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunStore(tmp_path).open(KEY)
     with run.locked():
         run.finish(tiny.small_adapter())

@@ -12,13 +12,13 @@ from tiny_flow import FLOW, FlowBase, network
 
 from b4m_core import Adapter, B4MError, Facts, Plan, RunStore, load_adapter, lora_state_dict, merge, save_adapter, train
 from b4m_core.batches import Batches
+from b4m_core.encoding import encode_sets
 from b4m_core.models import FAMILIES
 from b4m_core.models.family import adapted_layers
 from b4m_core.reference import ReferenceTraining
-from b4m_core.samples import encode_sets
 from b4m_core.trainings import training
 
-SHORT = {"steps": 2, "accumulation": 2, "file_dtype": "float32"}
+SHORT = {"steps": 2, "gradient_accumulation_steps": 2, "file_dtype": "float32"}
 
 
 @pytest.fixture(autouse=True)
@@ -30,13 +30,13 @@ def the_family_is_known() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
-@pytest.mark.parametrize("correspondence", ["keep", "partner"])
+@pytest.mark.parametrize("correspondence", ["output_preservation", "multi_correspondence"])
 def test_content_style_merge_together_save_and_load(kind: str, correspondence: str, tmp_path: Path) -> None:
     base, store = FlowBase(), RunStore(tmp_path)
     changes = {**SHORT, **tiny.KINDS[kind], "correspondence": correspondence}
     content, style = (train(tiny.plan(role, **changes), base, store) for role in ("content", "style"))
     merged = merge(content, style)
-    auxiliary = 2 if correspondence == "keep" else 0
+    auxiliary = 2 if correspondence == "output_preservation" else 0
     together = train(tiny.plan("together", adapter=merged, auxiliary=auxiliary, **changes), base, store)
     for name, adapter in (
         ("content", content),
@@ -56,13 +56,13 @@ def test_content_style_merge_together_save_and_load(kind: str, correspondence: s
 
 def test_its_training_is_the_method_written_out(tmp_path: Path) -> None:
     """The network's answers, its noise and its target are the family's; the sums are the same reference's."""
-    made = tiny.plan("content", **SHORT, rank=3, split="free", correspondence="keep", batch=2)
+    made = tiny.plan("content", **SHORT, rank=3, split="free", correspondence="output_preservation", batch_size=2)
     base = FlowBase(torch.float64)
     facts = Facts(role="content", rank=3, split="free", family=FLOW.name, file_dtype="float32")
     first = Adapter.for_unet(base.unet, facts)
-    expected, row = first.clone(), training("content", "keep")
-    own, *partners = encode_sets(base, [made.own, *made.partners], 64, leaders=1)
-    batches = Batches(own, partners, batch=2, seed=made.settings.seed, schedule=base.schedule, one_beside=True)
+    expected, row = first.clone(), training("content", "output_preservation")
+    own, *partners = encode_sets(base, [made.pictures, *made.others], 64, primary_sets=1)
+    batches = Batches(own, partners, batch_size=2, seed=made.settings.seed, schedule=base.schedule, preserves=True)
     reference = ReferenceTraining(
         base.unet,
         lambda given: FLOW.predict(base.unet, given, torch.float64),
@@ -70,7 +70,7 @@ def test_its_training_is_the_method_written_out(tmp_path: Path) -> None:
         base.schedule,
         row,
         made.settings,
-        keeps=True,
+        preserves=True,
     )
     reference.train(batches.draw)
     trained = train(made, base, RunStore(tmp_path))

@@ -18,25 +18,48 @@ FULL = Facts(
 
 def test_the_default_settings_are_what_composed_best_and_else_the_paper_s() -> None:
     settings = TrainingSettings()
-    assert (settings.split, settings.start, settings.correspondence, settings.rank) == ("free", "zero_start", "keep", 32)
-    assert (settings.steps, settings.resolution, settings.accumulation, settings.batch) == (1000, 512, 4, 1)
-    assert (settings.learning_rate, settings.partner_learning_rate, settings.weight_decay, settings.clip) == (1e-4, 1e-5, 1e-2, 1.0)
+    assert (settings.split, settings.start, settings.correspondence, settings.rank) == ("free", "zero_start", "output_preservation", 32)
+    assert (settings.steps, settings.resolution, settings.gradient_accumulation_steps, settings.batch_size) == (1000, 512, 4, 1)
+    assert (settings.learning_rate, settings.auxiliary_learning_rate, settings.weight_decay, settings.max_grad_norm) == (
+        1e-4,
+        1e-5,
+        1e-2,
+        1.0,
+    )
     assert settings.flip is False
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"steps": 0}, {"steps": -5}, {"rank": 0}, {"batch": 0}, {"accumulation": 0}, {"learning_rate": 0.0}, {"learning_rate": -1e-4},
-        {"learning_rate": float("nan")}, {"learning_rate": float("inf")}, {"partner_learning_rate": -1e-9},
-        {"partner_learning_rate": float("nan")},
-        {"partner_learning_rate": float("inf")}, {"weight_decay": -1.0}, {"weight_decay": float("inf")}, {"clip": 0.0},
-        {"clip": float("nan")},
-        {"damping": 0.0}, {"resolution": 500}, {"resolution": 0}, {"resolution": 32}, {"resolution": -64}, {"start": "zero"},
-        {"split": "thirds"}, {"correspondence": "none"}, {"file_dtype": "float8"},
+        {"steps": 0},
+        {"steps": -5},
+        {"rank": 0},
+        {"batch_size": 0},
+        {"gradient_accumulation_steps": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": -1e-4},
+        {"learning_rate": float("nan")},
+        {"learning_rate": float("inf")},
+        {"auxiliary_learning_rate": -1e-9},
+        {"auxiliary_learning_rate": float("nan")},
+        {"auxiliary_learning_rate": float("inf")},
+        {"weight_decay": -1.0},
+        {"weight_decay": float("inf")},
+        {"max_grad_norm": 0.0},
+        {"max_grad_norm": float("nan")},
+        {"preconditioner_damping": 0.0},
+        {"resolution": 500},
+        {"resolution": 0},
+        {"resolution": 32},
+        {"resolution": -64},
+        {"start": "zero"},
+        {"split": "thirds"},
+        {"correspondence": "none"},
+        {"file_dtype": "float8"},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_setting_out_of_range_is_refused_by_its_name(wrong: dict[str, object]) -> None:
     (name,) = wrong
     with pytest.raises(B4MError, match=name):
@@ -50,7 +73,7 @@ def test_a_published_start_with_another_split_is_refused_in_a_sentence(split: st
 
 
 def test_the_paper_s_combination_is_allowed() -> None:
-    TrainingSettings(split="halves", start="published", correspondence="partner", rank=64)
+    TrainingSettings(split="halves", start="published", correspondence="multi_correspondence", rank=64)
 
 
 def test_settings_are_plain_values_for_keys_and_headers() -> None:

@@ -144,7 +144,7 @@ def test_auxiliary_sets_hold_a_training_together_to_the_base_model_s_own_answer(
     for layer in start.layers.values():
         layer.A.data.zero_()
         layer.B.data.zero_()
-    made = tiny.plan("together", auxiliary=3, adapter=start, split="free", correspondence="keep", learning_rate=3e-2)
+    made = tiny.plan("together", auxiliary=3, adapter=start, split="free", correspondence="output_preservation", learning_rate=3e-2)
     facts = train(made, tiny.TinyBase(), RunStore(tmp_path)).facts
     assert facts.content is not None and facts.style is not None and (facts.content.trigger, facts.style.trigger) == ("snq", "w@z")
     kept = [loss for _, _, loss in facts.losses]
@@ -152,8 +152,11 @@ def test_auxiliary_sets_hold_a_training_together_to_the_base_model_s_own_answer(
 
 
 def test_without_auxiliary_sets_nothing_is_kept_while_training_together(tmp_path: Path) -> None:
-    keeps, plain = (train(tiny.plan("together", correspondence=each), tiny.TinyBase(), RunStore(tmp_path)) for each in ("keep", "partner"))
-    assert keeps.digest() == plain.digest() and keeps.facts.losses == plain.facts.losses
+    preserves, plain = (
+        train(tiny.plan("together", correspondence=each), tiny.TinyBase(), RunStore(tmp_path))
+        for each in ("output_preservation", "multi_correspondence")
+    )
+    assert preserves.digest() == plain.digest() and preserves.facts.losses == plain.facts.losses
 
 
 @pytest.mark.parametrize("outcome", ["finished", "cancelled", "not a number"])
@@ -200,7 +203,9 @@ def test_a_mask_restricts_the_loss_to_what_is_inside(tmp_path: Path) -> None:
     for right in (tiny.picture(2).pixels, tiny.picture(3).pixels):
         for used in (mask, None):
             pixels = np.concatenate([left[:, :32], right[:, 32:]], axis=1)
-            made = Plan("content", PictureSet((Picture("a", pixels, "a bear", used),)), (), tiny.settings(steps=1, accumulation=1))
+            made = Plan(
+                "content", PictureSet((Picture("a", pixels, "a bear", used),)), (), tiny.settings(steps=1, gradient_accumulation_steps=1)
+            )
             digests.append(gradient_of_target(made, tmp_path))
     assert digests[0] == digests[2] and digests[1] != digests[3]
 
@@ -309,7 +314,7 @@ def test_size_conditioning_reaches_a_half_precision_network_unrounded() -> None:
 
 def test_watchers_see_every_micro_step_and_every_step_in_order(tmp_path: Path) -> None:
     seen: list[tuple[int, bool, int]] = []
-    watched = tiny.plan(accumulation=2)
+    watched = tiny.plan(gradient_accumulation_steps=2)
     train(watched, tiny.TinyBase(), RunStore(tmp_path), lambda p: seen.append((p.step, p.step_done, len(p.losses))))
     training = seen[7:]
     assert training == [row for step in range(4) for row in [(step, False, step), (step, False, step), (step + 1, True, step + 1)]]
@@ -343,11 +348,11 @@ def test_a_plan_together_without_its_adapters_is_refused_in_a_sentence() -> None
 
 
 def test_auxiliary_sets_that_would_not_be_kept_while_training_together_are_refused_in_a_sentence() -> None:
-    with pytest.raises(B4MError, match="choose correspondence = keep, or leave them out"):
-        tiny.plan("together", auxiliary=1, correspondence="partner")
+    with pytest.raises(B4MError, match="choose correspondence = output_preservation, or leave them out"):
+        tiny.plan("together", auxiliary=1, correspondence="multi_correspondence")
 
 
 def test_a_long_training_keeps_a_thinned_out_curve_with_its_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("b4m_core.training.KEPT_LOSSES", 3)
-    losses = train(tiny.plan(steps=8, accumulation=1), tiny.TinyBase(), RunStore(tmp_path)).facts.losses
+    losses = train(tiny.plan(steps=8, gradient_accumulation_steps=1), tiny.TinyBase(), RunStore(tmp_path)).facts.losses
     assert losses[0][0] == 1 and losses[-1][0] == 8 and len(losses) <= 4

@@ -22,13 +22,13 @@ from b4m_core import B4MError, Progress, RunStore, train
 ROOT = Path(__file__).resolve().parents[2]
 
 
-FREE = {"split": "free", "correspondence": "keep"}
+FREE = {"split": "free", "correspondence": "output_preservation"}
 
 
 @pytest.mark.parametrize("role,kind", [*itertools.product(ROLES, ({}, FREE)), ("together", {**FREE, "auxiliary": 2})], ids=str)
 def test_a_cancelled_run_goes_on_to_the_same_bytes(role: str, kind: dict[str, object], tmp_path: Path) -> None:
     """Cancelled at random calls, once and three times in a row: at encoding, in the middle of a step, between two, at the very end."""
-    made = tiny.plan(role, steps=3, accumulation=2, **kind)  # type: ignore[arg-type]
+    made = tiny.plan(role, steps=3, gradient_accumulation_steps=2, **kind)  # type: ignore[arg-type]
     last, draw = calls_of(made) - 1, random.Random(role)
     whole = result(tmp_path / "whole", made)
     for number, cancels in enumerate([[draw.randrange(last)], draw.sample(range(8, last), 3), [last]]):
@@ -100,7 +100,7 @@ def test_a_gradient_that_is_no_number_stops_in_that_step(tmp_path: Path, uninter
 @pytest.mark.parametrize("role", ROLES)
 def test_a_learning_rate_that_explodes_ends_in_a_sentence_and_never_in_a_file(role: str, tmp_path: Path) -> None:
     with pytest.raises(B4MError, match="learning.rate"):
-        train(tiny.plan(role, learning_rate=1e30, partner_learning_rate=1e30, steps=6), tiny.TinyBase(), RunStore(tmp_path))
+        train(tiny.plan(role, learning_rate=1e30, auxiliary_learning_rate=1e30, steps=6), tiny.TinyBase(), RunStore(tmp_path))
     from safetensors.torch import load_file
 
     for file in tmp_path.rglob("*.safetensors"):

@@ -248,7 +248,7 @@ def test_what_is_compiled_ahead_is_what_a_network_launches(asked: set[str], monk
             "size_ids": (6,),
         }  # fmt: skip
         inputs = {name: torch.empty(rows, *shape, device="meta") for name, shape in shapes.items()}
-        fast(inputs, 1, Rows(slice(1, rows), slice(0, 1)), keep=True)
+        fast(inputs, 1, Rows(slice(1, rows), slice(0, 1)), preserve=True)
     assert asked == ahead
 
 

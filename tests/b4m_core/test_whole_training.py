@@ -13,15 +13,15 @@ import torch
 
 from b4m_core import Adapter, Facts, Plan, Progress, RunStore, TrainingSettings, train
 from b4m_core.batches import Batches
+from b4m_core.encoding import encode_sets
 from b4m_core.models.sdxl import SDXL
 from b4m_core.reference import Gradients, ReferenceTraining
-from b4m_core.samples import encode_sets
 from b4m_core.trainings import training
 
 STEPS, LR, PARTNER_LR, DECAY, DAMPING = 3, 2e-3, 4e-4, 0.05, 1e-3
 MOVES = {
-    ("content", "partner"): "ABCD", ("style", "partner"): "ABCD", ("together", "partner"): "ABCD",
-    ("content", "keep"): "AD", ("style", "keep"): "BC", ("together", "keep"): "ABCD",
+    ("content", "multi_correspondence"): "ABCD", ("style", "multi_correspondence"): "ABCD", ("together", "multi_correspondence"): "ABCD",
+    ("content", "output_preservation"): "AD", ("style", "output_preservation"): "BC", ("together", "output_preservation"): "ABCD",
 }  # fmt: skip
 """What must move, where it is learned at all."""
 
@@ -29,14 +29,20 @@ MOVES = {
 def reference_of(made: Plan, base: tiny.TinyBase, adapter: Adapter) -> tuple[ReferenceTraining, Batches]:
     """The reference for a plan, and the batches that it draws."""
     row, settings = training(made.role, made.settings.correspondence), made.settings
-    own, *partners = encode_sets(base, [made.own, *made.partners], 64, leaders=row.leaders)
-    keeps = row.kept(len(partners))
+    own, *partners = encode_sets(base, [made.pictures, *made.others], 64, primary_sets=row.primary_sets)
+    preserves = row.has_preservation_rows(len(partners))
     batches = Batches(
-        own, partners, batch=settings.batch, seed=settings.seed, schedule=base.schedule, leaders=row.leaders, one_beside=row.keeps
+        own,
+        partners,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        schedule=base.schedule,
+        primary_sets=row.primary_sets,
+        preserves=row.preserves,
     )
     dtype = next(base.unet.parameters()).dtype
     reference = ReferenceTraining(
-        base.unet, lambda given: SDXL.predict(base.unet, given, dtype), adapter.layers, base.schedule, row, settings, keeps=keeps
+        base.unet, lambda given: SDXL.predict(base.unet, given, dtype), adapter.layers, base.schedule, row, settings, preserves=preserves
     )
     return reference, batches
 
@@ -45,14 +51,26 @@ def reference_of(made: Plan, base: tiny.TinyBase, adapter: Adapter) -> tuple[Ref
 @pytest.mark.parametrize(
     "role,kind,clip,correspondence",
     [
-        ("content", "zero_start", 0.02, "partner"), ("style", "published", 1e6, "partner"), ("together", "published", 0.02, "partner"),
-        ("together", "zero_start", 1e6, "partner"), ("content", "full", 1e6, "partner"), ("style", "full", 0.02, "partner"),
-        ("together", "full", 1e6, "partner"), ("content", "free", 1e6, "keep"), ("style", "free", 0.001, "keep"),
-        ("together", "free", 1e6, "keep"), ("together", "free", 0.001, "keep"), ("content", "free", 1e6, "partner"),
-        ("style", "published", 1e6, "keep"), ("content", "full", 1e6, "keep"), ("together kept", "free", 1e6, "keep"),
-        ("together kept", "free", 0.001, "keep"), ("together kept", "published", 1e6, "keep"), ("together kept", "full", 0.02, "keep"),
+        ("content", "zero_start", 0.02, "multi_correspondence"),
+        ("style", "published", 1e6, "multi_correspondence"),
+        ("together", "published", 0.02, "multi_correspondence"),
+        ("together", "zero_start", 1e6, "multi_correspondence"),
+        ("content", "full", 1e6, "multi_correspondence"),
+        ("style", "full", 0.02, "multi_correspondence"),
+        ("together", "full", 1e6, "multi_correspondence"),
+        ("content", "free", 1e6, "output_preservation"),
+        ("style", "free", 0.001, "output_preservation"),
+        ("together", "free", 1e6, "output_preservation"),
+        ("together", "free", 0.001, "output_preservation"),
+        ("content", "free", 1e6, "multi_correspondence"),
+        ("style", "published", 1e6, "output_preservation"),
+        ("content", "full", 1e6, "output_preservation"),
+        ("together kept", "free", 1e6, "output_preservation"),
+        ("together kept", "free", 0.001, "output_preservation"),
+        ("together kept", "published", 1e6, "output_preservation"),
+        ("together kept", "full", 0.02, "output_preservation"),
     ],
-)  # fmt: skip
+)
 def test_three_steps_of_each_training_are_the_method_written_out(
     role: str, kind: str, clip: float, correspondence: str, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,9 +78,20 @@ def test_three_steps_of_each_training_are_the_method_written_out(
         monkeypatch.setattr("b4m_core.engine.fused_step_for", lambda network, family: None)
     base = tiny.TinyBase(tiny.tiny_unet(dtype=torch.float64))
     settings = TrainingSettings(
-        steps=STEPS, rank=3, learning_rate=LR, partner_learning_rate=PARTNER_LR, weight_decay=DECAY, clip=clip, damping=DAMPING,
-        accumulation=2, batch=2, resolution=64, file_dtype="float32", correspondence=correspondence, **tiny.KINDS[kind],
-    )  # type: ignore[arg-type]  # fmt: skip
+        steps=STEPS,
+        rank=3,
+        learning_rate=LR,
+        auxiliary_learning_rate=PARTNER_LR,
+        weight_decay=DECAY,
+        max_grad_norm=clip,
+        preconditioner_damping=DAMPING,
+        gradient_accumulation_steps=2,
+        batch_size=2,
+        resolution=64,
+        file_dtype="float32",
+        correspondence=correspondence,
+        **tiny.KINDS[kind],
+    )  # type: ignore[arg-type]
     partners = {
         "together": (tiny.picture_set(4, 5, trigger="w@z"),),
         "together kept": (tiny.picture_set(4, 5, trigger="w@z"), tiny.picture_set(6, 7, trigger="x"), tiny.picture_set(8)),

@@ -91,7 +91,7 @@ class TinyBase:
         context = torch.stack([torch.randn(TOKENS, TEXT_WIDTH, generator=generator) for generator in draw])
         return context, torch.stack([torch.randn(POOLED, generator=generator) for generator in draw])
 
-    def paint(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
+    def sample(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
         self.painted.append((prompt, seed))
         return torch.rand(height, width, 3, generator=torch.Generator().manual_seed(len(prompt) + seed))
 
@@ -110,9 +110,17 @@ def picture_set(*seeds: int, trigger: str = "snq", class_word: str = "bear") -> 
 
 
 SETTINGS = TrainingSettings(
-    steps=4, rank=4, learning_rate=3e-3, partner_learning_rate=3e-4, accumulation=1, resolution=64, file_dtype="float32", seed=1,
-    split="halves", correspondence="partner",
-)  # fmt: skip
+    steps=4,
+    rank=4,
+    learning_rate=3e-3,
+    auxiliary_learning_rate=3e-4,
+    gradient_accumulation_steps=1,
+    resolution=64,
+    file_dtype="float32",
+    seed=1,
+    split="halves",
+    correspondence="multi_correspondence",
+)
 
 
 def settings(**changes: object) -> TrainingSettings:
@@ -166,8 +174,7 @@ def small_adapter(
     """Two layers, one square and one rectangular, as a file of a few KB."""
     shapes = {LAYER: (8, 8), OTHER_LAYER: (10, 7)}
     layers = {
-        name: PartlyLearnableProjection(m, n, rank, name=name, seed=seed, start=start, split=split)
-        for name, (m, n) in shapes.items()
+        name: PartlyLearnableProjection(m, n, rank, name=name, seed=seed, start=start, split=split) for name, (m, n) in shapes.items()
     }
     known = Facts(role=role, rank=rank, basis_seed=seed, start=start, split=split, file_dtype=file_dtype, **facts)  # type: ignore[arg-type]
     return filled(Adapter(layers, known), fill).rounded()

@@ -33,8 +33,8 @@ def result(
 
 def calls_of(made: Plan) -> int:
     """How often a watcher is called: once for each picture encoded, each micro-step and each step."""
-    encoded = len(made.own.pictures) + sum(len(group.pictures) for group in made.partners)
-    return encoded + made.settings.steps * (made.settings.accumulation + 1)
+    encoded = len(made.pictures.pictures) + sum(len(group.pictures) for group in made.others)
+    return encoded + made.settings.steps * (made.settings.gradient_accumulation_steps + 1)
 
 
 @contextlib.contextmanager

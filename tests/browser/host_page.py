@@ -66,6 +66,10 @@ class Page:
         if self.nodes_2 and not self.browser_page.evaluate("(name) => name in window.app.ui.settings.settingsLookup", MODE):
             pytest.skip("this version of the page knows no Nodes 2.0")
 
+    def hide_earlier_trainings(self) -> None:
+        """Shows workflows as on a server that has trained nothing yet."""
+        self.browser_page.route("**/b4m/live", lambda route: route.fulfill(json={}))
+
     def open_template(self, name: str) -> None:
         """Opens a workflow of the pack's as the template browser does."""
         if not self.templates_by_address:

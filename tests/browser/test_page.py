@@ -26,12 +26,13 @@ def test_a_workflow_of_the_hosts_own_nodes_paints_on_the_page(page: Page) -> Non
 
 @pytest.mark.parametrize("path", shipped.PAGES, ids=lambda path: path.stem)
 def test_a_shipped_workflow_opens_with_every_node_known(page: Page, path: Path) -> None:
+    page.hide_earlier_trainings()
     page.open_template(path.stem)
     assert page.missing_nodes() == []
     page.wait_until_drawn()
+    page.screenshot(path.stem)
     assert page.untidy() == []
     assert page.alerts() == []
-    page.screenshot(path.stem)
     assert page.complaints == []
 
 
@@ -45,5 +46,7 @@ def test_a_shipped_workflow_paints_after_one_press_of_run(page: Page, path: Path
     page.press_run()
     page.wait_for_picture("SaveImage", seconds=900)
     page.screenshot(f"{path.stem}_after_run")
+    if not page.nodes_2:  # which at times misplaces a node that grows while the view still moves
+        assert page.untidy() == [], "what a run shows makes the nodes taller"
     assert page.alerts() == []
     assert page.complaints == []

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,18 +11,16 @@ from typing import Any
 import pytest
 from test_trainings_in_the_host import PICTURES, fails_with, node, saved, state, training
 
-from launcher import hosts, server
 from launcher.client import Graph, NodeError
 from launcher.server import Server
-from tests.conftest import free_port
+from tests.conftest import host_in_question, real_comfyui
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def crowded_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The newest host with two copies of the pack and links to another disk, remembering the results of many graphs."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    """The host in question with two copies of the pack and links to another disk, remembering the results of many graphs."""
     base = tmp_path_factory.mktemp("crowded_host")
     copy = base / "custom_nodes" / "B4M-ComfyUI-main"
     copy.mkdir(parents=True)
@@ -37,10 +33,7 @@ def crowded_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (base / "models").mkdir()
     (base / "disk" / "loras").mkdir()
     (base / "models" / "loras").symlink_to(base / "disk" / "loras")
-    options = ["--disable-api-nodes", "--cache-lru", "60"]
-    host = hosts.bring(hosts.NEWEST, Path(sys.executable))
-    with server.running(host, port=free_port(), base=base, log_name="tests_crowded.log", options=options) as running:
-        yield running
+    yield from real_comfyui(host_in_question(), base, "--cache-lru", "60")
 
 
 def from_wires(name: str, **inputs: Any) -> Graph:

@@ -29,13 +29,13 @@ TRAINING: dict[str, Any] = {
     "run": "continue or reuse",
     "sample_steps": 6,
     "sample_cfg": 4.0,
-    "batch": 1,
-    "accumulation": 1,
+    "batch_size": 1,
+    "gradient_accumulation_steps": 1,
     "weight_decay": 0.01,
     "flip": False,
     "file_dtype": "float16",
 }
-APART = {"partner_learning_rate": 3e-4, "rank": 8, "basis_seed": 0, "start": "zero_start"}
+APART = {"auxiliary_learning_rate": 3e-4, "rank": 8, "basis_seed": 0, "start": "zero_start"}
 
 
 def node(kind: str, /, **inputs: Any) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def test_content_and_style_go_together_with_two_sliders(comfyui: Server) -> None
         content_pictures=["pictures", 0],
         style_pictures=["style_pictures", 0],
         content_auxiliary=["styles", 0],
-        **(TRAINING | {"steps": 2, "damping": 1e-4}),
+        **(TRAINING | {"steps": 2, "preconditioner_damping": 1e-4}),
     )
     graph["save"]["inputs"]["adapter"] = ["both", 0]
     graph["apply"] = node("B4MApplyAdapter", model=["model", 0], adapter=["save", 0], content=0.7, style=1.3)

@@ -12,10 +12,25 @@ from test_faces import pictures
 
 Trio = tuple[Any, Any, Any]
 WIDGETS: dict[str, Any] = {
-    "steps": 2, "learning_rate": 1e-3, "resolution": 64, "seed": 3, "sample_every": 1, "sample_prompt": "", "run": "continue or reuse",
-    "sample_steps": 1, "sample_cfg": 1.0, "batch": 1, "accumulation": 1, "weight_decay": 0.0, "flip": False, "file_dtype": "float16",
-    "partner_learning_rate": 1e-4, "rank": 2, "basis_seed": 0, "start": "zero_start",
-}  # fmt: skip
+    "steps": 2,
+    "learning_rate": 1e-3,
+    "resolution": 64,
+    "seed": 3,
+    "sample_every": 1,
+    "sample_prompt": "",
+    "run": "continue or reuse",
+    "sample_steps": 1,
+    "sample_cfg": 1.0,
+    "batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "weight_decay": 0.0,
+    "flip": False,
+    "file_dtype": "float16",
+    "auxiliary_learning_rate": 1e-4,
+    "rank": 2,
+    "basis_seed": 0,
+    "start": "zero_start",
+}
 
 
 @pytest.fixture
@@ -50,7 +65,7 @@ def error_of(live: ModuleType, name: str) -> tuple[BaseException, str]:
 
 
 @pytest.mark.parametrize("name", ERRORS)
-@pytest.mark.parametrize("place", ["encode_pictures", "encode_text", "unet", "paint_with", "network_fingerprint", "release"])
+@pytest.mark.parametrize("place", ["encode_pictures", "encode_text", "unet", "sample_with", "network_fingerprint", "release"])
 def test_an_error_anywhere_in_a_training_ends_its_display(
     pack: ModuleType, live: ModuleType, mini: Trio, name: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,7 +87,7 @@ def test_an_error_while_the_sample_of_a_reused_training_is_painted_ends_its_disp
     pack.B4MTrainContent.execute(*mini, pictures("snq"), **(WIDGETS | {"seed": 5}))
     assert live._latest["7"]["state"] in ("done", "reused")
     error, state = error_of(live, name)
-    monkeypatch.setattr(live.host.HostBaseModel, "paint_with", raising(error))
+    monkeypatch.setattr(live.host.HostBaseModel, "sample_with", raising(error))
     with pytest.raises(type(error)):
         pack.B4MTrainContent.execute(*mini, pictures("snq"), **(WIDGETS | {"seed": 5}))
     known = live._latest["7"]

@@ -41,7 +41,7 @@ def test_the_contact_sheet_patches_the_model_once_for_each_column(
     sheet = pack.B4MContactSheet.execute(*mini, adapter, pictures("snq"), pictures("w@z"), **words).result[0]
     assert len(patched) == 3 and sheet.shape[0] == 1 and sheet.shape[-1] == 3
     base = host.HostBaseModel(*mini, sampling=host.Sampling(steps=1, guidance=1.0))
-    both = base.paint_with(core.lora_state_dict(adapter), "a car", width=64, height=64, seed=1)
+    both = base.sample_with(core.lora_state_dict(adapter), "a car", width=64, height=64, seed=1)
     cell, gap, title = 192, 6, 22
     top, left = sheet.shape[1] - gap - title - gap - cell, gap + 3 * (cell + gap)  # the last row, the last column
     shown = sheet[0, top : top + cell, left : left + cell]
@@ -91,13 +91,21 @@ def test_train_together_takes_the_auxiliary_pictures_of_either_training_or_of_bo
     seen: list[tuple[list[str], int]] = []
 
     def train(plan: Any, base: Any, *others: Any, **named: Any) -> Any:
-        seen.append(([each.trigger for each in plan.partners], base.room))
+        seen.append(([each.trigger for each in plan.others], base.room))
         return content
 
     monkeypatch.setattr(importlib.import_module("b4m_pack.nodes.train"), "train", train)
-    fields = {"steps": 1, "learning_rate": 1e-3, "resolution": 64, "seed": 0, "batch": 1, "accumulation": 1, "weight_decay": 0.0}
+    fields = {
+        "steps": 1,
+        "learning_rate": 1e-3,
+        "resolution": 64,
+        "seed": 0,
+        "batch_size": 1,
+        "gradient_accumulation_steps": 1,
+        "weight_decay": 0.0,
+    }
     shown = {"sample_every": 0, "sample_prompt": "", "sample_steps": 1, "sample_cfg": 1.0, "run": "continue or reuse"}
-    rest = {"flip": False, "file_dtype": "float32", "damping": 1e-4}
+    rest = {"flip": False, "file_dtype": "float32", "preconditioner_damping": 1e-4}
     for given in (
         {},
         {"content_auxiliary": styles},
@@ -114,7 +122,8 @@ def test_what_keeps_while_training_together_may_be_missing_and_moves_no_widget(p
     inputs = pack.B4MTrainTogether.define_schema().inputs
     assert [each.id for each in inputs if each.optional] == ["content_auxiliary", "style_auxiliary"]
     assert all(each.io_type == "B4M_AUXILIARY" for each in inputs if each.optional)
-    assert [each.id for each in inputs if each.id in ("steps", "damping")] == ["steps", "damping"] and inputs[-1].id == "damping"
+    assert [each.id for each in inputs if each.id in ("steps", "preconditioner_damping")] == ["steps", "preconditioner_damping"]
+    assert inputs[-1].id == "preconditioner_damping"
 
 
 def test_a_training_that_is_found_again_shows_its_old_curve(
@@ -123,8 +132,8 @@ def test_a_training_that_is_found_again_shows_its_old_curve(
     live = importlib.import_module("b4m_pack.nodes.live")
     monkeypatch.setattr(live, "_latest", {})
     monkeypatch.setattr(pack.B4MTrainContent, "hidden", SimpleNamespace(unique_id="7", prompt=None))
-    fields = {name: value for name, value in core.TrainingSettings().as_dict().items() if name != "clip"}  # no widget: clip is a wire
-    chosen = {"steps": 2, "rank": 2, "accumulation": 1, "resolution": 64, "split": "full"}
+    fields = {name: value for name, value in core.TrainingSettings().as_dict().items() if name != "max_grad_norm"}  # no widget
+    chosen = {"steps": 2, "rank": 2, "gradient_accumulation_steps": 1, "resolution": 64, "split": "full"}
     shown = {"sample_every": 0, "sample_prompt": "", "sample_steps": 1, "sample_cfg": 1.0, "run": "continue or reuse"}
     curves = []
     for _ in range(2):

@@ -85,9 +85,7 @@ def test_masks_by_wire_in_any_batches_go_to_their_pictures(pack: ModuleType) -> 
         ({"images": [torch.zeros(1, 64, 48, 3, dtype=torch.uint8)]}, "uint8"),
     ],
 )
-def test_what_cannot_be_meant_is_a_sentence(
-    pack: ModuleType, error: type[Exception], inputs: dict[str, Any], sentence: str
-) -> None:
+def test_what_cannot_be_meant_is_a_sentence(pack: ModuleType, error: type[Exception], inputs: dict[str, Any], sentence: str) -> None:
     with pytest.raises(error, match=sentence):
         gathered(pack, **inputs)
 

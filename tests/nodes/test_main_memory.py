@@ -62,9 +62,9 @@ def test_what_the_host_ends_its_nodes_with_ends_every_adapters_pictures(host: Mo
     ended = []
     monkeypatch.setattr(comfy.model_management, "reset_cast_buffers", lambda: ended.append(1), raising=False)
     base = host.HostBaseModel(*mini, sampling=host.Sampling(1))
-    base.paint(PROMPT, width=64, height=64, seed=1)
+    base.sample(PROMPT, width=64, height=64, seed=1)
     assert not ended
-    base.paint_with({}, PROMPT, width=64, height=64, seed=1)
+    base.sample_with({}, PROMPT, width=64, height=64, seed=1)
     assert ended == [1]
     monkeypatch.delattr(comfy.model_management, "reset_cast_buffers")
     host.end_passes()  # an older host has nothing to end
@@ -115,11 +115,11 @@ def test_a_prompt_is_encoded_once_for_many_pictures_and_with_every_adapter(host:
 
     monkeypatch.setattr(type(mini[1]), "encode_from_tokens_scheduled", counted)
     base = host.HostBaseModel(*mini, sampling=host.Sampling(1))
-    first = base.paint(PROMPT, width=64, height=64, seed=1)
-    assert torch.equal(first, base.paint(PROMPT, width=64, height=64, seed=1)) and len(encoded) == 2
-    base.with_adapter({}).paint(PROMPT, width=64, height=64, seed=1)
+    first = base.sample(PROMPT, width=64, height=64, seed=1)
+    assert torch.equal(first, base.sample(PROMPT, width=64, height=64, seed=1)) and len(encoded) == 2
+    base.with_adapter({}).sample(PROMPT, width=64, height=64, seed=1)
     assert len(encoded) == 2
-    base.paint("another", width=64, height=64, seed=1)
+    base.sample("another", width=64, height=64, seed=1)
     assert len(encoded) == 3
 
 
@@ -129,7 +129,7 @@ def test_lack_of_memory_while_a_prompt_is_encoded_is_told_as_a_pictures(host: Mo
 
     monkeypatch.setattr(type(mini[1]), "encode_from_tokens_scheduled", no_memory)
     with pytest.raises(host.PictureDoesNotFit, match="prompt"):
-        host.HostBaseModel(*mini).paint(PROMPT, width=64, height=64, seed=1)
+        host.HostBaseModel(*mini).sample(PROMPT, width=64, height=64, seed=1)
 
 
 def test_the_model_is_settled_once_the_training_runs(host: ModuleType, mini: Trio, monkeypatch: Any) -> None:

@@ -138,7 +138,7 @@ def test_a_whole_training_on_weights_of_read_only_files_leaves_them_as_they_were
     with torch.inference_mode():
         base = host.HostBaseModel(*mini)
         adapter = core.train(plan(core), base, core.RunStore(tmp_path))
-        base.paint_with(core.lora_state_dict(adapter), "a snq bird", width=64, height=64, seed=0)
+        base.sample_with(core.lora_state_dict(adapter), "a snq bird", width=64, height=64, seed=0)
     assert base.fingerprint == host.fingerprint(*host.mini_model()) and bytes_of(mini) == before
 
 

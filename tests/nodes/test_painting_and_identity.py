@@ -35,7 +35,7 @@ def graph_picture(trio: Trio, seed: int, sampler_name: str, scheduler: str, widt
 
 def our_picture(host: ModuleType, trio: Trio, seed: int, sampler_name: str = "euler", scheduler: str = "normal") -> Tensor:
     sampling = host.Sampling(steps=3, guidance=4.0, sampler_name=sampler_name, scheduler=scheduler, negative=NEGATIVE)
-    return host.HostBaseModel(*trio, sampling=sampling).paint(PROMPT, width=64, height=48, seed=seed)
+    return host.HostBaseModel(*trio, sampling=sampling).sample(PROMPT, width=64, height=48, seed=seed)
 
 
 def bytes_of(trio: Trio) -> str:
@@ -66,10 +66,10 @@ def test_a_sample_with_an_adapter_equals_the_saved_file_loaded_by_the_host(host:
     host.refresh_lora_list()
     model, clip = nodes.LoraLoader().load_lora(mini[0], mini[1], "sample.safetensors", 1.0, 1.0)
     base = host.HostBaseModel(*mini, sampling=host.Sampling(3, 4.0, negative=NEGATIVE))
-    sample = base.paint_with(lora, PROMPT, width=64, height=48, seed=7)
+    sample = base.sample_with(lora, PROMPT, width=64, height=48, seed=7)
     assert torch.equal(sample, graph_picture((model, clip, mini[2]), 7, "euler", "normal"))
-    assert torch.equal(base.paint(PROMPT, width=64, height=48, seed=7), graph_picture(mini, 7, "euler", "normal"))
-    assert not torch.equal(sample, base.paint(PROMPT, width=64, height=48, seed=7))
+    assert torch.equal(base.sample(PROMPT, width=64, height=48, seed=7), graph_picture(mini, 7, "euler", "normal"))
+    assert not torch.equal(sample, base.sample(PROMPT, width=64, height=48, seed=7))
 
 
 def test_model_clip_and_vae_are_bit_identical_after_everything(host: ModuleType, mini: Trio) -> None:
@@ -77,8 +77,8 @@ def test_model_clip_and_vae_are_bit_identical_after_everything(host: ModuleType,
     base = host.HostBaseModel(*mini, sampling=host.Sampling(2))
     base.encode_text(["a car", "a house"])
     base.encode_pictures(torch.rand(2, 3, 64, 64))
-    base.paint("a car", width=64, height=64, seed=0)
-    base.paint_with(small_sdxl.random_lora(mini[0]), "a car", width=64, height=64, seed=0)
+    base.sample("a car", width=64, height=64, seed=0)
+    base.sample_with(small_sdxl.random_lora(mini[0]), "a car", width=64, height=64, seed=0)
     with torch.no_grad():
         for weight in base.unet.parameters():
             weight.fill_(9.0)

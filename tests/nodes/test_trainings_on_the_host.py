@@ -31,7 +31,7 @@ def plan(core: ModuleType, **settings: Any) -> Any:
         pictures.from_arrays([rng.random((64, 64, 3)) for _ in range(2)], trigger=word, class_word="bird", pattern="a {trigger} {class}")
         for word in ("snq", "other")
     ]
-    small = {"steps": 3, "rank": 4, "accumulation": 1, "resolution": 64, "learning_rate": 1e-2} | settings
+    small = {"steps": 3, "rank": 4, "gradient_accumulation_steps": 1, "resolution": 64, "learning_rate": 1e-2} | settings
     return core.Plan("content", sets[0], (sets[1],), core.TrainingSettings(**small))
 
 
@@ -67,7 +67,7 @@ def test_a_whole_training_leaves_model_clip_and_vae_bit_identical(host: ModuleTy
     with torch.inference_mode():  # as the host runs its nodes
         base = host.HostBaseModel(*mini)
         adapter = core.train(plan(core), base, core.RunStore(tmp_path))
-        base.paint_with(core.lora_state_dict(adapter), "a snq bird", width=64, height=64, seed=0)
+        base.sample_with(core.lora_state_dict(adapter), "a snq bird", width=64, height=64, seed=0)
     assert any(projection.D.abs().max() > 0 for projection in adapter.layers.values())
     assert bytes_of(mini) == before
 

@@ -91,7 +91,7 @@ def test_two_links_to_one_folder_are_two_copies_to_the_host(
     assert folders_of(host_nodes) == {"custom_nodes.b4m"} and routes_can_be_added(routes)
 
 
-@pytest.mark.parametrize("missing", ["b4m_core/facts.py", "nodes/train.py", "nodes/host/server.py"])
+@pytest.mark.parametrize("missing", ["b4m_core/metadata.py", "nodes/train.py", "nodes/host/server.py"])
 def test_a_copy_that_fails_leaves_the_place_to_the_one_that_works(
     host_nodes: ModuleType, routes: web.RouteTableDef, load: Load, missing: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -127,5 +127,5 @@ class FlowBase:
             "meaning": torch.randn(POOLED, generator=generator),
         }
 
-    def paint(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
+    def sample(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
         return torch.rand(height, width, 3, generator=torch.Generator().manual_seed(len(prompt) + seed))

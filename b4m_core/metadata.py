@@ -18,6 +18,16 @@ FILE_DTYPES = ("float32", "float16", "bfloat16")
 ADDED: dict[int, dict[str, Any]] = {2: {"split": "halves", "compact": False}, 3: {"family": "sdxl", "file_format": ""}}
 """The facts that each format added, as the formats before it mean them."""
 FORMAT = max(ADDED)
+RENAMED = {
+    "clip": "max_grad_norm",
+    "batch": "batch_size",
+    "accumulation": "gradient_accumulation_steps",
+    "damping": "preconditioner_damping",
+    "partner_learning_rate": "auxiliary_learning_rate",
+    "keep": "output_preservation",
+    "partner": "multi_correspondence",
+}
+"""What settings, and the values of ``correspondence``, were called in the first files."""
 MOST_PROMPTS, _LONGEST_PROMPT = 200, 1000
 """What is kept of the prompts of a large set: a header is read whole wherever a file is listed."""
 
@@ -136,6 +146,10 @@ class Facts:
                 )
             raw["losses"] = tuple(tuple(map(float, row)) for row in raw["losses"])
             raw["parents"] = tuple(map(str, raw["parents"]))
+            raw["settings"] = {
+                RENAMED.get(name, name): RENAMED.get(value, value) if name == "correspondence" else value
+                for name, value in raw["settings"].items()
+            }
             meant = {name: value for added in ADDED.values() for name, value in added.items()}
             facts = cls(**{**meant, **raw})
             _require_types(facts)

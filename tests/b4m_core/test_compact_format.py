@@ -14,7 +14,7 @@ from tiny_files import FACTS, forged, refused
 from torch import Tensor
 
 from b4m_core import Adapter, B4MError, load_adapter, lora_state_dict, merge, read_facts, save_adapter
-from b4m_core.taught_halves import taught_halves
+from b4m_core.compact_format import taught_halves
 
 TAUGHT = {"content": ["D"], "style": ["B"], "merged": ["B", "D"], "together": ["B", "D"]}
 FREE = {"content": ["A", "D"], "style": ["B", "C"], "merged": [*"ABCD"], "together": [*"ABCD"]}

@@ -16,7 +16,7 @@ from .streams import stream
 MOST_HELD = 4  # about one attention block: late enough that nobody waits, early enough that memory is given back
 
 
-class Aside:
+class SideStream:
     """A second queue of ``device``; where there are no streams it is the first one."""
 
     def __init__(self, device: torch.device) -> None:
@@ -25,7 +25,7 @@ class Aside:
         self._held: list[tuple[Tensor, ...]] = []
 
     @contextlib.contextmanager
-    def beside(self, *read: Tensor) -> Iterator[None]:
+    def rows_beside(self, *read: Tensor) -> Iterator[None]:
         """What is launched within runs aside, after all that was launched before. ``read`` is kept alive until the next
         :meth:`join`.
         """

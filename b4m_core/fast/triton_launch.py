@@ -1,7 +1,8 @@
 """Launching kernels; and compiling them ahead of need, many at once.
 
-A kernel is compiled at its first launch, which takes some tenths of a second, and a network asks for a dozen, one after the other. Tensors
-of the device "meta" have a shape and no contents: a launch with them compiles the kernel that the same launch with real ones will ask for.
+A kernel is compiled at its first launch, which takes some tenths of a second, and a network asks for a dozen, one after
+the other. Tensors of the device "meta" have a shape and no contents: a launch with them compiles the kernel that the
+same launch with real ones will ask for.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,11 +35,15 @@ def _launch_on_addresses(kernel: Any, grid: tuple[int, ...], given: Sequence[Any
     names = [parameter.name for parameter in kernel.params]
     bound = {**dict(zip(names, given, strict=False)), **options}
     compiled = kernel.warmup(*given, grid=grid, **options)
-    compiled[(*grid, 1, 1)[:3]](*(bound[name].data_ptr() if isinstance(bound[name], Tensor) else bound[name] for name in names))
+    compiled[(*grid, 1, 1)[:3]](
+        *(bound[name].data_ptr() if isinstance(bound[name], Tensor) else bound[name] for name in names)
+    )
 
 
 def begin(calls: Iterable[Callable[[], object]], device: torch.device) -> None:
-    """Begin calls whose launches only compile. What fails is compiled when it is needed, and fails where that can be handled."""
+    """Begin calls whose launches only compile. What fails is compiled when it is needed, and fails where that can be
+    handled.
+    """
 
     def run(call: Callable[[], object]) -> None:
         with torch.cuda.device(device):

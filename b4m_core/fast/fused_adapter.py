@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from ..row_split import ALL_ROWS, Rows
 from ..stacks import Stack
-from .aside import Aside
-from .family import Family
-from .kinds import FOR_ATTENTION, Shape
+from .fused_projection import FusedProjection
 from .products import GroupProducts, without_update
+from .projection_groups import FOR_ATTENTION, Shape
+from .side_stream import SideStream
 
 
 def silent_concepts(stacks: Sequence[Stack]) -> set[str]:
@@ -32,7 +32,7 @@ def silent_concepts(stacks: Sequence[Stack]) -> set[str]:
     return {split.concept_of("".join(block)) for block in split.blocks["zero_start"] if silent(block)} - {""}
 
 
-class Groups:
+class FusedAdapter:
     """The families of a network under an adapter. ``rows`` says which rows of the batch move what."""
 
     def __init__(
@@ -44,13 +44,13 @@ class Groups:
         kernels: Any = None,
     ) -> None:
         self.rows: Rows = ALL_ROWS
-        self.families: list[Family] = []
-        self._place: dict[str, tuple[Family, int]] = {}
-        self._texts: list[tuple[Family, list[str]]] = []
+        self.families: list[FusedProjection] = []
+        self._place: dict[str, tuple[FusedProjection, int]] = {}
+        self._texts: list[tuple[FusedProjection, list[str]]] = []
         silent, dtype = silent_concepts(stacks), next(unet.parameters()).dtype
         for stack, ((kind, _), groups) in zip(stacks, of_kind.items(), strict=True):
             linears: Any = [[unet.get_submodule(path) for path in group] for group in groups]
-            family = Family(
+            family = FusedProjection(
                 layers[groups[0][0]].computed(silent),
                 stack,
                 linears,
@@ -64,8 +64,8 @@ class Groups:
             else:
                 self._place |= {group[0]: (family, index) for index, group in enumerate(groups)}
         self.anchor = torch.zeros((), device=self.families[0].wide.device, requires_grad=True)
-        self._aside = Aside(self.anchor.device)
-        self._resting = False
+        self._aside = SideStream(self.anchor.device)
+        self._disabled = False
 
     def __call__(self, first: str, x: Tensor) -> tuple[Tensor, ...]:
         """The projections of the group whose first member is ``first`` of ``x`` (R, T, n): each (R, T, m)."""
@@ -78,19 +78,19 @@ class Groups:
             found |= zip(paths, self._products(context, family, 0), strict=True)
         return found
 
-    def _products(self, x: Tensor, family: Family, index: int) -> tuple[Tensor, ...]:
-        if self._resting:
+    def _products(self, x: Tensor, family: FusedProjection, index: int) -> tuple[Tensor, ...]:
+        if self._disabled:
             return without_update(x, family, index)
         return GroupProducts.apply(x, self.anchor, family, index, self.rows, self._aside)  # type: ignore[no-any-return]
 
     @contextlib.contextmanager
-    def resting(self) -> Iterator[None]:
+    def disabled(self) -> Iterator[None]:
         """Within: the base model, as if there were no adapter."""
-        self._resting = True
+        self._disabled = True
         try:
             yield
         finally:
-            self._resting = False
+            self._disabled = False
 
     def abandon(self) -> object:
         """The backward pass will not come to its end; what it held aside."""

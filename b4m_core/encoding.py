@@ -16,7 +16,7 @@ from .pictures import Picture, PictureSet
 
 
 @dataclass(frozen=True)
-class Sample:
+class EncodedPicture:
     """One picture at one bucket: latents (C, h, w), mask (1, h, w), and the family's conditioning by name; all float32,
     CPU.
     """
@@ -27,13 +27,13 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class SampleSet:
+class EncodedSet:
     """The samples of a picture set: ``home[i]`` is picture i's own bucket, ``at[bucket, i]`` picture i at
     ``bucket``.
     """
 
     home: tuple[Bucket, ...]
-    at: dict[tuple[Bucket, int], Sample]
+    at: dict[tuple[Bucket, int], EncodedPicture]
 
 
 def encode_sets(
@@ -41,10 +41,10 @@ def encode_sets(
     sets: Sequence[PictureSet],
     resolution: int,
     *,
-    leaders: int,
+    primary_sets: int,
     watch: Callable[[int, int], None] = lambda done, total: None,
-) -> list[SampleSet]:
-    """Encode what the batches can need: the first ``leaders`` sets at their own buckets, every set at those of its
+) -> list[EncodedSet]:
+    """Encode what the batches can need: the first ``primary_sets`` sets at their own buckets, every set at those of its
     leaders.
 
     ``watch`` (pictures done, total) may raise.
@@ -61,21 +61,21 @@ def encode_sets(
         (number, bucket, index)
         for number in range(len(sets))
         for index in range(len(homes[number]))
-        for bucket in _needed(homes, number, index, leaders)
+        for bucket in _needed(homes, number, index, primary_sets)
     ]
-    found: list[dict[tuple[Bucket, int], Sample]] = [{} for _ in sets]
+    found: list[dict[tuple[Bucket, int], EncodedPicture]] = [{} for _ in sets]
     for done, (number, bucket, index) in enumerate(needed):
         watch(done, len(needed))
         found[number][bucket, index] = _sample(base, sets[number].pictures[index], bucket, texts)
-    return [SampleSet(home, samples) for home, samples in zip(homes, found, strict=True)]
+    return [EncodedSet(home, samples) for home, samples in zip(homes, found, strict=True)]
 
 
-def _needed(homes: Sequence[Sequence[Bucket]], number: int, index: int, leaders: int) -> list[Bucket]:
+def _needed(homes: Sequence[Sequence[Bucket]], number: int, index: int, primary_sets: int) -> list[Bucket]:
     """The buckets at which picture ``index`` of set ``number`` can be drawn: its own if it leads, and those of the sets
     that lead it.
     """
-    own = {homes[number][index]} if number < leaders else set()
-    return sorted(own | {bucket for leader in range(leaders) if leader != number for bucket in homes[leader]})
+    own = {homes[number][index]} if number < primary_sets else set()
+    return sorted(own | {bucket for leader in range(primary_sets) if leader != number for bucket in homes[leader]})
 
 
 def _encode_texts(base: BaseModel, prompts: Sequence[str]) -> dict[str, dict[str, Tensor]]:
@@ -84,7 +84,9 @@ def _encode_texts(base: BaseModel, prompts: Sequence[str]) -> dict[str, dict[str
     return {prompt: {name: _ours(value) for name, value in text.items()} for prompt, text in encoded.items()}
 
 
-def _sample(base: BaseModel, picture: Picture, bucket: Bucket, texts: Mapping[str, dict[str, Tensor]]) -> Sample:
+def _sample(
+    base: BaseModel, picture: Picture, bucket: Bucket, texts: Mapping[str, dict[str, Tensor]]
+) -> EncodedPicture:
     crop = crop_to(picture, bucket)
     pixels = rearrange(torch.from_numpy(crop.pixels.astype(np.float32) / 255), "h w c -> 1 c h w")
     latents = _ours(base.encode_pictures(pixels)[0])  # (C, h/8, w/8)
@@ -93,7 +95,7 @@ def _sample(base: BaseModel, picture: Picture, bucket: Bucket, texts: Mapping[st
             f"The VAE turns {picture.name} into values that are not numbers: use a VAE that works in this precision, or leave it out."
         )
     conditioning = {**texts[picture.caption], **base.family.size_conditioning(crop)}
-    return Sample(latents, _latent_mask(crop, latents), conditioning)
+    return EncodedPicture(latents, _latent_mask(crop, latents), conditioning)
 
 
 def _latent_mask(crop: Crop, latents: Tensor) -> Tensor:

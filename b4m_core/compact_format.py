@@ -3,8 +3,7 @@ free split), or all.
 
 An eighth to a half of the LoRA of the same adapter; as large in the free split. Tensors: ``<module path>.D`` and so on,
 and ``shapes``, int32 (layers, 2), the m and n of every layer in the order of their names. What is frozen is drawn again
-(basis.py). The names say "lora" nowhere, so that a loader of ordinary LoRAs refuses the file instead of finding nothing
-in it.
+(basis.py). The names say "lora" nowhere: diffusers refuses such a file, ComfyUI's own loader paints without it.
 """
 
 from collections.abc import Mapping
@@ -15,8 +14,8 @@ from torch import Tensor
 from .adapter import Adapter, fresh_layer
 from .basis import MOST_FEATURES
 from .errors import B4MError
-from .facts import Facts
 from .finite import numbers
+from .metadata import Facts
 from .models import family_named
 from .projection import PartlyLearnableProjection
 

@@ -1,8 +1,8 @@
 """All groups of projections of one kind, laid out for one matrix product a group.
 
-A group is the projections that read the same input (kinds.py). Its base weights and its low-rank `down` factors stand
-below each other in one matrix [W_1; ...; W_G; down_1; ...; down_G], so that one product gives both; a second, batched
-one adds `up`.
+A group is the projections that read the same input (projection_groups.py). Its base weights and its low-rank `down`
+factors stand below each other in one matrix [W_1; ...; W_G; down_1; ...; down_G], so that one product gives both; a
+second, batched one adds `up`.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from ..splits import Layout, Place
 from ..stacks import Stack
 
 
-class Family:
+class FusedProjection:
     """N groups of G projections of one shape (m, n) and one layout, in the compute ``dtype``.
 
     ``wide`` (N, G m + G k, n) and ``bias`` (N, G m + G k) or None; ``low`` (N, G, k, n) is the `down` part of it;

@@ -67,9 +67,7 @@ class Sampling:
     negative: str = ""
 
 
-def paint(
-    model: Any, vae: Any, positive: Any, against: Any, *, width: int, height: int, seed: int, sampling: Sampling
-) -> Tensor:
+def sample(model: Any, vae: Any, positive: Any, against: Any, *, width: int, height: int, seed: int, sampling: Sampling) -> Tensor:
     """Paint one picture (H, W, 3) float32 in 0..1 on the CPU, towards the conditioning `positive` and away from `against`.
 
     Equals, pixel for pixel, CLIPTextEncode -> EmptyLatentImage -> KSampler -> VAEDecode with the same values.
