@@ -5,13 +5,15 @@ from collections.abc import Iterator
 
 import torch
 
+WORDS = ("out of memory", "vram grow failed")
+
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device has run out of memory: torch's allocator says so in a type, a driver only in words
-    (torch.AcceleratorError).
+    """Whether the device has run out of memory: torch's allocator says so in a type, a driver (torch.AcceleratorError) and
+    the memory manager of newer ComfyUIs (RuntimeError) only in words.
     """
     return isinstance(error, torch.cuda.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
+        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in WORDS)
     )
 
 

@@ -78,8 +78,8 @@ def _trained(plan: Plan, base: BaseModel, run: Run, watch: Watch) -> Adapter:
     """Encode, resume, step, read, save, finish."""
     settings = plan.settings
     find_out(base.device, base.dtype)  # kernels are compiled from here on, while pictures are encoded
-    micro_steps = _encoded(plan, base, watch)
     with memory_advice(settings):
+        micro_steps = _encoded(plan, base, watch)
         network = base.unet
     adapter = first_adapter(plan, base)
     state, row = run.load_state(), training(plan.role, settings.correspondence)

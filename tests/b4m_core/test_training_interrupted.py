@@ -195,7 +195,11 @@ def test_a_damaged_state_begins_anew_and_comes_to_the_same_bytes(tmp_path: Path,
     assert result(tmp_path, tiny.plan()) == uninterrupted["content"]
 
 
-OUT_OF_MEMORY = [torch.OutOfMemoryError("CUDA out of memory"), torch.AcceleratorError("CUDA error: out of memory")]
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    torch.AcceleratorError("CUDA error: out of memory"),
+    RuntimeError("VRAM grow failed: 126484480 bytes"),
+]
 
 
 @contextlib.contextmanager
@@ -241,6 +245,21 @@ def test_memory_that_runs_out_for_good_gives_advice_and_keeps_the_last_step(step
         result(tmp_path, tiny.plan(), base)
     assert list(tmp_path.rglob("state.safetensors"))
     assert result(tmp_path, tiny.plan()) == result(tmp_path / "undisturbed", tiny.plan())
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("failing", ["encode_pictures", "encode_text"])
+def test_memory_that_runs_out_before_the_first_step_gives_advice_too(
+    tmp_path: Path, uninterrupted: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, error: Exception, failing: str
+) -> None:
+    def fail(self: object, *given: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny.TinyBase, failing, fail)
+        with pytest.raises(B4MError, match="memory is too small at resolution 64 and rank 4"):
+            result(tmp_path, tiny.plan())
+    assert result(tmp_path, tiny.plan()) == uninterrupted["content"]
 
 
 def test_memory_that_runs_out_in_the_optimiser_gives_advice_too(

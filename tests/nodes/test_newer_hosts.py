@@ -146,6 +146,7 @@ NEW_NAMES = [
     torch.AcceleratorError("CUDA error: out of memory"),
     RuntimeError("CUDA error: out of memory. Search for `cudaErrorMemoryAllocation'"),
     torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("VRAM grow failed: 126484480 bytes"),  # the memory manager of 0.33.0
 ]
 
 
