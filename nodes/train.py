@@ -179,7 +179,9 @@ class _Session:
         """A sample from the adapter as it would be saved, by the host's own sampler."""
         side = self.settings.resolution
         try:
-            self.sample = self.base.sample_with(lora_state_dict(adapter), self.prompt, width=side, height=side, seed=self.settings.seed)
+            with host.fits("The sample's adapter"):
+                weights = lora_state_dict(adapter)
+            self.sample = self.base.sample_with(weights, self.prompt, width=side, height=side, seed=self.settings.seed)
             self.display.show_sample(self.sample, step)
         except host.PictureDoesNotFit as error:
             self.display.say(f"The sample at step {step} was skipped: {error}")

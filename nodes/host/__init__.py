@@ -19,7 +19,7 @@ from .mini_model import mini_model
 from .model_support import describe_model, native_size, noise_schedule, require_sdxl
 from .network import training_dtype, training_network
 from .runtime import Cancelled, Progress, device, end_passes, free_bytes, make_room, stop_if_cancelled
-from .sampler import PictureDoesNotFit, Sampling, encode_pictures, encode_text, sampler_names, scheduler_names
+from .sampler import PictureDoesNotFit, Sampling, encode_pictures, encode_text, fits, sampler_names, scheduler_names
 from .server import add_json_route, newest_result, send_event
 from .wires import painting_note, require_clip, require_model, require_vae, training_note
 
@@ -38,6 +38,7 @@ __all__ = [
     "encode_text",
     "end_passes",
     "fingerprint",
+    "fits",
     "free_bytes",
     "input_subfolders",
     "keys_not_loaded",

@@ -74,7 +74,7 @@ def sample(model: Any, vae: Any, positive: Any, against: Any, *, width: int, hei
     Leaves torch's global random state alone.
     Raises PictureDoesNotFit when memory runs out and the host's Cancelled when the artist presses Cancel.
     """
-    with _fits(f"A {width} x {height} picture"), torch.inference_mode(), _random_state_kept():
+    with fits(f"A {width} x {height} picture"), torch.inference_mode(), _random_state_kept():
         latent = torch.zeros([1, 4, height // 8, width // 8], device=comfy.model_management.intermediate_device())
         latent = comfy.sample.fix_empty_latent_channels(model, latent)
         noise = comfy.sample.prepare_noise(latent, seed)
@@ -87,13 +87,13 @@ def sample(model: Any, vae: Any, positive: Any, against: Any, *, width: int, hei
 
 def conditioning(clip: Any, prompt: str) -> Any:
     """What CLIPTextEncode puts on its output."""
-    with _fits("The prompt of a picture"), torch.inference_mode():
+    with fits("The prompt of a picture"), torch.inference_mode():
         return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
 
 
 @contextmanager
-def _fits(what: str) -> Iterator[None]:
-    """Lack of memory becomes PictureDoesNotFit."""
+def fits(what: str) -> Iterator[None]:
+    """Within: lack of memory becomes PictureDoesNotFit, which says that `what` does not fit."""
     try:
         yield
     except Exception as error:

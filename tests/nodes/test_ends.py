@@ -92,3 +92,14 @@ def test_an_error_while_the_sample_of_a_reused_training_is_painted_ends_its_disp
         pack.B4MTrainContent.execute(*mini, pictures("snq"), **(WIDGETS | {"seed": 5}))
     known = live._latest["7"]
     assert known["state"] == state and (name == "ours" or "The training itself was done before and is kept." in known["end"])
+
+
+@pytest.mark.parametrize("words", ["CUDA error: out of memory", "VRAM grow failed: 126484480 bytes"])
+def test_a_sample_whose_adapter_does_not_fit_is_skipped_and_the_training_goes_on(
+    pack: ModuleType, live: ModuleType, mini: Trio, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = importlib.import_module("b4m_pack.nodes.train")
+    monkeypatch.setattr(train, "lora_state_dict", raising(RuntimeError(words)))
+    pack.B4MTrainContent.execute(*mini, pictures("snq"), **(WIDGETS | {"seed": 2000 + len(words), "run": "retrain"}))
+    known = live._latest["7"]
+    assert known["state"] == "done" and "The sample at step 2 was skipped" in str(known)
