@@ -5,15 +5,19 @@ A content training needs other styles, a style training other contents (the pape
 are plain enough for every SDXL, the embedded model included.
 """
 
+import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from .atomic import write_atomically
 from .base_model import BaseModel
+from .checked import whole
+from .errors import B4MError
 from .fast.accelerate import find_out
 from .pictures import Picture, PictureSet, holds_pictures, load_folder
 from .runs import content_key
@@ -21,7 +25,8 @@ from .runs import content_key
 STYLES = ("watercolor", "comic", "mosaic", "neon", "oil painting", "line art")
 CONTENTS = ("house", "owl", "car", "robot", "tree", "cat")
 PLACES = ("on the grass", "on the beach", "in the snow", "on a wooden table", "in the forest", "on a road")
-MOST_SETS = 6
+MOST_SETS, MOST_PICTURES = 6, 1000
+_CHECKSUM = "b4m.sha256"
 OWN_CAPTIONS = {
     "styles": "a picture in {class} style",
     "contents": "a photo of a {class}",
@@ -56,9 +61,11 @@ def sample_auxiliary(
     """Paint ``sets`` auxiliary sets of ``pictures`` pictures, or read them from ``cache`` where an earlier run left
     them.
 
-    The cache is keyed by the base model and the prompts; every picture is kept as soon as it is painted. ``watch``
-    (done, total) may raise.
+    The cache is keyed by the base model and the prompts; every picture is kept as soon as it is painted, with a
+    checksum. ``watch`` (done, total) may raise. Raises :class:`B4MError` for numbers that nobody can want.
     """
+    whole(sets, "sets", 0, MOST_PICTURES)
+    whole(pictures, "pictures", 0, MOST_PICTURES)
     groups = prompts_for(kind, min(sets, MOST_SETS) if pictures else 0, pictures)
     total = sum(map(len, groups))
     results = []
@@ -83,28 +90,46 @@ def _painted(base: BaseModel, prompt: str, seed: int, resolution: int, cache: Pa
         }
     )
     file = cache / "auxiliary" / f"{key[:32]}.png"
-    if not _is_picture(file):
-        find_out(base.device, base.dtype)  # who has them painted is about to train: its kernels are compiled meanwhile
-        pixels = base.sample(prompt, width=resolution, height=resolution, seed=seed)
-        values = (pixels.detach().cpu().float().clamp(0, 1) * 255).round().byte().numpy()
-        _write_png(file, values)
-    with Image.open(file) as image:
-        return np.asarray(image.convert("RGB")).copy()
+    kept = _kept(file, key, resolution)
+    if kept is not None:
+        return kept
+    find_out(base.device, base.dtype)  # who has them painted is about to train: its kernels are compiled meanwhile
+    pixels = base.sample(prompt, width=resolution, height=resolution, seed=seed)
+    values: np.ndarray = (pixels.detach().cpu().float().clamp(0, 1) * 255).round().byte().numpy()
+    _write_png(file, values, key)
+    return values
 
 
-def _write_png(file: Path, pixels: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    write_atomically(file, [buffer.getvalue()], check=lambda partial: Image.open(partial).verify())
+def _write_png(file: Path, pixels: np.ndarray, key: str) -> None:
+    buffer, facts = io.BytesIO(), PngInfo()
+    facts.add_text(_CHECKSUM, _checksum(key, pixels))
+    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=facts)
+
+    def check(partial: Path) -> None:
+        if _kept(partial, key, max(pixels.shape)) is None:
+            raise B4MError(f"{file.name} did not read back as it was written: check the disk and press Run again.")
+
+    write_atomically(file, [buffer.getvalue()], check)
 
 
-def _is_picture(file: Path) -> bool:
+def _kept(file: Path, key: str, side: int) -> np.ndarray | None:
+    """The picture of ``key`` in the cache, (H, W, 3) uint8; None where there is none, or it is damaged or another's."""
+    if not file.is_file():
+        return None
     try:
-        with Image.open(file) as image:
-            image.verify()
-        return True
-    except (OSError, SyntaxError):
-        return False
+        with Image.open(file, formats=["PNG"]) as image:
+            if image.mode != "RGB" or max(image.size) > side:  # nothing is unpacked that we did not write
+                return None
+            pixels = np.asarray(image).copy()
+            told = image.info.get(_CHECKSUM)
+    except Exception:  # Pillow raises whatever it likes over bytes that make no sense; the picture is painted again
+        return None
+    return pixels if told == _checksum(key, pixels) else None
+
+
+def _checksum(key: str, pixels: np.ndarray) -> str:
+    """sha256 over what the picture was painted for and its pixels, so that two that were exchanged are found too."""
+    return hashlib.sha256(f"{key}|{pixels.shape}|".encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def own_auxiliary(folder: Path, pattern: str) -> tuple[PictureSet, ...]:

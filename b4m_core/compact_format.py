@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .adapter import Adapter, fresh_layer
-from .basis import MOST_FEATURES
+from .bounds import bytes_held, require_possible
 from .errors import B4MError
 from .finite import numbers
 from .metadata import Facts
@@ -38,24 +38,30 @@ def layers_of(tensors: Mapping[str, Tensor], facts: Facts, shown: str) -> dict[s
     """
     names = sorted({key.rpartition(".")[0] for key in tensors if key != SHAPES})
     shapes = tensors.get(SHAPES, torch.empty(0))
-    if (
-        shapes.dtype != torch.int32
-        or shapes.shape != (len(names), 2)
-        or not ((shapes > 0) & (shapes <= MOST_FEATURES)).all()
-    ):
+    if shapes.dtype != torch.int32 or shapes.shape != (len(names), 2):
         raise B4MError(f"{shown} is damaged: the sizes of its layers are missing or wrong; download or train it again.")
     layers, family = {}, family_named(facts.family)
-    for name, (out_features, in_features) in zip(names, shapes.tolist(), strict=True):
+    sizes = {name: (m, n) for name, (m, n) in zip(names, shapes.tolist(), strict=True)}
+    require_possible(sizes, facts.rank, family.largest, bytes_held(tensors), shown)
+    for name, (out_features, in_features) in sizes.items():
         family.lora_key(name)  # a foreign layer is refused before its basis is drawn
+        _require_learned(tensors, name, (out_features, in_features), facts, shown)
         layer = fresh_layer(facts, name, out_features, in_features)
         with torch.no_grad():
             getattr(layer, facts.split_row.content[0]).zero_()
             for half in facts.taught:
-                learned = numbers(tensors, f"{name}.{half}", shown)
-                if learned.shape != getattr(layer, half).shape:
-                    raise B4MError(
-                        f"Layer {name} has a {half} of shape {tuple(learned.shape)}, which does not fit rank {facts.rank}."
-                    )
-                getattr(layer, half).copy_(learned)
+                getattr(layer, half).copy_(tensors[f"{name}.{half}"])
         layers[name] = layer
     return layers
+
+
+def _require_learned(
+    tensors: Mapping[str, Tensor], name: str, shape: tuple[int, int], facts: Facts, shown: str
+) -> None:
+    """Raise :class:`B4MError` unless the file holds what the layer was taught, in the size that it declares."""
+    for half in facts.taught:
+        learned = numbers(tensors, f"{name}.{half}", shown)
+        if learned.shape != facts.split_row.shape_of(half, *shape, facts.rank):
+            raise B4MError(
+                f"Layer {name} has a {half} of shape {tuple(learned.shape)}, which does not fit rank {facts.rank}."
+            )

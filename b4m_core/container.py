@@ -24,6 +24,7 @@ class UnreadableFile(B4MError):
 
 
 _PIECE = 1 << 22
+MOST_TENSORS = 8000  # those of SDXL's 560 layers are 1,680
 MOST_TEXT, _MOST_HEADER = (
     1 << 20,
     1 << 23,
@@ -31,10 +32,15 @@ MOST_TEXT, _MOST_HEADER = (
 
 
 def write_container(
-    path: Path, tensors: Mapping[str, Tensor], text: str, more: Callable[[str], dict[str, str]] = lambda data_sha256: {}
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    text: str,
+    more: Callable[[str], dict[str, str]] = lambda data_sha256: {},
+    *,
+    over: bool = True,
 ) -> None:
     """Write ``tensors`` (CPU, contiguous) and ``text``; ``more`` gives further header entries from the sha256 of the
-    tensor data.
+    tensor data. ``over``: whether a file of that name is replaced.
     """
     plain = memoryview(safetensors.torch.save(dict(tensors)))
     start = 8 + int.from_bytes(plain[:8], "little")
@@ -47,6 +53,7 @@ def write_container(
         path,
         [len(header).to_bytes(8, "little"), header, data],
         check=lambda partial: _require_equal(partial, text, path.name),
+        over=over,
     )
 
 
@@ -78,6 +85,9 @@ def verified_text(path: Path, shown: str | None = None) -> str:
 
 
 def _metadata(path: Path, shown: str) -> dict[str, str]:
+    with _readable(shown):
+        if not (path.is_file() or path.is_dir()) and path.exists():  # to open a pipe is to wait for ever
+            raise B4MError(f"{shown} is no ordinary file but a pipe or a device: choose another file.")
     with _readable(shown), open(path, "rb") as start:
         size = int.from_bytes(start.read(8), "little")
         if _MOST_HEADER < size < path.stat().st_size:  # parsing it would take minutes and gigabytes
@@ -86,11 +96,13 @@ def _metadata(path: Path, shown: str) -> dict[str, str]:
             )
     try:
         with safetensors.safe_open(path, "pt", device="cpu") as file:
-            metadata = dict(file.metadata() or {})
+            metadata, count = dict(file.metadata() or {}), len(file.keys())
     except (SafetensorError, OSError, ValueError) as error:
         raise B4MError(
             f"{shown} is damaged or not a safetensors file ({error}): download or train it again."
         ) from error
+    if count > MOST_TENSORS:
+        raise B4MError(f"{shown} holds {count} tensors, which no adapter has: it is damaged or no adapter.")
     if "b4m" not in metadata:
         raise B4MError(
             f"{shown} was not made by B4M (it may be an ordinary LoRA): load it with the LoRA loader instead."

@@ -19,11 +19,12 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from .adapter import Adapter
+from .checked import whole
 from .compact_text import FILE as COMPACT
 from .compact_text import compact_state_dict
 from .errors import B4MError
@@ -39,6 +40,7 @@ SDXL_SCHEDULE = {
 }
 
 
+_MOST_TIMESTEPS = 100_000
 _OWN_FILES = {"use_safetensors": True, "local_files_only": True}
 _REFINER_WIDTH = 1280
 _KINDS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", _REFINER_WIDTH: "the SDXL refiner"}
@@ -69,9 +71,9 @@ class DiffusersFolder:
                 f"{folder} is not a model folder in diffusers' layout with safetensors weights: choose another one."
             )
         with _readable(folder.name, "unet"):
-            config = json.loads((folder / "unet" / "config.json").read_text())
+            config: dict[str, Any] = dict(json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8")))
         if config.get("addition_embed_type") != "text_time" or config.get("cross_attention_dim") == _REFINER_WIDTH:
-            kind = _KINDS.get(config.get("cross_attention_dim"), "another kind of model")
+            kind = _KINDS.get(config.get("cross_attention_dim", 0), "another kind of model")
             raise B4MError(f"{folder.name} is {kind}, and B4M trains SDXL: choose an SDXL model folder.")
         self.folder, self.device, self.dtype = folder, torch.device(device), dtype
         self._config = config
@@ -88,9 +90,13 @@ class DiffusersFolder:
     @functools.cached_property
     def schedule(self) -> NoiseSchedule:
         """From scheduler/scheduler_config.json, or SDXL's own where the folder has none."""
-        config = self._scheduler_config()
-        scheduler = DDPMScheduler.from_config({**config, "prediction_type": "epsilon"})
-        return NoiseSchedule(scheduler.alphas_cumprod.double(), config.get("prediction_type", "epsilon"))
+        with _readable(self.name, "scheduler"):
+            config = self._scheduler_config()
+            scheduler = DDPMScheduler.from_config({**config, "prediction_type": "epsilon"})
+            alphas = scheduler.alphas_cumprod.double()
+            if not len(alphas) or not ((alphas >= 0) & (alphas <= 1)).all():
+                raise ValueError("its betas make no schedule")
+            return NoiseSchedule(alphas, config.get("prediction_type", "epsilon"))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -123,7 +129,8 @@ class DiffusersFolder:
     @property
     def native_size(self) -> int:
         """The side in pixels that the network was made for."""
-        return int(self._config["sample_size"]) * 8
+        with _readable(self.name, "unet"):
+            return whole(self._config["sample_size"], "the sample_size of its network", 4, 1024) * 8
 
     @torch.no_grad()
     def encode_pictures(self, pixels: Tensor) -> Tensor:
@@ -188,7 +195,9 @@ class DiffusersFolder:
 
     def _scheduler_config(self) -> dict[str, Any]:
         file = self.folder / "scheduler" / "scheduler_config.json"
-        return {**SDXL_SCHEDULE, **(json.loads(file.read_text()) if file.is_file() else {})}
+        told = dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+        whole(told.get("num_train_timesteps", 1000), "num_train_timesteps", 1, _MOST_TIMESTEPS)  # a list is made of so many
+        return {**SDXL_SCHEDULE, **told}
 
     @functools.cached_property
     def _vae(self) -> Any:
@@ -216,7 +225,8 @@ class DiffusersFolder:
                 raise B4MError(
                     f"{self.name} has no tokenizer: name a folder with CLIP's vocab.json and merges.txt (ComfyUI has comfy/sd1_tokenizer)."
                 )
-            found.append(CLIPTokenizer.from_pretrained(folder, model_max_length=77, pad_token=padding))
+            with _readable(self.name, "tokenizer"):
+                found.append(CLIPTokenizer.from_pretrained(folder, model_max_length=77, pad_token=padding))
         return found
 
 
@@ -234,9 +244,9 @@ def _readable(name: str, part: str) -> Iterator[None]:
     """A part of a model folder that is missing or damaged becomes one sentence."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, B4MError):
-            raise
+    except B4MError:
+        raise
+    except Exception as error:  # the libraries' readers raise whatever they like over a damaged file
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise B4MError(
             f"{name} cannot be read: its {part} is missing or damaged ({reason}); download it again or choose another."

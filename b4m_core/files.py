@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .adapter import Adapter, basis_fingerprint, fresh_layer
+from .bounds import bytes_held, require_possible
 from .compact_format import layers_of, taught_halves
 from .container import read_container, read_text, write_container
 from .errors import B4MError
@@ -60,9 +61,10 @@ def lora_state_dict(adapter: Adapter, content: float = 1.0, style: float = 1.0) 
     return tensors
 
 
-def save_adapter(adapter: Adapter, path: str | Path) -> Path:
+def save_adapter(adapter: Adapter, path: str | Path, *, over: bool = True) -> Path:
     """Write ``adapter`` to ``path`` and read it back before it counts. Raises :class:`B4MError`; an older file then
-    stays as it was.
+    stays as it was. With ``over`` False an older file is never replaced, also one that comes at the same moment
+    (:class:`~b4m_core.atomic.NameTaken`).
     """
     path = Path(path)
     tensors = format_of(adapter.facts).tensors(adapter)
@@ -77,6 +79,7 @@ def save_adapter(adapter: Adapter, path: str | Path) -> Path:
         tensors,
         adapter.facts.to_json(),
         lambda data_sha256: _other_tools(adapter.facts, rank, path.stem, data_sha256),
+        over=over,
     )
     return path
 
@@ -113,6 +116,8 @@ def format_of(facts: Facts) -> FileFormat:
 def _layers_of_lora(tensors: dict[str, Tensor], facts: Facts, shown: str) -> dict[str, PartlyLearnableProjection]:
     family = family_named(facts.family)
     keys = {family.module_path(key): key for key in (key.removesuffix(UP) for key in tensors if key.endswith(UP))}
+    sizes = {name: _size(tensors, key, shown) for name, key in keys.items()}
+    require_possible(sizes, facts.rank, family.largest, bytes_held(tensors), shown)
 
     def projection(name: str) -> PartlyLearnableProjection:
         up, down = (numbers(tensors, keys[name] + factor, shown) for factor in (UP, DOWN))
@@ -120,6 +125,14 @@ def _layers_of_lora(tensors: dict[str, Tensor], facts: Facts, shown: str) -> dic
 
     with ThreadPoolExecutor() as pool:  # each draws a basis of its own
         return dict(zip(keys, pool.map(projection, keys), strict=True))
+
+
+def _size(tensors: dict[str, Tensor], key: str, shown: str) -> tuple[int, int]:
+    """(m, n) of a layer, by its two factors."""
+    up, down = (numbers(tensors, key + factor, shown) for factor in (UP, DOWN))
+    if up.ndim != 2 or down.ndim != 2:
+        raise B4MError(f"{shown} is damaged: {key[:80]} is no pair of matrices; download or train it again.")
+    return up.shape[0], down.shape[1]
 
 
 def _projection(name: str, up: Tensor, down: Tensor, facts: Facts) -> PartlyLearnableProjection:

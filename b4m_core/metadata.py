@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import B4MError
+from .facts_shape import parsed
 from .splits import Split, split_named
 
 ROLES = ("content", "style", "together", "merged")
@@ -130,7 +131,7 @@ class Facts:
     def from_json(cls, text: str) -> "Facts":
         """The facts back from :meth:`to_json`. Raises :class:`B4MError` for anything else."""
         try:
-            raw = json.loads(text)
+            raw = parsed(text)
             version = raw.pop("format")
             if type(version) is not int or version < 1:
                 raise TypeError(f"format is {version!r}")

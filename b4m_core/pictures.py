@@ -14,10 +14,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from . import wired
 from .errors import B4MError
+from .regular_files import reason_against
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 LONGEST_RATIO = 4.0
 MASK_ENDING = "_mask"
+_MOST_CAPTION = 100_000  # bytes
 _TOP_OF_MODE = {"I": 65535.0, "F": 1.0}  # white in the modes that are not 8 bit
 
 
@@ -76,7 +78,10 @@ class PictureSet:
 
 def holds_pictures(folder: Path) -> bool:
     """Whether a folder has at least one file that looks like a picture."""
-    return any(entry.suffix.lower() in SUFFIXES for entry in folder.iterdir())
+    try:
+        return any(entry.suffix.lower() in SUFFIXES for entry in folder.iterdir())
+    except OSError:
+        return False
 
 
 def fill_caption(pattern: str, trigger: str, class_word: str, name: str) -> str:
@@ -109,15 +114,12 @@ def load_folder(folder: Path, *, trigger: str, class_word: str, pattern: str, us
             other.stem == file.stem.removesuffix(MASK_ENDING) for other in files
         ):
             continue
+        if reason := reason_against(file, folder):
+            notes.append(f"{file.name} was left out: {reason}.")
+            continue
         try:
             pictures.append(_read_picture(file, trigger, class_word, pattern, use_masks, notes))
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            Image.DecompressionBombError,
-            Image.DecompressionBombWarning,
-        ) as error:
+        except Exception as error:  # the libraries' readers raise whatever they like over bytes that make no sense
             notes.append(f"{file.name} was left out: {_reason(error)}.")
     notes += _duplicates(pictures)
     return PictureSet(
@@ -220,15 +222,18 @@ def _unusable(width: int, height: int) -> str:
 
 def _mask(file: Path, size: tuple[int, ...], alpha: np.ndarray | None, notes: list[str]) -> np.ndarray | None:
     candidates = (file.with_name(file.stem + MASK_ENDING + suffix) for suffix in SUFFIXES)
-    beside = next((candidate for candidate in candidates if candidate.is_file()), None)
+    beside = next((candidate for candidate in candidates if os.path.lexists(candidate)), None)
     if beside is None:
+        return alpha
+    if reason := reason_against(beside, file.parent):
+        notes.append(f"The mask {beside.name} was not used: {reason}.")
         return alpha
     try:
         with Image.open(beside) as image:
             return np.asarray(
                 ImageOps.exif_transpose(image).convert("L").resize((size[1], size[0]), Image.Resampling.BILINEAR)
             ).copy()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # as above
         notes.append(f"The mask {beside.name} was not used: {_reason(error)}.")
         return alpha
 
@@ -242,9 +247,16 @@ def _useful(mask: np.ndarray | None, name: str, notes: list[str]) -> np.ndarray 
 
 
 def _caption(file: Path, notes: list[str]) -> str:
-    if not file.is_file():
+    if not os.path.lexists(file):
         return ""
-    raw = file.read_bytes()
+    if reason := reason_against(file, file.parent):
+        notes.append(f"The caption {file.name} was not used: {reason}.")
+        return ""
+    with open(file, "rb") as stream:
+        raw = stream.read(_MOST_CAPTION + 1)
+    if len(raw) > _MOST_CAPTION:
+        notes.append(f"The caption {file.name} was not used: it has more than {_MOST_CAPTION:,} bytes.")
+        return ""
     encodings = ["utf-16"] if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ["utf-8-sig", "cp1252"]
     for encoding in encodings:
         try:
@@ -279,4 +291,6 @@ def _reason(error: BaseException) -> str:
         return "it has far too many pixels"
     if isinstance(error, OSError):
         return f"it cannot be read ({os.strerror(error.errno)})" if error.errno else f"it is damaged ({error})"
-    return str(error).rstrip(".")
+    if isinstance(error, MemoryError):
+        return "there is not enough memory to unpack it"
+    return f"it is damaged ({error})".replace("\n", " ") if not isinstance(error, ValueError) else str(error).rstrip(".")

@@ -3,12 +3,19 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .bounds import MOST_RANK
+from .checked import number, text, whole, yes_or_no
 from .errors import B4MError
 from .metadata import FILE_DTYPES
 from .splits import STARTS, split_named
 
 CORRESPONDENCES = ("output_preservation", "multi_correspondence")
 _MOST = 1e9  # far beyond sense, far below what float32 can hold
+_WHOLE = {
+    "steps": (1, 10**7), "rank": (1, MOST_RANK), "batch_size": (1, 1024), "gradient_accumulation_steps": (1, 4096),
+    "resolution": (64, 8192), "seed": (-(2**63), 2**63), "basis_seed": (-(2**63), 2**63),
+}  # fmt: skip
+"""The least and the most of every whole number: what a training can be at all, far beyond what makes sense."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +54,20 @@ class TrainingSettings:
     file_dtype: str = "float16"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "rank", "batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
-                raise B4MError(f"{name} is {getattr(self, name)}: it must be at least 1.")
+        for name, (least, most) in _WHOLE.items():
+            object.__setattr__(self, name, whole(getattr(self, name), name, least, most))
+        for name in ("learning_rate", "auxiliary_learning_rate", "weight_decay", "max_grad_norm", "preconditioner_damping"):
+            object.__setattr__(self, name, number(getattr(self, name), name, 0, _MOST))
+        yes_or_no(self.flip, "flip")
+        for name in ("start", "split", "correspondence", "file_dtype"):
+            text(getattr(self, name), name)
         for name in ("learning_rate", "max_grad_norm", "preconditioner_damping"):
             if not 0 < getattr(self, name) < _MOST:
                 raise B4MError(f"{name} is {getattr(self, name)}: it must be above 0 and below {_MOST:g}.")
         for name in ("auxiliary_learning_rate", "weight_decay"):
             if not 0 <= getattr(self, name) < _MOST:
                 raise B4MError(f"{name} is {getattr(self, name)}: it must be at least 0 and below {_MOST:g}.")
-        if self.resolution < 64 or self.resolution % 32:
+        if self.resolution % 32:
             raise B4MError(
                 f"resolution is {self.resolution}: choose a multiple of 32 from 64 up, such as 512, 768 or 1024."
             )

@@ -16,9 +16,9 @@ Do = Callable[[argparse.Namespace], int]
 FORWARDED = {
     "train": "Train: content, style or joint.",
     "generate": "Paint with trained adapters.",
-    "bench": "Measure: `bench speed`, `bench quality` or `bench precision`, with --help for more.",
+    "bench": "Measure: `bench speed`, `quality`, `precision` or `reliability`, with --help for more.",
 }
-BENCHMARKS = ("speed", "quality", "precision")
+BENCHMARKS = ("speed", "quality", "precision", "reliability")
 
 
 def run(arguments: Sequence[str], do: Do | None = None) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
-from . import live
+from . import host, live
 from .adapter import B4MAdapterFacts, B4MApplyAdapter, B4MLoadAdapter, B4MMergeAdapters, B4MSaveAdapter
 from .dataset import B4MAuxiliaryPictures, B4MPictures
+from .guard import guarded
 from .mini import B4MMiniModel
 from .sheet import B4MContactSheet
 from .train import B4MTrainContent, B4MTrainStyle, B4MTrainTogether
@@ -25,6 +26,8 @@ NODES: list[type[io.ComfyNode]] = [
     B4MContactSheet,
     B4MAdapterFacts,
 ]
+for _node in NODES:
+    guarded(_node)
 
 
 class B4MExtension(ComfyExtension):
@@ -38,4 +41,5 @@ class B4MExtension(ComfyExtension):
         for node in NODES:
             node.GET_SCHEMA()  # a copy of the pack that fails must not leave a route behind
         live.add_routes()
+        host.sweep_folders()
         return list(NODES)

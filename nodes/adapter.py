@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from comfy_api.v0_0_2 import io, ui
 
 from ..b4m_core import Adapter, B4MError, load_adapter, lora_state_dict, merge, read_facts, save_adapter
+from ..b4m_core.atomic import NameTaken
 from ..b4m_core.compose import base_note
 from . import host
 from .widgets import CATEGORY, AdapterWire, advanced, require_adapter, strength
@@ -120,12 +122,14 @@ def _save(adapter: Adapter, filename: str, replace: bool) -> Path:
     """Under the name asked for, or the first numbered one that is free; the same adapter saved before is left as it is."""
     first = host.safe_new_lora_path(filename)
     number, path = 1, first
-    while not replace and path.exists():
+    while True:
+        if replace or not path.exists():
+            with suppress(NameTaken):  # another ComfyUI may save under this name at the same moment
+                return save_adapter(adapter, path, over=replace)
         if _holds(path, adapter):
             return path
         number += 1
         path = host.safe_new_lora_path(f"{first.stem}_{number}")
-    return save_adapter(adapter, path)
 
 
 def _holds(path: Path, adapter: Adapter) -> bool:

@@ -129,7 +129,8 @@ def test_a_benchmark_that_is_not_there_is_one_sentence_before_anything_is_set_up
 ) -> None:
     monkeypatch.setattr(bootstrap, "prepare", lambda: pytest.fail("set up"))
     assert commands.run(words) == 1
-    assert capsys.readouterr().err == "b4m: What should be measured? Say `bench speed` or `bench quality` or `bench precision`.\n"
+    kinds = " or ".join(f"`bench {name}`" for name in ("speed", "quality", "precision", "reliability"))
+    assert capsys.readouterr().err == f"b4m: What should be measured? Say {kinds}.\n"
 
 
 def test_a_launcher_without_any_console_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:

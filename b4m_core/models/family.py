@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..bounds import Largest
 from ..buckets import Crop
 from ..projection import PartlyLearnableProjection
 from ..stacks import Stack
@@ -66,6 +67,10 @@ class Family(Protocol):
     @property
     def title(self) -> str:
         """What people call it."""
+
+    @property
+    def largest(self) -> Largest:
+        """The largest network of this kind; what a file declares beyond that is refused before it is made."""
 
     def is_adapted(self, path: str) -> bool:
         """Whether the Linear at the module path ``path`` gets a low-rank update."""

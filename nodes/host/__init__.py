@@ -12,6 +12,7 @@ from .folders import (
     safe_input_folder,
     safe_lora_path,
     safe_new_lora_path,
+    sweep_folders,
 )
 from .identity import checkpoint_name, fingerprint, network_fingerprint
 from .lora import apply_lora, keys_not_loaded
@@ -66,6 +67,7 @@ __all__ = [
     "scheduler_names",
     "send_event",
     "stop_if_cancelled",
+    "sweep_folders",
     "training_dtype",
     "training_network",
     "training_note",

@@ -7,19 +7,23 @@ after links are followed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import folder_paths
 
-from ...b4m_core import B4MError
+from ...b4m_core import B4MError, regular_files
+from ...b4m_core.temporary import sweep, sweep_below
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _DEEPEST_LEVEL, _MOST_FOLDERS = 4, 500  # the list is read each time the page loads
-_LONGEST_NAME = 150
+_LONGEST_NAME, _MOST_BYTES = 150, 230  # letters, and their bytes: file systems take 255, and an ending and a number come to them
+_LONGEST_PART, _LONGEST_PATH = 255, 1000  # bytes of a folder's name; letters of a path below the input folder
 _NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
-_WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|clock\$|(com|lpt)[\d¹²³])\s*(\..*)?", re.IGNORECASE)
 
 
 def input_subfolders() -> list[str]:
@@ -37,6 +41,18 @@ def input_subfolders() -> list[str]:
         if len(found) >= _MOST_FOLDERS:
             break
     return sorted(found)
+
+
+def _library() -> Iterator[Path]:
+    """The input folder, and what the owner has linked into it: a picture there may be linked to from every other folder of it."""
+    root = Path(folder_paths.get_input_directory())
+    above = _above(root)
+    yield root
+    with contextlib.suppress(OSError), os.scandir(root) as entries:
+        yield from [Path(entry.path) for entry in entries if entry.is_symlink() and entry.is_dir() and os.path.realpath(entry) not in above]
+
+
+regular_files.libraries.append(_library)
 
 
 def _above(root: Path) -> set[str]:
@@ -113,7 +129,8 @@ def safe_lora_path(name: str) -> Path:
 def safe_new_lora_path(name: str) -> Path:
     """The path to save an adapter under: a plain file name (".safetensors" is added) directly in the loras folder."""
     stem = name[: -len(".safetensors")] if name.lower().endswith(".safetensors") else name
-    if not stem.strip() or len(stem) > _LONGEST_NAME or stem != stem.strip().rstrip(".") or stem.startswith("."):
+    plain = stem.strip() and stem == stem.strip().rstrip(".") and not stem.startswith(".")
+    if not plain or len(stem) > _LONGEST_NAME or not 0 < _bytes(stem) <= _MOST_BYTES:
         raise B4MError(f"{shown(name)} cannot be a file name; write a short name such as my_style.")
     if _NOT_IN_NAMES.search(stem) or _WINDOWS_DEVICES.fullmatch(stem):
         raise B4MError(
@@ -133,6 +150,13 @@ def run_store_folder() -> Path:
     return _made(Path(folder_paths.get_user_directory()) / "b4m")
 
 
+def sweep_folders() -> None:
+    """Remove what programs that were killed while they saved left in the folders that B4M writes to; nothing is made or raised."""
+    sweep_below(Path(folder_paths.get_user_directory()) / "b4m")
+    for folder in folder_paths.get_folder_paths("loras")[:1]:
+        sweep(Path(folder))
+
+
 def _made(folder: Path) -> Path:
     """A folder, created when missing. Raises B4MError where that cannot be."""
     try:
@@ -146,9 +170,18 @@ def _made(folder: Path) -> Path:
 def _parts(name: str, what: str) -> list[str]:
     """The folders and the file that a name says, / between them; refused unless every part is a plain name."""
     parts = name.split("/")
-    if not name or "\x00" in name or "\\" in name or ":" in name or any(part in ("", ".", "..") for part in parts):
+    plain = all(part not in ("", ".", "..") and 0 < _bytes(part) <= _LONGEST_PART for part in parts)
+    if not plain or "\x00" in name or "\\" in name or ":" in name or len(name) > _LONGEST_PATH:
         raise B4MError(f"{shown(name)} is not a name inside {what}; choose one from the list.")
     return parts
+
+
+def _bytes(name: str) -> int:
+    """The bytes of a name on disk, 0 for one that cannot be there: a half character of a text that was cut."""
+    try:
+        return len(os.fsencode(name))
+    except UnicodeEncodeError:
+        return 0
 
 
 def _inside(root: Path, name: str, what: str) -> Path:
@@ -163,5 +196,5 @@ def _inside(root: Path, name: str, what: str) -> Path:
 
 def shown(name: str) -> str:
     """A name fit to be shown in a sentence: one line, printable, not long."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in name)
+    text = "".join(letter if letter.isprintable() else "?" for letter in name[:100])
     return f'"{text[:80]}…"' if len(text) > 80 else f'"{text}"'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from b4m_core import B4MError
 from b4m_core.auxiliary import own_auxiliary, prompts_for, sample_auxiliary
@@ -76,6 +78,52 @@ def test_a_damaged_painted_picture_is_painted_again(tmp_path: Path) -> None:
     base = tiny.TinyBase()
     again = sample(base, tmp_path, sets=1, pictures=2)
     assert len(base.painted) == 1 and [p.digest() for p in again[0].pictures] == [p.digest() for p in first[0].pictures]
+
+
+def repainted(file: Path) -> None:
+    """One pixel is another, in a PNG that is whole and carries the old checksum."""
+    with Image.open(file) as image:
+        facts = PngInfo()
+        facts.add_text("b4m.sha256", image.info["b4m.sha256"])
+        image.putpixel((3, 3), (1, 2, 3))
+        image.save(file, pnginfo=facts)
+
+
+def foreign(file: Path) -> None:
+    Image.new("RGB", (64, 64)).save(file)
+
+
+def enormous(file: Path) -> None:
+    Image.new("1", (20000, 20000)).save(file)
+
+
+def of_another_mode(file: Path) -> None:
+    Image.new("RGBA", (64, 64)).save(file)
+
+
+def exchanged(file: Path) -> None:
+    """The picture of another prompt, whole and with its own checksum."""
+    file.write_bytes(sorted(file.parent.iterdir())[-1].read_bytes())
+
+
+def no_picture(file: Path) -> None:
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"x" * 100)
+
+
+@pytest.mark.parametrize("change", [repainted, foreign, enormous, of_another_mode, exchanged, no_picture])
+def test_what_is_not_the_picture_that_was_painted_is_painted_again(change: Callable[[Path], None], tmp_path: Path) -> None:
+    first = sample(tiny.TinyBase(), tmp_path, sets=1, pictures=2)
+    change(sorted((tmp_path / "auxiliary").iterdir())[0])
+    base = tiny.TinyBase()
+    again = sample(base, tmp_path, sets=1, pictures=2)
+    assert len(base.painted) == 1 and [p.digest() for p in again[0].pictures] == [p.digest() for p in first[0].pictures]
+    assert sample(base, tmp_path, sets=1, pictures=2) and len(base.painted) == 1
+
+
+@pytest.mark.parametrize("numbers", [{"sets": 3, "pictures": 3_000_000}, {"sets": 2**40}, {"pictures": -1}, {"sets": True}])
+def test_a_number_of_pictures_that_nobody_can_want_is_refused_before_a_list_is_made(numbers: dict[str, int], tmp_path: Path) -> None:
+    with pytest.raises(B4MError, match="sets|pictures"):
+        sample(tiny.TinyBase(), tmp_path, **numbers)  # type: ignore[arg-type]
 
 
 def test_a_cancel_while_painting_keeps_what_was_painted(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from collections.abc import Callable
@@ -246,6 +247,14 @@ def test_a_file_with_an_enormous_layer_is_refused_before_its_basis_is_drawn(tmp_
 def test_a_path_without_a_file_is_refused_in_a_sentence(kind: str, tmp_path: Path) -> None:
     with pytest.raises(B4MError):
         load_adapter(tmp_path / "missing.safetensors" if kind == "missing" else tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no pipes among files")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for place in (tmp_path / "pipe.safetensors", Path("/dev/zero")):
+        with pytest.raises(B4MError, match=f"{place.name} is no ordinary file but a pipe or a device"):
+            load_adapter(place)
 
 
 @pytest.mark.parametrize("losses", [[[1.0]], [[]], [[1.0, 2.0]], [[1.0, 2.0, 3.0], [4.0]], [[1.0, 2.0, 3.0, 4.0]]])

@@ -57,6 +57,27 @@ def test_the_default_settings_are_what_composed_best_and_else_the_paper_s() -> N
         {"split": "thirds"},
         {"correspondence": "none"},
         {"file_dtype": "float8"},
+        {"steps": 2**40},
+        {"steps": "10"},
+        {"steps": True},
+        {"steps": 1.5},
+        {"rank": 10**9},
+        {"rank": float("nan")},
+        {"batch_size": 2**40},
+        {"gradient_accumulation_steps": None},
+        {"resolution": 2**40},
+        {"resolution": "512"},
+        {"seed": 10**30},
+        {"seed": "0"},
+        {"basis_seed": float("inf")},
+        {"learning_rate": "1e-4"},
+        {"learning_rate": True},
+        {"weight_decay": None},
+        {"max_grad_norm": 10**400},
+        {"flip": 1},
+        {"split": None},
+        {"start": ["zero_start"]},
+        {"correspondence": 0},
     ],
     ids=str,
 )
@@ -64,6 +85,12 @@ def test_a_setting_out_of_range_is_refused_by_its_name(wrong: dict[str, object])
     (name,) = wrong
     with pytest.raises(B4MError, match=name):
         TrainingSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_whole_number_of_another_kind_is_kept_as_a_plain_one() -> None:
+    settings = TrainingSettings(steps=5.0, learning_rate=1)  # type: ignore[arg-type]
+    assert type(settings.steps) is int and type(settings.learning_rate) is float
+    assert settings == TrainingSettings(steps=5, learning_rate=1.0)
 
 
 @pytest.mark.parametrize("split", ["full", "free"])

@@ -15,6 +15,7 @@ ESCAPES = [
     "C:\\Windows",
     "C:/Windows", "c:cats", "cats\x00", "\x00", "cats//studio", "./cats", "cats/", "~", "~/cats", "file:///etc", "cats/./studio",
     "cats/link_up", "cats/link_up/secrets", "cats/link_up/input/cats", "%2e%2e/secrets", "$HOME", "cats\n../..",
+    "x" * 300, "é" * 200, "\ud83d", "cats/\udcff", "a/" * 600 + "a", "cats/con\x00", "\u2024\u2024/secrets", "cats/\u2215etc",
 ]  # fmt: skip
 
 
@@ -137,6 +138,11 @@ BAD_NAMES = [
     "a?b",
     '"a"',
     "<a>",
+    "con ",
+    "con .x",
+    "CONIN$",
+    "com²",
+    "猫" * 80,
 ]
 
 
@@ -145,6 +151,24 @@ def test_a_name_that_no_system_should_write_is_refused(host: ModuleType, error: 
     with pytest.raises(error):
         host.safe_new_lora_path(name)
     assert sorted(os.listdir(folders / "secrets")) == ["inner", "x.png", "x.safetensors"]
+
+
+def test_a_long_name_that_is_not_latin_is_saved_or_refused_before_anything_is_trained(host: ModuleType, folders: Path) -> None:
+    path = host.safe_new_lora_path("猫" * 70)
+    path.with_name(path.stem + "_99.safetensors").write_bytes(b"x")
+    assert len(os.fsencode(path.name)) < 255
+
+
+def test_what_killed_saves_left_is_gone_after_the_start(host: ModuleType, folders: Path) -> None:
+    stray = ".b4m-0123456789abcdef.partial"
+    places = [folders / "loras", folders / "user" / "b4m" / "runs" / "a", folders / "user" / "b4m" / "auxiliary"]
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / stray).write_bytes(b"x")
+    (folders / "loras" / "sub" / stray).write_bytes(b"x")
+    host.sweep_folders()
+    assert not any((place / stray).exists() for place in places)
+    assert (folders / "loras" / "sub" / stray).exists()  # B4M writes no files there
 
 
 def test_a_saved_file_is_listed_at_once_after_the_list_is_refreshed(host: ModuleType, folders: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...bounds import Largest
 from ...buckets import Crop
 from ...fast.fused_step import FusedStep
 from ...fast.network import is_written_out
@@ -24,6 +25,7 @@ class _SDXL:
     """See :class:`~b4m_core.models.family.Family`."""
 
     name, title = "sdxl", "SDXL"
+    largest = Largest(layers=560, features=2048)
 
     def is_adapted(self, path: str) -> bool:
         return path.endswith(ADAPTED) and ".attn" in path

@@ -18,6 +18,7 @@ from diffusers import FluxTransformer2DModel
 from einops import rearrange
 from torch import Tensor, nn
 
+from b4m_core.bounds import Largest
 from b4m_core.errors import B4MError
 
 TEXT_WIDTH, TOKENS, POOLED, CHANNELS = 12, 5, 8, 4
@@ -47,6 +48,7 @@ class RectifiedFlow:
 
 class _Flow:
     name, title = "tiny_flow", "tiny flow"
+    largest = Largest(layers=100, features=64)
 
     def is_adapted(self, path: str) -> bool:
         return _LAYER.fullmatch(path) is not None
