@@ -7,7 +7,7 @@ Read reference.py first, which is the method written out, then training.py and e
 from .adapter import Adapter
 from .compose import merge
 from .errors import B4MError
-from .files import load_adapter, lora_state_dict, read_facts, save_adapter
+from .files import load_adapter, lora_state_dict, read_facts, save_adapter, split_state_dict
 from .metadata import Concept, Facts
 from .objective import NoiseSchedule
 from .plan import Plan
@@ -34,5 +34,6 @@ __all__ = [
     "merge",
     "read_facts",
     "save_adapter",
+    "split_state_dict",
     "train",
 ]

@@ -6,10 +6,12 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .carried import Carried, in_words
 from .errors import B4MError
 from .metadata import Facts
 from .models import family_named
@@ -37,19 +39,27 @@ class Adapter:
     """The projections of a whole network, by module path, and the facts about them.
 
     ``rows`` says which rows of the batch move which half (row_split.py); it is set before every training step.
+    ``carried``: updates beside the split, of another tool's LoRA (carried.py); they are applied with the adapter and
+    not trained. ``notes``: what was found when it was read, in sentences; no part of what it is. ``thumbnail`` is a
+    small picture that shows it, a JPEG data URL for the header of its file, or nothing.
     """
 
-    def __init__(self, layers: Mapping[str, PartlyLearnableProjection], facts: Facts) -> None:
+    def __init__(
+        self,
+        layers: Mapping[str, PartlyLearnableProjection],
+        facts: Facts,
+        carried: Iterable[Carried] = (),
+        notes: Iterable[str] = (),
+        thumbnail: str = "",
+    ) -> None:
         family = family_named(facts.family)
-        if not layers:
-            raise B4MError(
-                "This adapter has no layers: the network has no attention projections that B4M knows, "
-                f"so it is not an {family.title} network."
-            )
+        self.carried, self.notes = tuple(carried), tuple(notes)
         for name in layers:
             family.lora_key(name)  # a network that no LoRA file can name is refused before it is trained
         self.layers = dict(sorted(layers.items()))
-        self.facts = dataclasses.replace(facts, basis=facts.basis or basis_fingerprint(self.layers))
+        known = "" if facts.stored_basis else facts.basis
+        self.facts = dataclasses.replace(facts, basis=known or basis_fingerprint(self.layers))
+        self.thumbnail = thumbnail
         self.rows: Rows = ALL_ROWS
         self.enabled = True
         self._attached: list[tuple[nn.Module, str, nn.Linear]] = []
@@ -59,7 +69,13 @@ class Adapter:
         """A fresh adapter for all layers of ``unet`` (meta device too) that the family of ``facts`` adapts; rank, basis
         seed, split and start from ``facts``.
         """
-        layers = adapted_layers(family_named(facts.family), unet)
+        family = family_named(facts.family)
+        layers = list(adapted_layers(family, unet))
+        if not layers:
+            raise B4MError(
+                "This adapter has no layers: the network has no attention projections that B4M knows, "
+                f"so it is not an {family.title} network."
+            )
         return cls.fresh({name: (linear.out_features, linear.in_features) for name, linear in layers}, facts)
 
     @classmethod
@@ -73,9 +89,13 @@ class Adapter:
             layers = dict(zip(shapes, pool.map(projection, shapes), strict=True))
         return cls(layers, facts).clone()
 
-    def targets(self, unet: nn.Module) -> dict[str, nn.Linear]:
-        """The Linears of ``unet`` that this adapter is for. Raises :class:`B4MError` where they do not fit."""
+    def targets(self, unet: nn.Module, *, whole: bool = True) -> dict[str, nn.Linear]:
+        """The Linears of ``unet`` that this adapter is for: all that its family adapts, or, where it need not be
+        ``whole``, some of them. Raises :class:`B4MError` where they do not fit.
+        """
         targets = dict(adapted_layers(family_named(self.facts.family), unet))
+        if not whole and set(self.layers) <= set(targets):
+            targets = {name: targets[name] for name in self.layers}
         if set(targets) != set(self.layers):
             raise B4MError(
                 f"This adapter has {len(self.layers)} layers and the model has {len(targets)} that could take one: "
@@ -136,23 +156,46 @@ class Adapter:
                 changed = {part: change(part, value).cpu() for part, value in parts.items()}
                 for index, layer in enumerate(some):
                     layers[layer.name] = layer.holding({part: value[index] for part, value in changed.items()})
-        return Adapter(layers, self.facts)
+        return self._with(layers=layers)
+
+    def _with(self, **changes: Any) -> "Adapter":
+        """The same adapter but for ``changes``, by the names of the constructor."""
+        names = ("layers", "facts", "carried", "notes", "thumbnail")
+        return Adapter(**{name: changes.get(name, getattr(self, name)) for name in names})
 
     def with_facts(self, **changes: object) -> "Adapter":
         """The same layers under changed facts."""
-        return Adapter(self.layers, dataclasses.replace(self.facts, **changes))  # type: ignore[arg-type]
+        return self._with(facts=dataclasses.replace(self.facts, **changes))  # type: ignore[arg-type]
+
+    def carrying(self, carried: Iterable[Carried]) -> "Adapter":
+        """The same layers with these updates beside them, in place of those that were there."""
+        return self._with(carried=carried)
+
+    def noted(self, *notes: str) -> "Adapter":
+        """The same layers, with more to be said about them."""
+        return self._with(notes=(*self.notes, *notes))
+
+    def shown_by(self, thumbnail: str) -> "Adapter":
+        """The same layers under another thumbnail."""
+        return self._with(thumbnail=thumbnail)
 
     def rounded(self) -> "Adapter":
-        """A copy whose learned parts are what the file will say, so that what is in memory and what is on disk never
-        differ.
+        """A copy whose parts are what the file will say, so that what is in memory, what is on disk and what other
+        loaders read never differ.
         """
-        dtype, written = getattr(torch, self.facts.file_dtype), self.parts()
+        dtype = getattr(torch, self.facts.file_dtype)
+        written = PARTS if self.facts.stored_basis or self.facts.rounds_frozen else self.parts()
         return self._mapped(lambda part, value: value.to(dtype).float() if part in written else value)
 
     def compacted(self) -> "Adapter":
         """A copy that holds only what it was taught, for a compact file; a half that was there to help it train becomes
         0.
         """
+        if self.carried or self.facts.stored_basis:
+            what = in_words(self.carried) or "frozen parts of its own"
+            raise B4MError(
+                f"This adapter holds more than a compact file can ({what}): save it with compact switched off."
+            )
         copy = self.clone().with_facts(compact=True)
         with torch.no_grad():
             for projection in copy.layers.values():
@@ -180,7 +223,14 @@ class Adapter:
         for projection in self.layers.values():
             for part in parts:
                 digest.update(getattr(projection, part).detach().cpu().numpy().tobytes())
+        for piece in sorted(piece.digest() for piece in self.carried):
+            digest.update(piece)
         return digest.hexdigest()
+
+    def summary(self) -> str:
+        """The facts, and what is carried along, as a few lines for people."""
+        beside = [f"carried along: {in_words(self.carried)}"] if self.carried else []
+        return "\n".join([self.facts.summary(), *beside])
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         """(out features, in features) of every layer."""

@@ -77,6 +77,17 @@ def _patiently(move: Callable[[Path, Path], None], partial: Path, path: Path) ->
     move(partial, path)
 
 
+def write_whole(path: Path, data: bytes) -> Path:
+    """Write a small file of another kind, read back like any other."""
+
+    def check(partial: Path) -> None:
+        if partial.read_bytes() != data:
+            raise B4MError(f"{path.name} did not read back as it was written: check the disk and press Run again.")
+
+    write_atomically(path, [data], check)
+    return path
+
+
 def _sync(descriptor: int) -> None:
     """fsync where the file system has it; what was written is read back in any case."""
     try:

@@ -1,5 +1,5 @@
-"""Training and painting without a graph, for scripts: ``python b4m.py train content ...``, ``python b4m.py generate
-...``.
+"""B4M without a graph, for scripts: ``python b4m.py train content ...``, ``python b4m.py generate ...``, and the verbs
+for adapters (verbs.py).
 
 The same loop, the same settings and the same files as the nodes.
 """
@@ -11,18 +11,21 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
 import transformers
 from PIL import Image
 
+from . import verbs
 from .adapter import Adapter
 from .auxiliary import OWN_CAPTIONS, own_auxiliary, sample_auxiliary
-from .compose import base_note, merge
+from .carried import Carried, in_words
+from .compose import base_note, merge, sum_note
 from .diffusers_folder import DiffusersFolder
 from .errors import B4MError
-from .files import load_adapter, save_adapter
+from .foreign import USES
 from .pictures import PictureSet, load_folder
 from .plan import Plan
 from .runs import RunStore
@@ -38,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.disable_progress_bar()
-    diffusers.utils.logging.set_verbosity_error()
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity(logging.CRITICAL)  # what they find wrong is said in a sentence of ours
     logging.basicConfig(format="%(message)s")
     logging.getLogger("b4m").setLevel(logging.INFO)
     try:
@@ -81,13 +85,23 @@ def _parser() -> argparse.ArgumentParser:
         else:
             _picture_arguments(sub, "", CONTENT_PATTERN if role == "content" else STYLE_PATTERN)
             _auxiliary_arguments(sub, {"": OTHERS[role]})
+    verbs.add(commands)
     generator = commands.add_parser("generate", help="paint a picture with an adapter")
     generator.set_defaults(run=_generate)
     _model_arguments(generator)
     generator.add_argument("prompt")
-    generator.add_argument("--adapter", type=Path, help="a B4M adapter; without one the base model paints")
-    generator.add_argument("--content", type=float, default=1.0)
-    generator.add_argument("--style", type=float, default=1.0)
+    generator.add_argument(
+        "--adapter",
+        type=Path,
+        action="append",
+        default=[],
+        help="a B4M adapter or any LoRA for SDXL, any number of them; without one the base model paints",
+    )
+    generator.add_argument(
+        "--use-as", choices=USES, action="append", help="what another tool's LoRA is taken for: whose slider it has"
+    )
+    for slider in ("content", "style", "detail"):
+        generator.add_argument(f"--{slider}", type=float, action="append", help="once for all adapters, or once for each")
     generator.add_argument("--seed", type=int, default=0)
     generator.add_argument("--size", type=int, help="side in pixels; the model's own by default")
     generator.add_argument("--out", type=Path, required=True)
@@ -103,7 +117,7 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokenizer",
         type=Path,
         default=os.environ.get("B4M_TOKENIZER"),
-        help="a folder with CLIP's vocab.json and merges.txt, if the model has none",
+        help="a folder with CLIP's tokenizer.json, or its vocab.json and merges.txt, if the model has none",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
@@ -176,8 +190,7 @@ def _pictures(options: argparse.Namespace, prefix: str) -> PictureSet:
     pictures = load_folder(
         getattr(options, prefix + "pictures"), trigger=trigger, class_word=class_word, pattern=pattern
     )
-    for note in pictures.notes:
-        print(f"note: {note}", file=sys.stderr)
+    verbs.note(pictures.notes)
     return pictures
 
 
@@ -204,21 +217,26 @@ def _train_one(options: argparse.Namespace) -> None:
 
 def _train_together(options: argparse.Namespace) -> None:
     base = _base(options)
-    content, style = load_adapter(options.content_adapter), load_adapter(options.style_adapter)
+    content, style = (verbs.loaded(getattr(options, f"{role}_adapter"), role) for role in ("content", "style"))
     start = merge(content, style)
     _say_other_base(base, content, style)
+    for note in sum_note(content, style):
+        print(f"note: {note}", file=sys.stderr)
+    if start.carried:
+        print(f"note: worn during the training, and not trained: {in_words(start.carried)}.", file=sys.stderr)
+    base.wear(start.carried, {})
     settings = dataclasses.replace(_settings(options, base), **start.facts.common())
     pictures, others = _pictures(options, "content_"), [_pictures(options, "style_")]
     for role, folder in (("content", options.content_auxiliary), ("style", options.style_auxiliary)):
         # as published there are none, so none are painted
         if settings.correspondence == "output_preservation" or folder is not None:
             others += _auxiliary(options, base, role, folder, settings.resolution)
-    _run(Plan("together", pictures, tuple(others), settings, start), base, options)
+    _run(Plan("together", pictures, tuple(others), settings, start.carrying(())), base, options, start.carried)
 
 
-def _run(plan: Plan, base: DiffusersFolder, options: argparse.Namespace) -> None:
-    adapter = train(plan, base, RunStore(options.store), _print_progress, retrain=options.retrain)
-    print(save_adapter(adapter.compacted() if options.compact else adapter, options.out))
+def _run(plan: Plan, base: DiffusersFolder, options: argparse.Namespace, carried: Sequence[Carried] = ()) -> None:
+    adapter = train(plan, base, RunStore(options.store), _print_progress, retrain=options.retrain).carrying(carried)
+    verbs.save(adapter.compacted() if options.compact else adapter, options.out)
 
 
 def _print_progress(progress: Progress) -> None:
@@ -232,8 +250,7 @@ def _print_progress(progress: Progress) -> None:
 
 def _say_other_base(base: DiffusersFolder, *adapters: Adapter) -> None:
     for adapter in adapters:
-        for note in base_note(adapter, base.network_fingerprint, base.name):
-            print(f"note: {note}", file=sys.stderr)
+        verbs.note(base_note(adapter, base.network_fingerprint, base.name))
 
 
 def _generate(options: argparse.Namespace) -> None:
@@ -245,14 +262,25 @@ def _generate(options: argparse.Namespace) -> None:
     size = options.size or base.native_size
     if size < 32 or size % 32:
         raise B4MError(f"--size is {size}: choose a multiple of 32.")
-    if options.adapter is not None:
-        adapter = load_adapter(options.adapter)
+    uses = _for_each("--use-as", options.use_as or [USES[0]], options.adapter)
+    sliders = [
+        _for_each(f"--{name}", getattr(options, name) or [1.0], options.adapter) for name in ("content", "style", "detail")
+    ]
+    for path, use_as, *strengths in zip(options.adapter, uses, *sliders, strict=True):
+        adapter = verbs.loaded(path, use_as)
         _say_other_base(base, adapter)
-        base.with_adapter(adapter, options.content, options.style)
+        base.with_adapter(adapter, *strengths)
     pixels = base.sample(options.prompt, width=size, height=size, seed=options.seed)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().numpy()).save(options.out)
     print(options.out)
+
+
+def _for_each(option: str, values: list[Any], adapters: Sequence[Path]) -> list[Any]:
+    """One value for each adapter; a single one counts for all."""
+    if len(values) not in (1, len(adapters)):
+        raise B4MError(f"{option} is there {len(values)} times for {len(adapters)} adapters: give it once, or once for each.")
+    return values if len(values) == len(adapters) else values * len(adapters)
 
 
 if __name__ == "__main__":

@@ -1,39 +1,228 @@
-"""Make, without training: the content half of one adapter and the style half of another, on their common basis."""
+"""Make, without training: the content of one adapter, the style of another and any number of details, as one.
+
+Two that were made to fit, on one basis, keep their split, and can be trained together as the method says. Any others,
+another tool's among them, are added up exactly in the free split, which has no basis to share.
+"""
 
 import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from .adapter import Adapter
+from .block_weights import NO_BLOCKS, BlockWeights
+from .carried import DETAIL, DOWN, UP, Carried, as_concept, of_concept
 from .errors import B4MError
 from .fingerprint import surely_differ
+from .models.sdxl.modules import key_of_path
+from .projection import PartlyLearnableProjection
+from .splits import CONCEPTS
+
+_NEAR = 0.01
+"""How far the frozen parts of two files of the published code may lie apart: weight decay moves them by about 0.001."""
 
 
-def merge(content: Adapter, style: Adapter) -> Adapter:
-    """The parts that ``content`` learned beside those that ``style`` did: U = [A; B], V = [C, D] (the start of stage
-    two).
+@dataclass(frozen=True)
+class Share:
+    """How much of an input a merge takes: ``strength`` of all of it, and of each block (block_weights.py)."""
 
-    Both keep what they learned, bit for bit; neither is changed. Of two ranks of the free split the higher one holds
-    both (see :func:`widened`). Raises :class:`B4MError` when the two were not made to fit: another rank in a split with
-    a basis, another basis, split or start, or the two inputs swapped. Another base model is no reason (see
-    :func:`base_note`).
+    strength: float = 1.0
+    blocks: BlockWeights = NO_BLOCKS
+
+    def of(self, key: str) -> float:
+        """The factor on a layer, by its name in carried.py."""
+        return self.strength * self.blocks.of(key)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it takes the input as it is."""
+        return self.strength == 1.0 and self.blocks == NO_BLOCKS
+
+
+WHOLE = Share()
+
+
+def merge(
+    content: Adapter,
+    style: Adapter,
+    detail: Adapter | None = None,
+    *,
+    content_share: Share = WHOLE,
+    style_share: Share = WHOLE,
+    detail_share: Share = WHOLE,
+) -> Adapter:
+    """The content of one adapter beside the style of another, and all of a third as detail; none is changed.
+
+    On one basis the parts go together bit for bit: U = [A; B], V = [C, D] (the start of stage two). Where nothing is
+    shared, the result is free and the exact sum of what each does alone (:func:`is_sum`). What they carry along goes
+    with them. Raises :class:`B4MError` when inputs are swapped or for models of different kinds; another base model is
+    no reason (see :func:`base_note`).
     """
-    content, style = _of_one_rank(content, style)
-    _require_a_fit(content, style)
-    merged = content.clone()
-    for name, projection in merged.layers.items():
-        for part in projection.split.style:
-            getattr(projection, part).data.copy_(getattr(style.layers[name], part).detach())
+    _require_own_inputs(content, style, detail)
+    if is_sum(content, style) or not (content_share.is_whole and style_share.is_whole):
+        layers = _sum(_alone(content, "content", content_share), _alone(style, "style", style_share))
+        split: dict[str, object] = {"split": "free", "start": "zero_start", "stored_basis": False, "basis": ""}
+        split["rank"] = next((layer.rank for layer in layers.values()), 1)
+    else:
+        layers, split = _on_one_basis(*_of_one_rank(content, style)), {}
+        split["rank"] = max(content.facts.rank, style.facts.rank)
+    carried = [
+        *_shared(content, "content", content_share),
+        *_shared(style, "style", style_share),
+        *(piece for each in _different(content, style) for piece in of_concept(each.carried, DETAIL)),
+        *(() if detail is None else _as_detail(detail, detail_share)),
+    ]
     facts = dataclasses.replace(
         content.facts,
         role="merged",
+        content=content.facts.content,
         style=style.facts.style,
         steps=content.facts.steps + style.facts.steps,
         settings={},
         losses=(),
         compact=False,
+        origin="",
+        base=content.facts.base or style.facts.base,
+        base_name=content.facts.base_name or style.facts.base_name,
+        prediction=content.facts.prediction or style.facts.prediction,
         file_dtype=content.facts.file_dtype if content.facts.file_dtype == style.facts.file_dtype else "float32",
-        parents=(_identity(content), _identity(style)),
+        parents=tuple(_identity(each) for each in (content, style, detail) if each is not None),
+        **split,  # type: ignore[arg-type]
     )
-    return Adapter(merged.layers, facts)
+    if not (content_share.is_whole and style_share.is_whole):
+        facts = dataclasses.replace(facts, file_dtype="float32")
+    return Adapter(layers, facts, carried)
+
+
+def with_detail(adapter: Adapter, detail: Adapter, share: Share = WHOLE) -> Adapter:
+    """A merge that takes in one more adapter as detail."""
+    more = adapter.with_facts(parents=(*adapter.facts.parents, _identity(detail)))
+    return more.carrying((*adapter.carried, *_as_detail(detail, share)))
+
+
+def _different(content: Adapter, style: Adapter) -> tuple[Adapter, ...]:
+    """Both, or the one that is merged again with itself, whose details count once."""
+    return (content,) if content is style else (content, style)
+
+
+def is_sum(content: Adapter, style: Adapter) -> bool:
+    """Whether the two share no basis, so that their merge is the sum of what each does alone, in the free split."""
+    left, right = content.facts, style.facts
+    one = _of_one_rank(content, style)
+    if content.shapes() != style.shapes() or (left.split, left.start) != (right.split, right.start):
+        return True
+    if left.stored_basis or right.stored_basis:
+        return left.rank != right.rank or not _near(content, style)
+    return one[0].facts.rank != one[1].facts.rank or one[0].facts.basis != one[1].facts.basis
+
+
+def _near(content: Adapter, style: Adapter) -> bool:
+    for name, layer in content.layers.items():
+        for part in layer.split.frozen:
+            mine, other = getattr(layer, part), getattr(style.layers[name], part)
+            if float((mine - other).norm()) > _NEAR * float(other.norm()):
+                return False
+    return True
+
+
+def _on_one_basis(content: Adapter, style: Adapter) -> dict[str, PartlyLearnableProjection]:
+    """The style's layers with what the content learned, as the published code does it."""
+    merged = style.clone()
+    for name, projection in merged.layers.items():
+        for part in projection.split.content:
+            getattr(projection, part).data.copy_(getattr(content.layers[name], part).detach())
+    return merged.layers
+
+
+Factors = dict[str, tuple[Tensor, Tensor]]
+
+
+def _alone(adapter: Adapter, concept: str, share: Share) -> Factors:
+    """What one concept of an adapter does, as an ordinary LoRA by module path: up (m, r) and down (r, n)."""
+    content, style = (float(each == concept) for each in CONCEPTS)
+    found: Factors = {}
+    for name, layer in adapter.layers.items():
+        up, down = (factor.detach() for factor in layer.lora_factors(content, style))
+        kept = up.flatten(0, -2).any(0) & down.flatten(1).any(1)
+        if kept.any():
+            found[name] = up[:, kept] * share.of(key_of_path(name)), down[kept]
+    return found
+
+
+def _sum(content: Factors, style: Factors) -> dict[str, PartlyLearnableProjection]:
+    """Free layers of both; what is missing is 0."""
+    rank = max((len(down) for side in (content, style) for _, down in side.values()), default=0)
+    layers = {}
+    with torch.inference_mode(False), torch.no_grad():
+        for name in sorted({*content, *style}):
+            sides = [content.get(name), style.get(name)]
+            shapes = {(len(up), down.shape[1]) for up, down in filter(None, sides)}
+            if len(shapes) > 1:
+                raise _other_kinds()
+            m, n = shapes.pop()
+            parts: dict[str, Tensor] = {}
+            for names, factors in (("AD", sides[0]), ("BC", sides[1])):
+                up, down = torch.zeros(m, rank), torch.zeros(rank, n)
+                if factors is not None:
+                    up[:, : len(factors[1])], down[: len(factors[1])] = factors
+                parts |= dict(zip(names, (up, down), strict=True))
+            layers[name] = PartlyLearnableProjection.of_parts(name, parts, split="free")
+    return layers
+
+
+def _shared(adapter: Adapter, concept: str, share: Share) -> list[Carried]:
+    return [_times(piece, share) for piece in of_concept(adapter.carried, concept)]
+
+
+def _times(piece: Carried, share: Share) -> Carried:
+    factor = share.of(piece.key)
+    return piece if factor == 1.0 else piece.scaled(factor)
+
+
+def _as_detail(adapter: Adapter, share: Share) -> list[Carried]:
+    """All that an adapter does at full strength, as pieces of detail."""
+    pieces = [_times(piece, share) for piece in as_concept(adapter.carried, DETAIL)]
+    dtype = getattr(torch, adapter.facts.file_dtype)
+    for name, layer in adapter.layers.items():
+        up, down = (factor.detach() for factor in layer.lora_factors())
+        kept = up.any(0) & down.any(1)
+        if kept.any():
+            tensors = {UP: up[:, kept].to(dtype), DOWN: down[kept].to(dtype)}
+            pieces.append(_times(Carried(DETAIL, key_of_path(name), tensors), share))
+    return pieces
+
+
+def completed(adapter: Adapter, shapes: Mapping[str, tuple[int, int]]) -> Adapter:
+    """The same adapter, exactly, ready to be trained on a network whose layers have these ``shapes``.
+
+    A free one gets the layers that it lacks and, where both factors of a rank are 0, something to read: what a fresh
+    adapter reads.
+    """
+    if adapter.facts.split_row.frozen:
+        return adapter
+    lacking = {name: shape for name, shape in shapes.items() if name not in adapter.layers}
+    dead = [name for name, layer in adapter.layers.items() if _dead(layer)]
+    if not lacking and not dead:
+        return adapter
+    fresh = Adapter.fresh(
+        lacking | {name: adapter.layers[name].shape for name in dead}, dataclasses.replace(adapter.facts, basis="")
+    )
+    layers = {**adapter.clone().layers, **{name: fresh.layers[name] for name in lacking}}
+    with torch.no_grad():
+        for name in dead:
+            for up, down in _PAIRS:
+                unread = ~(getattr(layers[name], up).any(0) | getattr(layers[name], down).any(1))
+                getattr(layers[name], down)[unread] = getattr(fresh.layers[name], down)[unread]
+    return Adapter(layers, dataclasses.replace(adapter.facts, basis=""), adapter.carried, adapter.notes)
+
+
+_PAIRS = (("A", "D"), ("B", "C"))
+
+
+def _dead(layer: PartlyLearnableProjection) -> bool:
+    return any(not (getattr(layer, up).any(0) | getattr(layer, down).any(1)).all() for up, down in _PAIRS)
 
 
 def widened(adapter: Adapter, rank: int) -> Adapter:
@@ -81,31 +270,27 @@ def _identity(adapter: Adapter) -> str:
     return f"{facts.role}: {concept.trigger if concept else ''} {concept.class_word if concept else ''}".strip()
 
 
-def _require_a_fit(content: Adapter, style: Adapter) -> None:
-    left, right = content.facts, style.facts
-    if left.role == "style":
+def _require_own_inputs(content: Adapter, style: Adapter, detail: Adapter | None) -> None:
+    if content.facts.role == "style":
         raise B4MError("A style adapter is plugged into the content input: swap the two.")
-    if right.role == "content":
+    if style.facts.role == "content":
         raise B4MError("A content adapter is plugged into the style input: swap the two.")
-    if content.shapes() != style.shapes():
-        raise B4MError(
-            "The content and the style adapter belong to models of different kinds, so they cannot be merged: train both on one model."
-        )
-    if left.split != right.split:
-        raise B4MError(
-            f"The content adapter has the split {left.split} and the style adapter {right.split}: train both with the same split."
-        )
-    if left.rank != right.rank:
-        raise B4MError(
-            f"The content adapter has rank {left.rank} and the style adapter rank {right.rank}: with the split {left.split} "
-            "train both with the same rank."
-        )
-    if left.basis != right.basis:
-        raise B4MError(
-            f"The content adapter was trained on basis seed {left.basis_seed} and the style adapter on {right.basis_seed}: "
-            "train both with the same basis seed."
-        )
-    if left.start != right.start:
-        raise B4MError(
-            f"The content adapter started as {left.start} and the style adapter as {right.start}: train both with the same start."
-        )
+    for other in (style, *(() if detail is None else (detail,))):
+        both = content.layers.keys() & other.layers.keys()
+        if content.facts.family != other.facts.family or any(
+            content.layers[name].shape != other.layers[name].shape for name in both
+        ):
+            raise _other_kinds()
+
+
+def _other_kinds() -> B4MError:
+    return B4MError(
+        "These adapters belong to models of different kinds, so they cannot be merged: take adapters of one kind."
+    )
+
+
+def sum_note(content: Adapter, style: Adapter) -> list[str]:
+    """A sentence for people when two adapters share no basis; else nothing."""
+    if not is_sum(content, style):
+        return []
+    return ["The two were not made on one basis, so they were added up, exactly, as a free content and a free style."]

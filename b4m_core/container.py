@@ -23,6 +23,16 @@ class UnreadableFile(B4MError):
     """A file that the system does not let us read now; what is in it may be whole."""
 
 
+class ForeignFile(B4MError):
+    """A safetensors file without facts of ours: another tool's."""
+
+
+class RewrittenFile(B4MError):
+    """A container that another program wrote again, with other numbers: its checksum no longer fits."""
+
+
+_THEIR_ORDER = ["dtype", "shape", "data_offsets"]
+"""How every other writer orders an entry of the table; ours is sorted, and no damage turns one into the other."""
 _PIECE = 1 << 22
 MOST_TENSORS = 8000  # those of SDXL's 560 layers are 1,680
 MOST_TEXT, _MOST_HEADER = (
@@ -61,14 +71,17 @@ def read_text(path: Path) -> str:
     """The text of a container, its checksum not tested. Raises :class:`B4MError` for a missing, damaged or foreign
     file.
     """
-    return _metadata(path, path.name)["b4m"]
+    return read_metadata(path)["b4m"]
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """All header entries of a container, checked as little."""
+    return _metadata(path, path.name)
 
 
 def read_container(path: Path) -> tuple[str, dict[str, Tensor]]:
     """The text and the tensors, checksum tested. Raises :class:`B4MError` for a missing, damaged or foreign file."""
-    text = verified_text(path)
-    with safetensors.safe_open(path, "pt", device="cpu") as file:
-        return text, {key: file.get_tensor(key) for key in file.keys()}
+    return verified_text(path), plain_tensors(path)
 
 
 def verified_text(path: Path, shown: str | None = None) -> str:
@@ -80,6 +93,8 @@ def verified_text(path: Path, shown: str | None = None) -> str:
         table.pop("__metadata__")
         actual = _digest(metadata["b4m"], table, iter(lambda: file.read(_PIECE), b""))
     if actual != metadata.get("b4m.sha256"):
+        if "b4m.sha256" in metadata and all(list(entry) == _THEIR_ORDER for entry in table.values()):
+            raise RewrittenFile(f"{shown} was changed by another program since B4M saved it, so it cannot be used here.")
         raise B4MError(f"{shown} is damaged: its checksum does not match its contents; download or train it again.")
     return metadata["b4m"]
 
@@ -104,9 +119,7 @@ def _metadata(path: Path, shown: str) -> dict[str, str]:
     if count > MOST_TENSORS:
         raise B4MError(f"{shown} holds {count} tensors, which no adapter has: it is damaged or no adapter.")
     if "b4m" not in metadata:
-        raise B4MError(
-            f"{shown} was not made by B4M (it may be an ordinary LoRA): load it with the LoRA loader instead."
-        )
+        raise ForeignFile(f"{shown} holds no facts of B4M: another tool made it.")
     if len(metadata["b4m"].encode()) > MOST_TEXT:
         raise B4MError(
             f"The B4M facts in {shown} have more than {MOST_TEXT / 1e6:.0f} MB: it is damaged, so download or train it again."
@@ -125,6 +138,12 @@ def _readable(shown: str) -> Iterator[None]:
         raise UnreadableFile(
             f"{shown} cannot be read ({error.strerror or error}): check its disk, and that it may be read."
         ) from error
+
+
+def plain_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, its checksum not tested."""
+    with safetensors.safe_open(path, "pt", device="cpu") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}
 
 
 def _canonical(value: object) -> bytes:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,12 +24,15 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from .adapter import Adapter
+from .carried import DETAIL, Carried, sum_added
 from .checked import whole
 from .compact_text import FILE as COMPACT
 from .compact_text import compact_state_dict
+from .diffusers_parts import clip_tokenizer, variant_of, weights_of
 from .errors import B4MError
 from .fingerprint import ROWS, network_fingerprint, sampled_layers
 from .models.sdxl import SDXL, is_adapted
+from .models.sdxl.modules import layer_key
 from .objective import NoiseSchedule
 
 SDXL_SCHEDULE = {
@@ -49,7 +52,8 @@ _KINDS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", _REFINER_WIDTH:
 class DiffusersFolder:
     """A :class:`~b4m_core.base_model.BaseModel` from ``folder``.
 
-    ``tokenizer`` is a folder with CLIP's vocab.json and merges.txt, for a model folder that has none of its own.
+    ``tokenizer`` is a folder with CLIP's tokenizer.json, or its vocab.json and merges.txt, for a model folder that has
+    none of its own that can be read.
     ``steps`` and ``guidance`` are those of :meth:`paint`. Raises :class:`B4MError` when the folder is not an SDXL in
     diffusers' layout.
     """
@@ -84,7 +88,7 @@ class DiffusersFolder:
     def unet(self) -> nn.Module:
         """The frozen network."""
         with torch.inference_mode(False), _readable(self.name, "unet"):
-            unet = UNet2DConditionModel.from_pretrained(self.folder / "unet", torch_dtype=self.dtype, **_OWN_FILES)
+            unet = UNet2DConditionModel.from_pretrained(self.folder / "unet", **self._reading("unet"))
             return cast(nn.Module, _frozen(unet, self.device))
 
     @functools.cached_property
@@ -117,7 +121,7 @@ class DiffusersFolder:
         with contextlib.ExitStack() as stack, _readable(self.name, "unet"):
             files = [
                 stack.enter_context(safe_open(file, "pt"))
-                for file in sorted((self.folder / "unet").glob("*.safetensors"))
+                for file in weights_of(self.folder / "unet")
             ]
             keys = {
                 key.removesuffix(".weight"): file for file in files for key in file.keys() if key.endswith(".weight")
@@ -186,12 +190,43 @@ class DiffusersFolder:
         return pipeline
 
     @torch.no_grad()
-    def with_adapter(self, adapter: Adapter, content: float, style: float) -> None:
-        """Add ``adapter`` to the network's weights, for painting; the folder object is not fit for training
-        afterwards.
-        """
-        for name, linear in adapter.targets(self.unet).items():
+    def with_adapter(self, adapter: Adapter, content: float, style: float, detail: float = 1.0) -> None:
+        """Add ``adapter`` to the weights, for painting; the folder object is not fit for training afterwards."""
+        targets = adapter.targets(self.unet, whole=False)
+        self.wear(adapter.carried, {"content": content, "style": style, DETAIL: detail})
+        for name, linear in targets.items():
             linear.weight += adapter.layers[name].delta_weight(content, style).to(linear.weight)
+
+    @torch.no_grad()
+    def wear(self, carried: Sequence[Carried], strengths: Mapping[str, float]) -> None:
+        """Add ``carried`` to the weights of the network and of the text encoders, for good, each piece as if it were
+        alone; ``strengths`` by concept, 1 for one that is not there. Raises :class:`B4MError` where a piece does not
+        fit, and then nothing has changed.
+        """
+        wanted: dict[str, list[Carried]] = {}
+        for piece in carried:
+            wanted.setdefault(f"{piece.key}.{'bias' if piece.kind == 'diff_b' else 'weight'}", []).append(piece)
+        weights = self._weights(any(piece.of_text_encoder for piece in carried)) if carried else {}
+        for key, pieces in wanted.items():
+            if key not in weights or not all(piece.fits(weights[key].shape) for piece in pieces):
+                raise B4MError(
+                    f"The adapter's layer {pieces[0].key} does not fit {self.name}: it was made for a model of another kind."
+                )
+        for key, pieces in wanted.items():
+            weights[key] += sum_added(pieces, weights[key].float(), strengths).to(weights[key])
+
+    def _weights(self, text_encoders: bool) -> dict[str, Tensor]:
+        """Weights and biases by the names of carried.py."""
+        parts = {"unet": self.unet}
+        if text_encoders:
+            parts |= dict(zip(("text_encoder", "text_encoder_2"), self._text_encoders, strict=True))
+        found: dict[str, Tensor] = {}
+        for prefix, module in parts.items():
+            for name, weight in module.named_parameters():
+                path, _, kind = name.rpartition(".")
+                if (key := layer_key(f"{prefix}.{path}")) is not None:
+                    found[f"{key}.{kind}"] = weight
+        return found
 
     def _scheduler_config(self) -> dict[str, Any]:
         file = self.folder / "scheduler" / "scheduler_config.json"
@@ -204,7 +239,7 @@ class DiffusersFolder:
         with _readable(self.name, "vae"):
             tiny = json.loads((self.folder / "vae" / "config.json").read_text())["_class_name"] == "AutoencoderTiny"
             kind = AutoencoderTiny if tiny else AutoencoderKL
-            return _frozen(kind.from_pretrained(self.folder / "vae", torch_dtype=self.dtype, **_OWN_FILES), self.device)
+            return _frozen(kind.from_pretrained(self.folder / "vae", **self._reading("vae")), self.device)
 
     @functools.cached_property
     def _text_encoders(self) -> list[Any]:
@@ -212,31 +247,36 @@ class DiffusersFolder:
         folders = (self.folder / "text_encoder", self.folder / "text_encoder_2")
         with _readable(self.name, "text encoders"):
             return [
-                _frozen(_text_encoder(folder, kind, self.dtype), self.device)
+                _frozen(_text_encoder(folder, kind, self._reading(folder.name)), self.device)
                 for folder, kind in zip(folders, kinds, strict=True)
             ]
+
+    def _reading(self, part: str) -> dict[str, Any]:
+        """How diffusers and transformers are to read the weights of a part."""
+        return {**_OWN_FILES, "torch_dtype": self.dtype, "variant": variant_of(self.folder / part)}
 
     @functools.cached_property
     def _tokenizers(self) -> list[CLIPTokenizer]:
         found = []
         for name, padding in (("tokenizer", "<|endoftext|>"), ("tokenizer_2", "!")):
-            folder = self.folder / name if (self.folder / name).is_dir() else self._tokenizer
-            if folder is None or not (Path(folder) / "vocab.json").is_file():
+            with _readable(self.name, name):
+                tokenizer = clip_tokenizer((self.folder / name, self._tokenizer), padding)
+            if tokenizer is None:
                 raise B4MError(
-                    f"{self.name} has no tokenizer: name a folder with CLIP's vocab.json and merges.txt (ComfyUI has comfy/sd1_tokenizer)."
+                    f"{self.name} has no tokenizer: name a folder with CLIP's tokenizer.json, or its vocab.json and merges.txt, by "
+                    "--tokenizer (ComfyUI has comfy/sd1_tokenizer)."
                 )
-            with _readable(self.name, "tokenizer"):
-                found.append(CLIPTokenizer.from_pretrained(folder, model_max_length=77, pad_token=padding))
+            found.append(tokenizer)
         return found
 
 
-def _text_encoder(folder: Path, kind: Any, dtype: torch.dtype) -> Any:
+def _text_encoder(folder: Path, kind: Any, reading: dict[str, Any]) -> Any:
     if not (folder / COMPACT).is_file():
-        return kind.from_pretrained(folder, torch_dtype=dtype, **_OWN_FILES)
+        return kind.from_pretrained(folder, **reading)
     model = kind(CLIPTextConfig.from_json_file(folder / "config.json"))
     key = next(key for key in model.state_dict() if key.endswith("token_embedding.weight"))
     model.load_state_dict(compact_state_dict(folder, key))
-    return model.to(dtype)
+    return model.to(reading["torch_dtype"])
 
 
 @contextlib.contextmanager

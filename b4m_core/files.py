@@ -7,8 +7,8 @@ safetensors itself has no checksum) and the ``modelspec.*``, ``ss_*`` and ``sshs
 dates: equal adapters give equal bytes.
 """
 
-import json
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +16,31 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from . import beside, foreign
 from .adapter import Adapter, basis_fingerprint, fresh_layer
+from .atomic import write_whole
 from .bounds import bytes_held, require_possible
+from .cards import THUMBNAIL, card
+from .carried import in_words
 from .compact_format import layers_of, taught_halves
-from .container import read_container, read_text, write_container
+from .container import (
+    ForeignFile,
+    RewrittenFile,
+    plain_tensors,
+    read_container,
+    read_metadata,
+    read_text,
+    write_container,
+)
 from .errors import B4MError
 from .finite import first_not_finite, numbers, require_finite
-from .metadata import Concept, Facts
+from .layouts import ALPHA, DOWN, FOLDER_LAYOUTS, UP, FolderLayout, weights_file
+from .metadata import Facts
 from .models import family_named
 from .projection import PartlyLearnableProjection
-
-UP, DOWN, ALPHA = ".lora_up.weight", ".lora_down.weight", ".alpha"
+from .rewritten import frozen_in, in_our_form
+from .splits import CONCEPTS
+from .thumbnail import usable
 
 
 @dataclass(frozen=True)
@@ -44,10 +58,19 @@ class FileFormat:
     hint: str
 
 
-def lora_state_dict(adapter: Adapter, content: float = 1.0, style: float = 1.0) -> dict[str, Tensor]:
-    """The adapter as the tensors of a kohya LoRA, CPU, in the adapter's file dtype, with the two strengths worked
-    in.
+def lora_state_dict(
+    adapter: Adapter, content: float = 1.0, style: float = 1.0, detail: float = 1.0
+) -> dict[str, Tensor]:
+    """The adapter as the tensors of a kohya LoRA, CPU, in the adapter's file dtype, with the strengths worked in.
+
+    What is carried along is in it. Raises :class:`B4MError` where one LoRA cannot say it all (beside.py).
     """
+    strengths = {"content": content, "style": style, "detail": detail}
+    return beside.written(split_state_dict(adapter, content, style), adapter.carried, strengths)
+
+
+def split_state_dict(adapter: Adapter, content: float = 1.0, style: float = 1.0) -> dict[str, Tensor]:
+    """The same of the split alone, without what is carried along."""
     dtype, family = getattr(torch, adapter.facts.file_dtype), family_named(adapter.facts.family)
     tensors: dict[str, Tensor] = {}
     alone = adapter.alone()
@@ -67,36 +90,119 @@ def save_adapter(adapter: Adapter, path: str | Path, *, over: bool = True) -> Pa
     (:class:`~b4m_core.atomic.NameTaken`).
     """
     path = Path(path)
+    adapter = adapter.with_facts(carried=beside.described(adapter.carried))
     tensors = format_of(adapter.facts).tensors(adapter)
     bad = first_not_finite(tensors)
     if bad is not None:
         raise B4MError(
             f"{path.name} was not saved: its layer {bad} holds values that are not numbers; train again with a lower learning rate."
         )
-    rank = adapter.facts.factor_rank(adapter.alone())
     write_container(
         path,
         tensors,
         adapter.facts.to_json(),
-        lambda data_sha256: _other_tools(adapter.facts, rank, path.stem, data_sha256),
+        lambda data_sha256: _other_tools(adapter, path.stem, data_sha256),
         over=over,
     )
     return path
 
 
-def load_adapter(path: str | Path) -> Adapter:
-    """Read an adapter back. Raises :class:`B4MError` for a file that is missing, damaged, foreign, or made on another
-    basis.
+def _other_tools(adapter: Adapter, title: str, data_hash: str) -> dict[str, str]:
+    form, rank = format_of(adapter.facts), adapter.facts.factor_rank(adapter.alone())
+    entries = card(
+        adapter.facts, adapter.shapes(), title=title, kind=form.kind, module=form.module, hint=form.hint, rank=rank, data_hash=data_hash
+    )
+    return {**entries, **({THUMBNAIL: adapter.thumbnail} if adapter.thumbnail else {})}
+
+
+def save_in_layout(adapter: Adapter, path: str | Path, layout: str) -> list[Path]:
+    """Write ``adapter`` as a file in kohya's layout, or as a folder in one of :data:`FOLDER_LAYOUTS`; gives the files.
+
+    Raises :class:`B4MError` like :func:`save_adapter`.
     """
     path = Path(path)
-    text, tensors = read_container(path)
+    if layout not in FOLDER_LAYOUTS:
+        return [save_adapter(adapter.with_facts(compact=False, file_format=""), path)]
+    if path.suffix == ".safetensors" or path.is_file():
+        raise B4MError(f"{path.name} names a file, and the layout {layout} is a folder: name one for it.")
+    files = []
+    for name in FOLDER_LAYOUTS[layout].with_layouts:
+        row, named = FOLDER_LAYOUTS[name], adapter.with_facts(compact=False, file_format=name)
+        files.append(save_adapter(named, path / row.file))
+        for side, data in row.side_files(format_of(named.facts).tensors(named)).items():
+            files.append(write_whole(path / side, data))
+    return files
+
+
+def load_adapter(path: str | Path, use_as: str = "content") -> Adapter:
+    """Read an adapter back, from its file or the folder of it, or another tool's LoRA for SDXL, which is taken for a
+    ``content``, a ``style`` or ``both`` (foreign/). Raises :class:`B4MError` for a file that is missing, damaged, of
+    another kind, or made on another basis.
+    """
+    path = weights_file(Path(path))
+    try:
+        text, tensors = read_container(path)
+    except ForeignFile:
+        return foreign.read(path, use_as)
+    except RewrittenFile:
+        return _rewritten(path, use_as)
     facts = Facts.from_json(text)
+    return _adapter_of(path, _in_kohyas_names(tensors, facts, path.name), facts)
+
+
+def _in_kohyas_names(tensors: dict[str, Tensor], facts: Facts, shown: str) -> dict[str, Tensor]:
+    layout = FOLDER_LAYOUTS.get(facts.file_format)
+    return tensors if layout is None else layout.kohya(tensors, family_named(facts.family), shown)
+
+
+def _adapter_of(path: Path, tensors: dict[str, Tensor], facts: Facts) -> Adapter:
+    thumbnail = usable(read_metadata(path).get(THUMBNAIL))
     require_finite(tensors, path.name)
     with torch.inference_mode(False):
+        tensors, carried = beside.taken_out(tensors, facts.carried, path.name)
         layers = format_of(facts).layers(tensors, facts, path.name)
-    if basis_fingerprint(layers) != facts.basis:
+    if not layers and not carried:
+        raise B4MError(f"{path.name} holds an adapter that has no layers: train it again.")
+    if not facts.stored_basis and basis_fingerprint(layers) != (facts.basis or basis_fingerprint(layers)):
         raise B4MError(f"{path.name} was made on another basis than this version of B4M draws: train it again.")
-    return Adapter(layers, facts).clone()
+    if facts.rounds_frozen and not facts.stored_basis:
+        _take_frozen(layers, tensors, facts, path.name)
+    return Adapter(layers, dataclasses.replace(facts, carried=()), carried, thumbnail=thumbnail).clone()
+
+
+def _take_frozen(
+    layers: Mapping[str, PartlyLearnableProjection], tensors: Mapping[str, Tensor], facts: Facts, shown: str
+) -> None:
+    """Let the frozen parts be as the file has them, rounded: what every other loader reads."""
+    family = family_named(facts.family)
+    for name, layer in layers.items():
+        key = family.lora_key(name)
+        parts = frozen_in(layer, tensors[key + UP], tensors[key + DOWN])
+        if parts is None:
+            raise B4MError(f"{shown} was made on another basis than this version of B4M draws: train it again.")
+        for part, value in parts.items():
+            getattr(layer, part).copy_(value)
+
+
+def _rewritten(path: Path, use_as: str) -> Adapter:
+    """An adapter of ours that another program wrote again, as it is now, with a note."""
+    try:
+        facts = Facts.from_json(read_text(path))
+    except B4MError as error:
+        raise B4MError(f"{path.name} was changed by another program and cannot be read. {error}") from error
+    tensors = _in_kohyas_names(plain_tensors(path), facts, path.name)
+    changed = "another program changed this file since B4M saved it; it is used as it is now"
+    same = in_our_form(tensors, facts, path.name)
+    if same is not None:
+        return _adapter_of(path, *same).noted(f"{changed}.")
+    if facts.compact:
+        return _adapter_of(path, tensors, facts).noted(f"{changed}.")
+    role = facts.role if facts.role in CONCEPTS else use_as
+    read = foreign.read(path, role)
+    known = {name: getattr(facts, name) for name in ("base", "base_name", "prediction", "steps", "settings", "parents")}
+    words = {side: getattr(facts, side) for side in CONCEPTS if getattr(read.facts, side) is not None}
+    lost = "" if facts.role in CONCEPTS else f", as {use_as}: its content and its style can no longer be told apart"
+    return read.with_facts(**known, **words, origin="").noted(f"{changed}{lost}.")
 
 
 def read_facts(path: str | Path) -> Facts:
@@ -143,7 +249,7 @@ def _projection(name: str, up: Tensor, down: Tensor, facts: Facts) -> PartlyLear
             f"Layer {name} has factors of shape {tuple(up.shape)} and {tuple(down.shape)}, which do not fit rank {facts.rank}."
         )
     projection = fresh_layer(facts, name, len(up), down.shape[1])
-    projection.load_lora_factors(up, down, alone)
+    projection.load_lora_factors(up, down, alone, basis=facts.stored_basis)
     return projection
 
 
@@ -162,48 +268,13 @@ def _alone(up: Tensor, facts: Facts) -> str:
     return facts.role if one else ""
 
 
-def _other_tools(facts: Facts, rank: int, title: str, data_hash: str) -> dict[str, str]:
-    """The header keys that ComfyUI's, A1111's and the LoRA managers' model cards show."""
-    concepts = [concept for concept in (facts.content, facts.style) if concept is not None]
-    words = [concept.words() for concept in concepts]
-    resolution = str(facts.settings.get("resolution", ""))
-    form = format_of(facts)
-    entries = {
-        "modelspec.sai_model_spec": "1.0.1",
-        **family_named(facts.family).header(form.kind),
-        "modelspec.title": title,
-        "modelspec.description": f"B4M {facts.role} adapter, trained on {facts.base_name or family_named(facts.family).title}",
-        "modelspec.usage_hint": f"Use the trigger words. {form.hint}",
-        "modelspec.trigger_phrase": ", ".join(filter(None, words)),
-        "modelspec.tags": f"b4m, {facts.role}",
-        "modelspec.prediction_type": "v" if facts.prediction == "v_prediction" else "epsilon",
-        "modelspec.hash_sha256": "0x" + data_hash,
-        "ss_output_name": title,
-        "ss_network_module": form.module,
-        "ss_network_dim": str(rank),
-        "ss_network_alpha": str(float(rank)),
-        "ss_sd_model_name": facts.base_name,
-        "ss_steps": str(facts.steps),
-        "ss_seed": str(facts.settings.get("seed", "")),
-        "ss_learning_rate": str(facts.settings.get("learning_rate", "")),
-        "ss_optimizer": "b4m_core.RiemannianAdamW" if facts.role == "together" else "torch.optim.AdamW",
-        "ss_num_train_images": str(sum(len(concept.prompts) for concept in concepts)),
-        "ss_tag_frequency": json.dumps(_tag_frequency(concepts), ensure_ascii=False, sort_keys=True),
-        "sshs_model_hash": data_hash,
-    }
-    if resolution:
-        entries |= {
-            "modelspec.resolution": f"{resolution}x{resolution}",
-            "ss_resolution": f"({resolution}, {resolution})",
-        }
-    return entries
+def _in_a_folder(layout: FolderLayout) -> FileFormat:
+    def tensors(adapter: Adapter) -> dict[str, Tensor]:
+        if adapter.carried:
+            raise B4MError(f"This layout has no place for what the adapter carries along ({in_words(adapter.carried)}): choose kohya.")
+        return layout.named(split_state_dict(adapter), family_named(adapter.facts.family))
 
-
-def _tag_frequency(concepts: list[Concept]) -> dict[str, dict[str, int]]:
-    return {
-        concept.words() or "pictures": {prompt: concept.prompts.count(prompt) for prompt in concept.prompts}
-        for concept in concepts
-    }
+    return FileFormat(tensors, _layers_of_lora, "lora", "peft.LoraModel", "For diffusers and PEFT; ComfyUI wants kohya's layout.")
 
 
 FORMATS = {
@@ -213,5 +284,6 @@ FORMATS = {
     "compact": FileFormat(
         taught_halves, layers_of, "b4m-compact", "b4m-compact", "It holds only what was taught: load it with B4M."
     ),
+    **{name: _in_a_folder(layout) for name, layout in FOLDER_LAYOUTS.items()},
 }
 """By the name that the facts give (:attr:`Facts.form`)."""

@@ -16,7 +16,11 @@ from .splits import Split, split_named
 
 ROLES = ("content", "style", "together", "merged")
 FILE_DTYPES = ("float32", "float16", "bfloat16")
-ADDED: dict[int, dict[str, Any]] = {2: {"split": "halves", "compact": False}, 3: {"family": "sdxl", "file_format": ""}}
+ADDED: dict[int, dict[str, Any]] = {
+    2: {"split": "halves", "compact": False},
+    3: {"family": "sdxl", "file_format": ""},
+    4: {"origin": "", "stored_basis": False, "carried": ()},
+}
 """The facts that each format added, as the formats before it mean them."""
 FORMAT = max(ADDED)
 RENAMED = {
@@ -59,7 +63,9 @@ class Facts:
     ``base`` is the fingerprint of the network it was trained on (fingerprint.py); ``losses`` are (step, own loss,
     partner loss), thinned out; ``file_dtype`` is the dtype of the tensors in the file; ``split`` is a name in
     splits.py; ``family`` is one in models/; ``compact`` tells a file that holds the taught halves alone, and
-    ``file_format`` names any other row of files.py.
+    ``file_format`` names any other row of files.py. ``origin``: the tool and the file that another tool's LoRA came
+    from; ``stored_basis``: the frozen parts are the file's own, not those that we draw; ``carried``: (concept, layer,
+    rank) of every update that the file holds beside the split, the rank 0 where it is no up times a down.
     """
 
     role: str
@@ -81,6 +87,9 @@ class Facts:
     compact: bool = False
     family: str = "sdxl"
     file_format: str = ""
+    origin: str = ""
+    stored_basis: bool = False
+    carried: tuple[tuple[str, str, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -97,6 +106,13 @@ class Facts:
         """The rank of the LoRA in the file: ``rank`` for each of its blocks, those of a concept ``alone`` or all."""
         others = {"content": ("style",), "style": ("content",)}.get(alone, ())
         return self.rank * len(self.split_row.written(self.start, without=others))
+
+    @property
+    def rounds_frozen(self) -> bool:
+        """Whether the frozen parts count as the file has them, as other loaders read them, and not as they are drawn:
+        bfloat16 rounds them by more than 0.001, float16 by a tenth of that.
+        """
+        return self.file_dtype == "bfloat16" and not self.compact and bool(self.split_row.frozen)
 
     @property
     def form(self) -> str:
@@ -147,6 +163,7 @@ class Facts:
                 )
             raw["losses"] = tuple(tuple(map(float, row)) for row in raw["losses"])
             raw["parents"] = tuple(map(str, raw["parents"]))
+            raw["carried"] = tuple((str(a), str(b), int(c)) for a, b, c in raw.get("carried", ()))
             raw["settings"] = {
                 RENAMED.get(name, name): RENAMED.get(value, value) if name == "correspondence" else value
                 for name, value in raw["settings"].items()
@@ -173,6 +190,8 @@ class Facts:
                 lines.append(f"{side}: {concept.words() or '-'}")
                 lines += [f"  prompt: {prompt}" for prompt in concept.prompts[:4]]
         lines.append(f"basis: seed {self.basis_seed}, {self.basis[:12]}, start {self.start}, split {self.split}")
+        if self.origin:
+            lines.append(f"from another tool: {self.origin}")
         if self.compact:
             lines.append("compact: only what was taught is in the file, the rest is drawn again")
         lines += [f"{key.replace('_', ' ')}: {value}" for key, value in sorted(self.settings.items())]
@@ -181,8 +200,27 @@ class Facts:
         return "\n".join(lines)
 
 
-_TYPES: dict[str, type] = {"rank": int, "basis_seed": int, "steps": int, "settings": dict, "compact": bool}
-_TEXTS = ("role", "basis", "start", "base", "base_name", "prediction", "file_dtype", "split", "family", "file_format")
+_TYPES: dict[str, type] = {
+    "rank": int,
+    "basis_seed": int,
+    "steps": int,
+    "settings": dict,
+    "compact": bool,
+    "stored_basis": bool,
+}
+_TEXTS = (
+    "role",
+    "basis",
+    "start",
+    "base",
+    "base_name",
+    "prediction",
+    "file_dtype",
+    "split",
+    "family",
+    "file_format",
+    "origin",
+)
 
 
 def _require_types(facts: Facts) -> None:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from .adapter import Adapter
 from .base_model import BaseModel
+from .compose import completed
 from .errors import B4MError
 from .metadata import Concept, Facts
+from .models import family_named
+from .models.family import adapted_layers
 from .pictures import PictureSet
 from .runs import content_key
 from .settings import TrainingSettings
@@ -21,7 +24,7 @@ class Plan:
 
     ``content`` and ``style`` start from a fresh adapter, ``others`` being auxiliary sets; ``together`` starts from
     ``start``, the merged adapter, ``pictures`` being the content's and ``others`` the style's, then auxiliary sets of
-    both kinds.
+    both kinds. What it carries along is no part of the training: the base model wears it.
     """
 
     role: str
@@ -83,9 +86,18 @@ def first_adapter(plan: Plan, base: BaseModel) -> Adapter:
     )
     if plan.start is None:
         return Adapter.for_unet(base.unet, facts)
-    known = plan.start.facts
-    facts = dataclasses.replace(facts, basis=known.basis, parents=known.parents, **known.common())
-    return Adapter(plan.start.clone().layers, facts)
+    start = completed(plan.start, base_shapes(plan.start, base))
+    known = start.facts
+    facts = dataclasses.replace(
+        facts, basis=known.basis, stored_basis=known.stored_basis, parents=known.parents, **known.common()
+    )
+    return Adapter(start.clone().layers, facts)
+
+
+def base_shapes(adapter: Adapter, base: BaseModel) -> dict[str, tuple[int, int]]:
+    """(out features, in features) of every layer of the base model that the adapter's family adapts."""
+    layers = adapted_layers(family_named(adapter.facts.family), base.unet)
+    return {name: (linear.out_features, linear.in_features) for name, linear in layers}
 
 
 def _concept(pictures: PictureSet) -> Concept:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .basis import REVISION
 from .errors import B4MError
 from .row_split import ALL_ROWS, LowRankBranch, Rows
-from .splits import PARTS, STARTS, Layout, split_named
+from .splits import PARTS, STARTS, Layout, Place, split_named
 
 
 class PartlyLearnableProjection(nn.Module):
@@ -66,6 +66,22 @@ class PartlyLearnableProjection(nn.Module):
             else:
                 self.register_buffer(part, parts[part], persistent=False)
 
+    @classmethod
+    def of_parts(
+        cls,
+        name: str,
+        parts: Mapping[str, Tensor],
+        *,
+        seed: int = 0,
+        start: str = "zero_start",
+        split: str = "halves",
+    ) -> "PartlyLearnableProjection":
+        """A layer that holds these A, B, C and D, without a copy; nothing is drawn."""
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer._begin(name, seed, start, split, dict(parts))
+        return layer
+
     def basis(self) -> tuple[bytes, ...]:
         """What all adapters that fit together share: the frozen parts, or where there are none what the start is drawn
         from.
@@ -83,10 +99,7 @@ class PartlyLearnableProjection(nn.Module):
 
     def holding(self, parts: Mapping[str, Tensor]) -> "PartlyLearnableProjection":
         """The same layer with other values for A, B, C and D, which it holds without a copy."""
-        other = type(self).__new__(type(self))
-        nn.Module.__init__(other)
-        other._begin(self.name, self.seed, self.start, self.split.name, dict(parts))
-        return other
+        return self.of_parts(self.name, parts, seed=self.seed, start=self.start, split=self.split.name)
 
     def clone(self) -> "PartlyLearnableProjection":
         """An independent copy on the CPU, free of autograd and of inference mode."""
@@ -141,13 +154,17 @@ class PartlyLearnableProjection(nn.Module):
         others = {"content": ("style",), "style": ("content",)}.get(alone, ())
         return self.split.layout(self.split.written(self.start, strong=strong, without=others), *self.shape, self.rank)
 
+    def written_places(self) -> tuple[Place, ...]:
+        """Where the parts lie in the factors of a file that holds all of them."""
+        return self._written(True, "").places
+
     @torch.no_grad()
-    def load_lora_factors(self, up: Tensor, down: Tensor, alone: str = "") -> None:
+    def load_lora_factors(self, up: Tensor, down: Tensor, alone: str = "", *, basis: bool = False) -> None:
         """Learn what :meth:`lora_factors` at full strength says; what is not in the factors of a concept ``alone``
-        stays at its start.
+        stays at its start. ``basis``: take the frozen parts too.
         """
         for place in self._written(True, alone).places:
-            if place.concept:
+            if place.concept or basis:
                 part, first = getattr(self, place.part), place.ranks[0]
                 row, column = (place.offset, first) if place.up else (first, place.offset)
                 part.copy_((up if place.up else down)[row : row + part.shape[0], column : column + part.shape[1]])

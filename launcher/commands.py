@@ -16,6 +16,12 @@ Do = Callable[[argparse.Namespace], int]
 FORWARDED = {
     "train": "Train: content, style or joint.",
     "generate": "Paint with trained adapters.",
+    "list": "Name the adapters in files and folders.",
+    "inspect": "Say all that an adapter says about itself.",
+    "merge": "Put the content of one adapter and the style of another together.",
+    "split": "Write the content and the style of an adapter as two LoRAs.",
+    "convert": "Write an adapter in another layout or precision.",
+    "resize": "Write an adapter with a smaller rank.",
     "bench": "Measure: `bench speed`, `quality`, `precision` or `reliability`, with --help for more.",
 }
 BENCHMARKS = ("speed", "quality", "precision", "reliability")
@@ -52,7 +58,7 @@ def _complain(sentence: str, status: int = 1) -> int:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command and its options; `words` are those that train, generate and bench answer themselves."""
+    """The command and its options; `words` are those that the pack's own commands answer themselves."""
     options, rest = _parser().parse_known_args(_with_help(arguments))
     if options.command in FORWARDED:
         options.words += rest
@@ -72,7 +78,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def _with_help(arguments: Sequence[str]) -> list[str]:
-    """`--help` after train, generate or bench is theirs to answer; without any word there is the general help."""
+    """`--help` after one of the pack's own commands is its to answer; without any word there is the general help."""
     if not arguments:
         return ["--help"]
     if arguments[0] in FORWARDED and len(arguments) > 1:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from . import host, live
-from .adapter import B4MAdapterFacts, B4MApplyAdapter, B4MLoadAdapter, B4MMergeAdapters, B4MSaveAdapter
+from .adapter import B4MAdapterFacts, B4MApplyAdapter, B4MLoadAdapter, B4MMergeAdapters
 from .dataset import B4MAuxiliaryPictures, B4MPictures
 from .guard import guarded
 from .mini import B4MMiniModel
+from .save import B4MSaveAdapter
 from .sheet import B4MContactSheet
 from .train import B4MTrainContent, B4MTrainStyle, B4MTrainTogether
 

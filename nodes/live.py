@@ -8,8 +8,6 @@ node, and then what that run came to is shown. Where a run did not come to its e
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import time
 import uuid
@@ -17,10 +15,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
-from ..b4m_core import B4MError
+from ..b4m_core import B4MError, thumbnail
 from . import host
 
 EVENT, ROUTE, RUN_KEY = "b4m.training", "/b4m/live", "b4m_run"
@@ -173,12 +170,7 @@ def curve(losses: Sequence[float], steps: Sequence[int]) -> dict[str, list[Any]]
 
 def data_url(picture: Tensor) -> str:
     """A picture (H, W, 3) in 0..1 as a JPEG data URL no larger than 512 pixels."""
-    array = (picture.detach().float().cpu().clamp(0, 1) * 255).round().byte().numpy()
-    image = Image.fromarray(array)
-    image.thumbnail((_SAMPLE_SIDE, _SAMPLE_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=90)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return thumbnail.data_url(picture, _SAMPLE_SIDE)
 
 
 def in_words(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import torch
 from comfy_api.v0_0_2 import io, ui
 from PIL import Image, ImageDraw, ImageFont
 
-from ..b4m_core import Adapter, B4MError, lora_state_dict
+from ..b4m_core import Adapter, B4MError
 from ..b4m_core.pictures import PictureSet
 from . import host
 from .widgets import CATEGORY, AdapterWire, Pictures, model_clip_vae, require_adapter, require_pictures
@@ -76,7 +76,7 @@ class B4MContactSheet(io.ComfyNode):
             *((prompt, []) for prompt in lines),
         ]
         for column, (name, strengths) in enumerate(COLUMNS.items()):  # column by column: the host patches the model once for each
-            painter = base if strengths is None else base.with_adapter(lora_state_dict(adapter, *strengths))
+            painter = base if strengths is None else base.with_all_of(adapter, *strengths)
             for row, prompt in enumerate(lines):
                 picture = painter.sample(prompt, width=side, height=side, seed=seed)
                 rows[2 + row][1].append((name, (picture.clamp(0, 1) * 255).round().byte().numpy()))

@@ -9,8 +9,9 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..b4m_core import Adapter, Plan, Progress, RunStore, TrainingSettings, lora_state_dict, merge, train
-from ..b4m_core.compose import base_note
+from ..b4m_core import Adapter, Plan, Progress, RunStore, TrainingSettings, lora_state_dict, merge, thumbnail, train
+from ..b4m_core.carried import Carried
+from ..b4m_core.compose import base_note, sum_note
 from ..b4m_core.pictures import PictureSet
 from ..b4m_core.settings import CORRESPONDENCES
 from ..b4m_core.splits import SPLITS
@@ -198,12 +199,13 @@ def _session(
     wires: tuple[Any, Any, Any],
     widgets: dict[str, Any],
     other_sets: int,
+    carried: Sequence[Carried] = (),
     **fixed: Any,
 ) -> tuple[_Session, TrainingSettings]:
     sampling = host.Sampling(steps=widgets["sample_steps"], guidance=widgets["sample_cfg"])
     name = host.checkpoint_name(node.hidden.prompt, node.hidden.unique_id)
-    base = host.HostBaseModel(*wires, name=name, sampling=sampling)
-    for note in host.training_note(node.hidden, sampling):
+    base = host.HostBaseModel(*wires, name=name, sampling=sampling, carried=carried)
+    for note in (*host.training_note(node.hidden, sampling), *host.carried_note(carried)):
         display.say(note)
     names = TrainingSettings.__dataclass_fields__.keys() & widgets.keys()
     settings = TrainingSettings(
@@ -217,6 +219,8 @@ def _session(
 def _result(session: _Session, adapter: Adapter) -> io.NodeOutput:
     """The adapter and the last sample; the page learns by the run's name which display belongs to them."""
     picture = torch.zeros(1, 64, 64, 3) if session.sample is None else session.sample[None]
+    if session.sample is not None:
+        adapter = adapter.shown_by(thumbnail.data_url(session.sample))
     return io.NodeOutput(adapter, picture, ui={RUN_KEY: [session.display.run]})
 
 
@@ -358,11 +362,16 @@ class B4MTrainTogether(io.ComfyNode):
             others = (style_pictures, *auxiliary)
             start = merge(content, style)
             wires = (model, clip, vae)
-            session, settings = _session(cls, "together", display, wires, widgets, other_sets=len(others), **start.facts.common())
+            others_count, carried = len(others), start.carried
+            session, settings = _session(
+                cls, "together", display, wires, widgets, other_sets=others_count, carried=carried, **start.facts.common()
+            )
             if not session.prompt.strip():
                 session.prompt = together_prompt(content_pictures, style_pictures)
             notes = [note for each in (content, style) for note in base_note(each, session.base.network_fingerprint, session.base.name)]
-            return _result(session, session.run(Plan("together", content_pictures, others, settings, start), notes))
+            notes += sum_note(content, style)
+            plan = Plan("together", content_pictures, others, settings, start.carrying(()))
+            return _result(session, session.run(plan, notes).carrying(carried))
 
 
 def _again(node: str) -> str:

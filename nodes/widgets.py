@@ -22,9 +22,15 @@ def advanced(widget: Any) -> Any:
     return widget
 
 
+def optional(widget: Any) -> Any:
+    """Mark a widget as one that graphs of earlier versions may lack."""
+    widget.optional = True
+    return widget
+
+
 def strength(name: str, tooltip: str) -> io.Float.Input:
-    """A content or style slider, 0 to 2."""
-    return io.Float.Input(name, default=1.0, min=0.0, max=2.0, step=0.05, display_mode=io.NumberDisplay.slider, tooltip=tooltip)
+    """A slider for a strength, -2 to 3; below 0 it takes away."""
+    return io.Float.Input(name, default=1.0, min=-2.0, max=3.0, step=0.05, display_mode=io.NumberDisplay.slider, tooltip=tooltip)
 
 
 def model_clip_vae() -> list[Any]:

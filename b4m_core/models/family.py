@@ -83,8 +83,10 @@ class Family(Protocol):
     def module_path(self, key: str) -> str:
         """The inverse of :meth:`lora_key`, with the same error."""
 
-    def header(self, kind: str) -> dict[str, str]:
-        """What other tools want to read in the header of a file of this ``kind``: lora, or one of ours."""
+    def header(self, kind: str, shapes: Mapping[str, tuple[int, int]]) -> dict[str, str]:
+        """What other tools want to read in the header of a file of this ``kind`` (lora, or one of ours) for layers of
+        these ``shapes``, (m, n) by module path.
+        """
 
     def encode_prompt(self, base: Any, prompt: str) -> dict[str, Tensor]:
         """The text's share of the conditioning, float32 on the CPU, by the encoders of ``base``."""

@@ -15,7 +15,7 @@ from .folders import (
     sweep_folders,
 )
 from .identity import checkpoint_name, fingerprint, network_fingerprint
-from .lora import apply_lora, keys_not_loaded
+from .lora import apply_adapter, apply_lora, carried_note, keys_not_loaded, without_clip
 from .mini_model import mini_model
 from .model_support import describe_model, native_size, noise_schedule, require_sdxl
 from .network import training_dtype, training_network
@@ -31,7 +31,9 @@ __all__ = [
     "Progress",
     "Sampling",
     "add_json_route",
+    "apply_adapter",
     "apply_lora",
+    "carried_note",
     "checkpoint_name",
     "describe_model",
     "device",
@@ -71,4 +73,5 @@ __all__ = [
     "training_dtype",
     "training_network",
     "training_note",
+    "without_clip",
 ]

@@ -11,12 +11,14 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from ...b4m_core import Adapter, lora_state_dict
+from ...b4m_core.carried import Carried
 from ...b4m_core.models.sdxl import SDXL
 from ...b4m_core.planner import MEMORY_MODES, least_beside
 from . import runtime, sampler
 from .asking import ask
 from .identity import fingerprint, network_fingerprint
-from .lora import apply_lora
+from .lora import apply_adapter, apply_carried, apply_lora
 from .model_support import describe_model, native_size, noise_schedule
 from .network import network_bytes, require_trainable, training_dtype, training_network
 from .weights import let_go_of_pages
@@ -33,16 +35,26 @@ class HostBaseModel:
 
     family = SDXL
 
-    def __init__(self, model: Any, clip: Any, vae: Any, *, name: str | None = None, sampling: sampler.Sampling | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        *,
+        name: str | None = None,
+        sampling: sampler.Sampling | None = None,
+        carried: Sequence[Carried] = (),
+    ) -> None:
         """Raises B4MError when the model is not SDXL, cannot be read or has a sampling that cannot be trained, or when the CLIP or VAE is
-        missing or another family's.
+        missing or another family's. `carried` is worn: the model has it on, at full strength.
         """
         require_model(model)
         require_trainable(model)
-        self.model, self.clip, self.vae = model, clip, vae
+        self.vae, self._bare = vae, model
         self.room = self.beside = 0
         self.schedule = noise_schedule(model)
         require_clip(model, clip)
+        self.model, self.clip = apply_carried(model, clip, carried, {})
         require_vae(model, vae)
         self.name = name or describe_model(model)
         self.native_size = native_size(model)
@@ -62,8 +74,8 @@ class HostBaseModel:
 
     @cached_property
     def network_fingerprint(self) -> str:
-        """The network alone, the same for every way to load it."""
-        return network_fingerprint(self.model)
+        """The network alone, the same for every way to load it, without what it wears."""
+        return network_fingerprint(self._bare)
 
     @property
     def device(self) -> torch.device:
@@ -131,7 +143,15 @@ class HostBaseModel:
 
         Call `end_passes` when they are painted.
         """
-        patched = apply_lora(self.model, adapter_weights)
-        base = HostBaseModel(patched, self.clip, self.vae, name=self.name, sampling=self.sampling)
-        base.room, base._encoded = self.room, self._encoded
+        return self._patched(apply_lora(self.model, adapter_weights), self.clip)
+
+    def with_all_of(self, adapter: Adapter, content: float, style: float) -> HostBaseModel:
+        """The same with all that an adapter is, what it carries along too, at two strengths."""
+        if not adapter.carried:
+            return self.with_adapter(lora_state_dict(adapter, content, style))
+        return self._patched(*apply_adapter(self.model, self.clip, adapter, {"content": content, "style": style, "detail": 1.0}))
+
+    def _patched(self, model: Any, clip: Any) -> HostBaseModel:
+        base = HostBaseModel(model, clip, self.vae, name=self.name, sampling=self.sampling)
+        base.room, base._encoded = self.room, self._encoded if clip is self.clip else {}
         return base

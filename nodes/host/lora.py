@@ -1,18 +1,161 @@
-"""Patching a MODEL with an adapter as the host's LoraLoader does it."""
+"""Patching a MODEL and a CLIP with an adapter as the host's LoraLoader does it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import comfy.lora
 import comfy.sd
+import torch
+from comfy.weight_adapter.base import WeightAdapterBase
 from torch import Tensor
 
-from ...b4m_core import B4MError
+from ...b4m_core import Adapter, B4MError, split_state_dict
+from ...b4m_core.carried import Carried, in_words
 from .model_support import describe_model
 from .stored import stored_weights
+
+_OF_OUR_OWN = ("oft", "oft_r")
+"""What the host's own classes do not read, or do not scale as a slider should (0.3.75: OFT by the square of its strength)."""
+Strengths = Mapping[str, float]
+
+
+def apply_adapter(model: Any, clip: Any, adapter: Adapter, strengths: Strengths) -> tuple[Any, Any]:
+    """Clones of MODEL and CLIP (or None) with all that an adapter is: its split, and what it carries along.
+
+    Whatever does not fit is found before anything is patched. Raises B4MError for a model that the adapter is not for; text encoders'
+    updates without a CLIP are left out (see `without_clip`).
+    """
+    patched, clip = apply_carried(model, clip, adapter.carried, strengths)
+    split = split_state_dict(adapter, strengths["content"], strengths["style"]) if adapter.layers else {}
+    off = not any(strengths[concept] for concept in ("content", "style"))
+    return (patched if off or not split else apply_lora(patched, split)), clip
+
+
+def without_clip(adapter: Adapter, strengths: Strengths, clip: Any) -> list[str]:
+    """A sentence for people about updates of text encoders that need a CLIP which is not connected; else nothing."""
+    left = [piece for piece in adapter.carried if piece.of_text_encoder and strengths.get(piece.concept, 1.0)]
+    if clip is not None or not left:
+        return []
+    return [f"Not applied: {len(left)} updates of the text encoders. Connect clip here, and its output to the prompts, for them."]
+
+
+def apply_carried(model: Any, clip: Any, carried: Sequence[Carried], strengths: Strengths) -> tuple[Any, Any]:
+    """The same with pieces of any concept, each with the strength of its own; each as if it were alone on the layer."""
+    wanted = [piece for piece in carried if strengths.get(piece.concept, 1.0) * piece.strength]
+    for_model = [piece for piece in wanted if not piece.of_text_encoder]
+    for_clip = [piece for piece in wanted if piece.of_text_encoder]
+    if for_model:
+        keys = comfy.lora.model_lora_keys_unet(model.model, {})
+        model = _with_pieces(model, for_model, keys, strengths, f"the model connected here ({describe_model(model)})")
+    if for_clip and clip is not None:
+        keys = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
+        clip = clip.clone()
+        clip.patcher = _with_pieces(clip.patcher, for_clip, keys, strengths, "the CLIP connected here")
+    return model, clip
+
+
+def _with_pieces(patcher: Any, pieces: Sequence[Carried], keys: Mapping[str, Any], strengths: Strengths, what: str) -> Any:
+    shapes = {stored.key: stored.shape for stored in stored_weights(patcher)}
+    by_weight: dict[str, list[Carried]] = {}
+    unfit = []
+    for piece in pieces:
+        key = _weight_key(piece, keys)
+        if key is None or key not in shapes or not piece.fits(shapes[key]):
+            unfit.append(piece.key)
+        else:
+            by_weight.setdefault(key, []).append(piece)
+    if unfit:
+        raise B4MError(
+            f"{len(unfit)} of {len(pieces)} updates of the adapter do not fit {what}, for example {unfit[0]}; "
+            "connect the model that the adapter was trained on, or a fine-tune of it."
+        )
+    clone = patcher.clone()
+    for key, own in by_weight.items():
+        alone = [(_patch(piece), strengths.get(piece.concept, 1.0) * piece.strength) for piece in own]
+        if len(own) > 1 and any(piece.depends_on_the_weight for piece in own):
+            clone.add_patches({key: _Sum(alone, key)}, 1.0)
+        else:
+            for patch, strength in alone:
+                clone.add_patches({key: patch}, strength)
+    return clone
+
+
+def _weight_key(piece: Carried, keys: Mapping[str, Any]) -> str | None:
+    key = keys.get(piece.key)
+    if isinstance(key, tuple):
+        return None
+    if key is not None and piece.kind == "diff_b":
+        return f"{key.removesuffix('.weight')}.bias"
+    return key
+
+
+def _patch(piece: Carried) -> Any:
+    """The host's own patch of the piece at full strength, or ours where the host has none that does the same."""
+    if piece.kind == "diff_b":
+        return ("diff", (piece.tensors["diff_b"],))
+    if piece.kind in _OF_OUR_OWN or "lora_magnitude_vector" in piece.tensors:
+        return _Own(piece)
+    tensors = {f"{piece.key}.{name}": tensor for name, tensor in piece.tensors.items()}
+    return comfy.lora.load_lora(tensors, {piece.key: piece.key}, log_missing=False)[piece.key]
+
+
+class _Own(WeightAdapterBase):
+    """A piece by the method's own arithmetic, as a patch of the host's."""
+
+    name = "b4m"
+
+    def __init__(self, piece: Carried) -> None:
+        self.piece = piece.scaled(1.0 / piece.strength)
+        self.loaded_keys: set[str] = set()
+        self.weights = list(piece.tensors.values())
+
+    def calculate_weight(
+        self,
+        weight: Tensor,
+        key: str,
+        strength: float,
+        strength_model: float,
+        offset: Any,
+        function: Any,
+        intermediate_dtype: torch.dtype = torch.float32,
+        original_weight: Any = None,
+    ) -> Tensor:
+        """`weight` with the piece at `strength`, in place as the host's own classes do."""
+        weight += function((strength * self.piece.added(weight.to(intermediate_dtype))).to(weight.dtype))
+        return weight
+
+
+class _Sum(WeightAdapterBase):
+    """Patches of one weight, each as if it were alone on it."""
+
+    name = "b4m_sum"
+
+    def __init__(self, patches: Sequence[tuple[Any, float]], key: str) -> None:
+        self.patches, self.key = list(patches), key
+        self.loaded_keys: set[str] = set()
+        self.weights: list[Tensor] = []
+
+    def calculate_weight(
+        self,
+        weight: Tensor,
+        key: str,
+        strength: float,
+        strength_model: float,
+        offset: Any,
+        function: Any,
+        intermediate_dtype: torch.dtype = torch.float32,
+        original_weight: Any = None,
+    ) -> Tensor:
+        """`weight` with the differences that all make to it, in place."""
+        total = torch.zeros_like(weight, dtype=intermediate_dtype)
+        for patch, own in self.patches:
+            entry = (strength * own, patch, 1.0, None, function)
+            total += comfy.lora.calculate_weight([entry], weight.clone(), key, intermediate_dtype).to(intermediate_dtype) - weight
+        weight += total.to(weight.dtype)
+        return weight
 
 
 def apply_lora(model: Any, state_dict: Mapping[str, Tensor], strength: float = 1.0) -> Any:
@@ -46,3 +189,9 @@ def _fits(key: str, state_dict: Mapping[str, Tensor], key_map: Mapping[str, str]
         return False
     shape = shapes[key_map[layer]]
     return up.shape[0] == shape[0] and down[0].numel() == math.prod(shape[1:]) and up.shape[1] == down.shape[0]
+
+
+def carried_note(pieces: Iterable[Carried]) -> list[str]:
+    """A sentence for people about what is worn while an adapter is trained on; else nothing."""
+    words = in_words(tuple(pieces))
+    return [f"Worn during the training, and not trained: {words}."] if words else []

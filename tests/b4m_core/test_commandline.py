@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ import tiny
 from PIL import Image
 from tiny_folder import write_folder
 
-from b4m_core import Plan, load_adapter, save_adapter
+from b4m_core import Plan, load_adapter, merge, save_adapter
 from b4m_core.commandline import main
 
 
@@ -246,3 +249,41 @@ def test_pictures_that_are_not_there_are_named_before_anything_is_painted(
     joint += ["--content-adapter", str(trained / "bear.safetensors"), "--style-adapter", str(trained / "drawing.safetensors")]
     assert call(trained, "train", kind, *(joint if kind == "joint" else ["--pictures", missing, "--trigger", "snq"]), *out) == 1
     assert "nowhere" in capsys.readouterr().err and not painted
+
+
+def test_a_part_that_is_missing_is_one_sentence_without_a_line_of_a_library(place: Path, tmp_path: Path) -> None:
+    """In a process of its own: the libraries' handlers write to the real standard error."""
+    shutil.copytree(place / "model", tmp_path / "model")
+    for part in ("vae", "text_encoder_2"):
+        next((tmp_path / "model" / part).glob("*.safetensors")).rename(tmp_path / "model" / part / "weights.bin")
+    words = ["generate", "a bear", "--model", str(tmp_path / "model"), "--device", "cpu", "--out", str(tmp_path / "x.png")]
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-m", "b4m_core.commandline", *words], cwd=root, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert done.returncode == 1 and len(lines) == 1 and lines[0].startswith("b4m: model cannot be read: its ")
+
+
+def painted(trained: Path, out: Path, *options: object) -> bytes:
+    assert call(trained, "generate", "a bear", "--seed", "3", "--out", str(out), *map(str, options)) == 0
+    return Image.open(out).tobytes()
+
+
+def test_several_adapters_are_added_up_each_at_its_own_strength(trained: Path, tmp_path: Path) -> None:
+    bear, drawing = (("--adapter", trained / f"{name}.safetensors") for name in ("bear", "drawing"))
+    merged = tmp_path / "merged.safetensors"
+    save_adapter(merge(load_adapter(trained / "bear.safetensors"), load_adapter(trained / "drawing.safetensors")), merged)
+    one = painted(trained, tmp_path / "1.png", "--adapter", merged, "--content", 0.5, "--style", 2)
+    two = painted(trained, tmp_path / "2.png", *bear, *drawing, "--content", 0.5, "--style", 2)
+    differ = [abs(left - right) for left, right in zip(one, two, strict=True)]
+    assert max(differ) <= 1
+    each = painted(trained, tmp_path / "3.png", *bear, *drawing, "--content", 0.5, "--content", 7, "--style", 7, "--style", 2)
+    assert max(abs(left - right) for left, right in zip(one, each, strict=True)) <= 1
+
+
+def test_strengths_that_are_neither_one_nor_one_for_each_are_named(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--adapter", str(trained / "bear.safetensors"), "--content", "1", "--content", "2", "--out", str(tmp_path / "x.png")]
+    capsys.readouterr()
+    assert call(trained, "generate", "a bear", *words) == 1
+    assert said(capsys) == ["b4m: --content is there 2 times for 1 adapters: give it once, or once for each."]

@@ -6,8 +6,8 @@ import pytest
 import tiny
 import torch
 
-from b4m_core import Adapter, B4MError, Concept, merge
-from b4m_core.compose import base_note
+from b4m_core import Adapter, B4MError, Concept, Facts, PartlyLearnableProjection, merge
+from b4m_core.compose import base_note, sum_note
 
 CONTENT = {"base": "a" * 64, "base_name": "mini", "content": Concept("snq", "bear", ("a photo of a snq bear",))}
 STYLE = {"base": "a" * 64, "base_name": "mini", "style": Concept("w@z", "drawing", ("a bear in w@z style",))}
@@ -74,17 +74,24 @@ def test_a_merge_in_inference_mode_can_be_trained_afterwards() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes,words",
-    [
-        ({"seed": 1}, "basis seed 0 and the style adapter on 1: train both with the same basis seed"),
-        ({"rank": 3}, "rank 2 and the style adapter rank 3: with the split halves train both with the same rank"),
-        ({"start": "published"}, "started as zero_start and the style adapter as published"),
-        ({"role": "content"}, "A content adapter is plugged into the style input: swap the two"),
-    ],
+    "changes", [{"seed": 1}, {"rank": 3}, {"start": "published"}, {"split": "full"}, {"split": "free"}, {"split": "free", "rank": 5}]
 )
-def test_adapters_that_were_not_made_to_fit_are_refused_by_reason(changes: dict[str, object], words: str) -> None:
-    with pytest.raises(B4MError, match=words):
-        merge(*pair(**changes))
+def test_adapters_that_share_no_basis_are_added_up_exactly_and_a_note_says_so(changes: dict[str, object]) -> None:
+    content, style = pair(**changes)
+    (note,) = sum_note(content, style)
+    assert "were added up, exactly" in note and sum_note(*pair()) == []
+    merged = merge(content, style)
+    assert merged.facts.split == "free" and merged.facts.content == CONTENT["content"]
+    for name, layer in merged.layers.items():
+        for strengths in ((1.0, 0.0), (0.0, 1.0), (0.7, 0.4), (-2.0, 3.0)):
+            alone = strengths[0] * content.layers[name].double().delta_weight(1.0, 0.0)
+            alone = alone + strengths[1] * style.layers[name].double().delta_weight(0.0, 1.0)
+            torch.testing.assert_close(layer.double().delta_weight(*strengths), alone, rtol=0, atol=1e-7)
+
+
+def test_a_content_in_the_style_input_is_named() -> None:
+    with pytest.raises(B4MError, match="A content adapter is plugged into the style input: swap the two"):
+        merge(*pair(role="content"))
 
 
 def test_adapters_of_other_networks_are_merged_and_a_note_names_both() -> None:
@@ -106,10 +113,10 @@ def test_two_inputs_that_were_swapped_are_named_as_swapped() -> None:
 
 
 def test_adapters_of_models_of_different_kinds_are_refused() -> None:
-    content, style = pair()
-    smaller = Adapter({tiny.LAYER: style.layers[tiny.LAYER]}, style.facts)
+    content, _ = pair()
+    wider = PartlyLearnableProjection(8, 9, 2, name=tiny.LAYER, split="halves")
     with pytest.raises(B4MError, match="belong to models of different kinds"):
-        merge(content, smaller)
+        merge(content, Adapter({tiny.LAYER: wider}, Facts(role="style", rank=2)))
 
 
 def test_any_content_fits_any_style_of_the_same_basis() -> None:

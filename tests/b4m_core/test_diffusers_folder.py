@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import tiny
 import torch
 from diffusers import DDPMScheduler
 from tiny_folder import SIZE, write_folder, write_tokenizer
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, CLIPTokenizerFast
 
 from b4m_core import Adapter, B4MError, Facts, Plan, RunStore, train
 from b4m_core.diffusers_folder import DiffusersFolder
@@ -229,3 +230,61 @@ def test_the_embedded_model_is_an_sdxl_that_can_be_trained() -> None:
         unet = UNet2DConditionModel.from_config(config)
     adapter = Adapter.for_unet(unet, Facts(role="content", rank=4))
     assert len(adapter.layers) > 100 and adapter.learned_numbers() == adapter.frozen_numbers()
+
+
+def as_fp16_variant(folder: Path) -> None:
+    """Only ``*.fp16.safetensors``, as half-size downloads have it."""
+    for file in folder.glob("*/*.safetensors"):
+        half = {key: value.half() for key, value in safetensors.torch.load_file(file).items()}
+        safetensors.torch.save_file(half, file.with_name(file.name.replace(".safetensors", ".fp16.safetensors")), {"format": "pt"})
+        file.unlink()
+
+
+def test_the_fp16_variant_alone_is_the_same_model(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "half")
+    as_fp16_variant(tmp_path / "half")
+    half, whole = DiffusersFolder(tmp_path / "half", steps=1), DiffusersFolder(folder, steps=1)
+    for name, weight in half.unet.state_dict().items():
+        assert weight.dtype == torch.float32 and torch.equal(weight, whole.unet.state_dict()[name].half().float())
+    assert half.network_fingerprint == whole.network_fingerprint
+    pictures = [base.sample("a bear", width=64, height=64, seed=0) for base in (half, whole)]
+    assert float((pictures[0] - pictures[1]).abs().max()) < 0.05
+
+
+def test_of_plain_weights_and_a_variant_beside_each_other_the_plain_ones_are_read(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "two")
+    for file in (tmp_path / "two").glob("unet/*.safetensors"):
+        zeros = {key: torch.zeros_like(value) for key, value in safetensors.torch.load_file(file).items()}
+        safetensors.torch.save_file(zeros, file.with_name(file.name.replace(".safetensors", ".fp16.safetensors")), {"format": "pt"})
+    base = DiffusersFolder(tmp_path / "two")
+    assert base.network_fingerprint == DiffusersFolder(folder).network_fingerprint
+    assert all(float(weight.abs().max()) > 0 for name, weight in base.unet.named_parameters() if name.endswith("to_q.weight"))
+
+
+def test_a_tokenizer_of_one_file_reads_a_prompt_as_one_of_two_files_does(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "today")
+    for name in ("tokenizer", "tokenizer_2"):
+        CLIPTokenizerFast.from_pretrained(folder / name).save_pretrained(tmp_path / "today" / name)
+        for file in ("vocab.json", "merges.txt"):
+            (tmp_path / "today" / name / file).unlink(missing_ok=True)
+        assert (tmp_path / "today" / name / "tokenizer.json").is_file()
+    words = ["a bear", "snq, w@z & more"]
+    for left, right in zip(DiffusersFolder(tmp_path / "today").encode_text(words), DiffusersFolder(folder).encode_text(words), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_a_tokenizer_that_is_named_helps_where_the_folder_has_a_useless_one(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "m")
+    for name in ("tokenizer", "tokenizer_2"):
+        (tmp_path / "m" / name / "vocab.json").unlink()
+    with pytest.raises(B4MError, match="m has no tokenizer: name a folder with CLIP's tokenizer.json.* by --tokenizer"):
+        DiffusersFolder(tmp_path / "m").encode_text(["a"])
+    named = DiffusersFolder(tmp_path / "m", tokenizer=folder / "tokenizer")
+    assert torch.equal(named.encode_text(["a bear"])[0], DiffusersFolder(folder).encode_text(["a bear"])[0])
+
+
+def test_a_damaged_tokenizer_is_a_sentence(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "m")
+    (tmp_path / "m" / "tokenizer" / "vocab.json").write_text("{ no json")
+    with pytest.raises(B4MError, match="m cannot be read: its tokenizer is missing or damaged"):
+        DiffusersFolder(tmp_path / "m").encode_text(["a"])

@@ -111,9 +111,13 @@ def test_a_merge_is_the_exact_sum_of_its_two_parts() -> None:
         torch.testing.assert_close(layer.double().delta_weight(), left.A @ left.D + right.B @ right.C, atol=1e-9, rtol=1e-9)
 
 
-def test_two_splits_are_not_merged_and_the_sentence_names_them() -> None:
-    with pytest.raises(B4MError, match="The content adapter has the split full and the style adapter halves: train both with the same"):
-        merge(tiny.small_adapter("content", split="full"), tiny.small_adapter("style"))
+def test_two_splits_are_added_up_as_free() -> None:
+    content, style = tiny.small_adapter("content", split="full", fill=1), tiny.small_adapter("style", fill=2)
+    merged = merge(content, style)
+    assert merged.facts.split == "free"
+    for name, layer in merged.layers.items():
+        both = content.layers[name].double().delta_weight(1.0, 0.0) + style.layers[name].double().delta_weight(0.0, 1.0)
+        torch.testing.assert_close(layer.double().delta_weight(), both, atol=1e-7, rtol=0)
 
 
 def test_a_round_trip_through_a_file_is_bit_exact(tmp_path: Path) -> None:

@@ -79,12 +79,15 @@ def test_extra_bytes_at_the_end_are_refused(tmp_path: Path) -> None:
     refused(tmp_path, saved(tmp_path)[1] + b"\0" * 8)
 
 
-def test_an_ordinary_lora_is_named_as_such(tmp_path: Path) -> None:
-    tensors = lora_state_dict(tiny.small_adapter())
-    refused(
-        tmp_path, safetensors.torch.save(tensors, {"ss_network_module": "networks.lora"}), "was not made by B4M .it may be an ordinary LoRA"
-    )
-    refused(tmp_path, safetensors.torch.save(tensors), "was not made by B4M")
+def test_an_ordinary_lora_is_a_free_content(tmp_path: Path) -> None:
+    adapter = tiny.small_adapter()
+    file = tmp_path / "ordinary.safetensors"
+    for header in ({"ss_network_module": "networks.lora"}, None):
+        file.write_bytes(safetensors.torch.save(lora_state_dict(adapter), header))
+        read = load_adapter(file)
+        assert read.facts.split == "free" and read.facts.role == "content" and "kohya" in read.facts.origin
+        for name, layer in read.layers.items():
+            torch.testing.assert_close(layer.delta_weight(1.0, 0.0), adapter.layers[name].delta_weight())
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ Trio = tuple[Any, Any, Any]
 @pytest.fixture
 def nodes_adapter(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.import_module("b4m_pack.nodes.adapter")
-    for name in ("_listed", "_saved", "_lost"):
-        monkeypatch.setattr(module, name, {})
+    monkeypatch.setattr(module, "_listed", {})
+    for name in ("_saved", "_lost"):
+        monkeypatch.setattr(importlib.import_module("b4m_pack.nodes.save"), name, {})
     return module
 
 
@@ -55,7 +56,9 @@ def test_three_thousand_loras_are_read_once_and_listed_at_once_after_that(
     core.save_adapter(adapter_for(host, core, mini, "content"), loras / "sub3" / "ours.safetensors")
     read = read_files(nodes_adapter, monkeypatch)
     listed = nodes_adapter.adapter_files()
-    assert len(read) == 2999 and os.path.join("sub3", "ours.safetensors") in listed and "foreign.safetensors" not in listed
+    assert len(read) == 2999 and listed[0] == os.path.join("sub3", "ours.safetensors")  # ours, the examples, everybody else's
+    assert listed[1] in nodes_adapter.EXAMPLES and len(listed) == 2999 + len(nodes_adapter.EXAMPLES)
+    assert listed.index("foreign.safetensors") > listed.index(list(nodes_adapter.EXAMPLES)[-1])
     read.clear()
     before = time.perf_counter()
     assert nodes_adapter.adapter_files() == listed
@@ -75,7 +78,7 @@ def test_the_list_follows_files_that_come_go_and_change(
     assert "one.safetensors" in nodes_adapter.adapter_files()
     save_file({"x": torch.zeros(1)}, loras / "other.safetensors")
     os.replace(loras / "other.safetensors", loras / "one.safetensors")
-    assert "one.safetensors" not in nodes_adapter.adapter_files()
+    assert nodes_adapter.adapter_files()[-1] == "one.safetensors"
     (loras / "deep").mkdir()
     core.save_adapter(adapter, loras / "deep" / "two.safetensors")
     assert os.path.join("deep", "two.safetensors") in nodes_adapter.adapter_files()

@@ -77,10 +77,12 @@ def test_widgets_that_came_later_stand_last_and_may_be_missing_in_older_graphs(p
     for node, name in (
         (pack.B4MTrainContent, "correspondence"),
         (pack.B4MTrainStyle, "correspondence"),
-        (pack.B4MSaveAdapter, "compact"),
+        (pack.B4MSaveAdapter, "reduce_rank"),
     ):
         last = node.define_schema().inputs[-1]
         assert last.id == name and last.optional and last.extra_dict["advanced"]
+    save = [each.id for each in pack.B4MSaveAdapter.define_schema().inputs if each.io_type not in ("B4M_ADAPTER", "IMAGE")]
+    assert save == ["filename", "replace", "compact", "also_save", "reduce_rank"]
 
 
 def test_train_together_takes_the_auxiliary_pictures_of_either_training_or_of_both(

@@ -17,7 +17,7 @@ from ...fast.network import is_written_out
 from ..family import Family, FusedStepKind, adapted_layers
 from .names import kohya_key, module_path
 
-CLIP_TOKENS = 77
+CLIP_TOKENS, CONTEXT_WIDTH = 77, 2048
 ADAPTED = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -36,11 +36,15 @@ class _SDXL:
     def module_path(self, key: str) -> str:
         return module_path(key)
 
-    def header(self, kind: str) -> dict[str, str]:
+    def header(self, kind: str, shapes: Mapping[str, tuple[int, int]]) -> dict[str, str]:
+        """A network of SDXL's plan but of another size, such as the embedded model, gets names of its own: other tools
+        would offer its files for SDXL.
+        """
+        whole = any(n == CONTEXT_WIDTH for _, n in shapes.values())
         return {
-            "modelspec.architecture": f"stable-diffusion-xl-v1-base/{kind}",
+            "modelspec.architecture": f"{'stable-diffusion-xl-v1-base' if whole else 'b4m-small-sdxl'}/{kind}",
             "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
-            "ss_base_model_version": "sdxl_base_v1-0",
+            "ss_base_model_version": "sdxl_base_v1-0" if whole else "b4m_small_sdxl",
             "ss_v2": "False",
         }
 

@@ -65,7 +65,7 @@ class _Flow:
         single, block, layer = match.groups()
         return f"{single or ''}transformer_blocks.{block}.attn.{layer.replace('_0', '.0')}"
 
-    def header(self, kind: str) -> dict[str, str]:
+    def header(self, kind: str, shapes: Any) -> dict[str, str]:
         return {"modelspec.architecture": f"tiny-flow/{kind}"}
 
     def encode_prompt(self, base: Any, prompt: str) -> dict[str, Tensor]:

@@ -1,0 +1,149 @@
+"""What an adapter carries along, in an ordinary LoRA file and back.
+
+Every up times a down, whosever it is, goes side by side into the factors of its layer, so that every loader reads their
+sum; the facts say which ranks are whose. Any other update needs its layer for itself, since a LoRA file has one
+algorithm a layer.
+"""
+
+import functools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .carried import ALPHA, DOWN, UP, Carried
+from .errors import B4MError
+from .models.sdxl.modules import layer_key, original_key
+
+_FIRST = {"loha": "hada_w1_a", "diff": "diff", "diff_b": "diff_b"}
+_IN_KOHYAS_NAMES = {"lora_magnitude_vector": "dora_scale"}
+Described = tuple[tuple[str, str, int], ...]
+
+
+def described(pieces: Sequence[Carried]) -> Described:
+    """(concept, layer, rank) of every piece, the rank 0 where it is no up times a down: the facts of a file."""
+    return tuple((piece.concept, piece.key, len(piece.tensors[DOWN]) if piece.is_plain else 0) for piece in pieces)
+
+
+def written(tensors: dict[str, Tensor], pieces: Sequence[Carried], strengths: Mapping[str, float]) -> dict[str, Tensor]:
+    """``tensors``, a kohya LoRA of the split, with ``pieces`` in it.
+
+    Raises :class:`B4MError` where a layer has an update that is no up times a down beside another one, or whose
+    strength no file can say.
+    """
+    if not pieces:
+        return tensors
+    by_key: dict[str, list[Carried]] = defaultdict(list)
+    for piece in pieces:
+        by_key[piece.key].append(piece.scaled(strengths.get(piece.concept, 1.0)))
+    found = dict(tensors)
+    for layer, own in by_key.items():
+        key = original_key(layer)
+        weights = [piece for piece in own if piece.kind != "diff_b"]
+        for piece in own:
+            if piece.kind == "diff_b":
+                _add_whole(found, key, piece, "diff_b")
+        if weights and all(piece.is_plain for piece in weights):
+            _add_factors(found, key, weights)
+        elif weights:
+            _add_alone(found, key, weights)
+    return found
+
+
+def _add_factors(found: dict[str, Tensor], key: str, pieces: Sequence[Carried]) -> None:
+    factors = [piece.factors() for piece in pieces]
+    ups, downs = [up for up, _ in factors], [down for _, down in factors]
+    dtype = functools.reduce(torch.promote_types, (piece.tensors[UP].dtype for piece in pieces))
+    if f"{key}.{UP}" in found:
+        up, down = found[f"{key}.{UP}"], found[f"{key}.{DOWN}"]
+        ups = [up.float(), *(each.flatten(1) for each in ups)]
+        downs = [down.float(), *(each.flatten(1) for each in downs)]
+        dtype = torch.promote_types(dtype, found[f"{key}.{UP}"].dtype)
+    up, down = torch.cat(ups, 1), torch.cat(downs, 0)
+    found[f"{key}.{UP}"], found[f"{key}.{DOWN}"] = up.to(dtype).contiguous(), down.to(dtype).contiguous()
+    found[f"{key}.{ALPHA}"] = torch.tensor(float(len(down)))
+
+
+def _add_alone(found: dict[str, Tensor], key: str, pieces: Sequence[Carried]) -> None:
+    split = found.get(f"{key}.{UP}")
+    piece = pieces[0]
+    if len(pieces) > 1 or (split is not None and split.any()):
+        raise B4MError(
+            f"One LoRA file cannot hold this adapter: layer {piece.key} has a {piece.kind} update ({piece.concept}) "
+            "beside another one. Save content and style apart, or apply each with a B4M Apply Adapter of its own."
+        )
+    if piece.kind == "oft_r":
+        raise B4MError(
+            f"No LoRA file that others read can hold PEFT's OFT (layer {piece.key}): keep the file that it came from."
+        )
+    for part in (UP, DOWN, ALPHA):
+        found.pop(f"{key}.{part}", None)
+    if piece.strength != 1.0 and piece.depends_on_the_weight:
+        raise B4MError(
+            f"No LoRA file can hold a {'DoRA' if piece.is_dora else piece.kind} at strength {piece.strength:g} "
+            f"(layer {piece.key}): save it at 1 and set the slider where it is applied."
+        )
+    first = {"lora": UP, "lokr": _first_of_lokr(piece)}.get(piece.kind) or _FIRST.get(piece.kind, "")
+    for name, tensor in piece.tensors.items():
+        if name == ALPHA and piece.kind == "oft":
+            tensor = tensor / (len(piece.tensors["oft_blocks"]) * piece.tensors["oft_blocks"].shape[-1])
+        value = tensor * piece.strength if name == first and piece.strength != 1.0 else tensor
+        value = value.reshape(-1, 1) if name in _IN_KOHYAS_NAMES else value
+        found[f"{key}.{_IN_KOHYAS_NAMES.get(name, name)}"] = value.contiguous()
+
+
+def _first_of_lokr(piece: Carried) -> str:
+    return "lokr_w1" if "lokr_w1" in piece.tensors else "lokr_w1_a"
+
+
+def _add_whole(found: dict[str, Tensor], key: str, piece: Carried, part: str) -> None:
+    name, value = f"{key}.{part}", piece.tensors[part] * piece.strength
+    found[name] = (found[name] + value if name in found else value).contiguous()
+
+
+def taken_out(tensors: dict[str, Tensor], facts: Described, shown: str) -> tuple[dict[str, Tensor], list[Carried]]:
+    """The split's own tensors of a file, and the pieces in it that its facts describe, each of its concept."""
+    if not facts:
+        return tensors, []
+    rest = dict(tensors)
+    by_key: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for concept, layer, rank in facts:
+        if layer_key(layer) != layer:
+            raise B4MError(f"{shown} is damaged: its facts name a layer {layer[:80]!r} that no SDXL has.")
+        by_key[layer].append((concept, rank))
+    pieces = []
+    for layer, own in by_key.items():
+        key = original_key(layer)
+        parts = {name.removeprefix(f"{key}."): rest.pop(name) for name in list(rest) if name.startswith(f"{key}.")}
+        if all(rank for _, rank in own):
+            up, down = parts.get(UP), parts.get(DOWN)
+            total = sum(rank for _, rank in own)
+            if up is None or down is None or up.ndim < 2 or not total <= up.shape[1] == len(down):
+                raise B4MError(f"{shown} is damaged: layer {layer} lacks what its facts say; download it again.")
+            first = up.shape[1] - total
+            if first:
+                rest |= {f"{key}.{UP}": up[:, :first], f"{key}.{DOWN}": down[:first]}
+            for concept, rank in own:
+                last = first + rank
+                pieces.append(
+                    Carried(concept, layer, {UP: up[:, first:last].contiguous(), DOWN: down[first:last].contiguous()})
+                )
+                first = last
+            continue
+        pieces += _whole_pieces(layer, own, parts)
+    return rest, pieces
+
+
+def _whole_pieces(layer: str, own: Sequence[tuple[str, int]], parts: Mapping[str, Tensor]) -> list[Carried]:
+    bias = {name: tensor for name, tensor in parts.items() if name == "diff_b"}
+    weight = {name: tensor for name, tensor in parts.items() if name != "diff_b"}
+    if "oft_blocks" in weight and ALPHA in weight:
+        rows = len(weight["oft_blocks"]) * weight["oft_blocks"].shape[-1]
+        weight[ALPHA] = weight[ALPHA].float() * rows
+    pieces = [Carried("", layer, part) for part in (weight, bias) if part]
+    return [replace(piece, concept=concept) for piece, (concept, _) in zip(pieces, own, strict=False)]
+
+
+__all__ = ["described", "taken_out", "written"]

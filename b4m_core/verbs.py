@@ -1,0 +1,156 @@
+"""``list``, ``inspect``, ``merge``, ``split``, ``convert``, ``resize``: adapters on the command line, without a model.
+
+They write what the nodes write, byte for byte.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .adapter import Adapter
+from .apart import apart, apart_note, apart_paths
+from .block_weights import ATTENTION_BLOCKS, BlockWeights
+from .cards import activation_text
+from .compose import Share, base_note, merge, sum_note, with_detail
+from .errors import B4MError
+from .files import load_adapter, read_facts, save_adapter, save_in_layout
+from .foreign import USES
+from .layouts import FOLDER_LAYOUTS, KOHYA
+from .metadata import FILE_DTYPES
+from .resize import resized
+from .saving import rank_note
+from .side_files import write_beside
+
+COMPACT, ENDING = "compact", ".safetensors"
+SHARES = ("content", "style", "detail")
+Commands = Any
+"""argparse's collection of commands, whose type has no public name."""
+
+
+def add(commands: Commands) -> None:
+    """Add the verbs to the command line."""
+    _verb(commands, "list", _list, "name the adapters in files and folders").add_argument(
+        "paths", nargs="+", type=Path, metavar="file or folder"
+    )
+    _any(_verb(commands, "inspect", _inspect, "say all that an adapter says about itself"))
+    merged = _verb(commands, "merge", _merge, "the content of one adapter with the style of another")
+    merged.add_argument("--content", type=Path, required=True, help="the adapter whose content is taken")
+    merged.add_argument("--style", type=Path, required=True, help="the adapter whose style is taken")
+    merged.add_argument("--detail", type=Path, action="append", default=[], help="all of a further adapter; any number of them")
+    for name in SHARES:
+        merged.add_argument(f"--{name}-strength", type=float, default=1.0, help=f"how much of the {name} goes in, for good")
+        merged.add_argument(f"--{name}-blocks", default="", help=f"a factor for each block: {', '.join(ATTENTION_BLOCKS)}")
+    _out(merged)
+    split = _verb(commands, "split", _split, "the content and the style of an adapter as two LoRAs")
+    _any(split)
+    split.add_argument("--out", type=Path, help="two files are named after this one (default: after the adapter)")
+    converted = _verb(commands, "convert", _convert, "the same adapter in another layout or precision")
+    _any(converted)
+    converted.add_argument("--to", choices=(KOHYA, *FOLDER_LAYOUTS, COMPACT), default=KOHYA, help="diffusers and peft are folders")
+    converted.add_argument("--dtype", choices=FILE_DTYPES, help="precision of the file (default: the adapter's)")
+    _out(converted)
+    smaller = _verb(commands, "resize", _resize, "a smaller rank, and how far that is off")
+    _any(smaller)
+    smaller.add_argument("--rank", type=int, required=True, help="the rank of the content, and of the style")
+    _out(smaller)
+
+
+def _verb(commands: Commands, name: str, run: Callable[[argparse.Namespace], None], about: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=about, description=about)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _any(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("adapter", type=Path, help="one of B4M's, or any LoRA for SDXL")
+    parser.add_argument("--use-as", choices=USES, default=USES[0], help="what another tool's LoRA is taken for")
+
+
+def _out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="what to write")
+
+
+def save(adapter: Adapter, path: Path) -> None:
+    """Write an adapter and what lies beside it, and print its path. Raises :class:`B4MError` for an ending that other
+    tools do not look for.
+    """
+    if path.suffix.lower() != ENDING:
+        raise B4MError(f"{path.name} has not the ending that LoRA loaders look for: name it {path.stem or path.name}{ENDING}.")
+    save_adapter(adapter, path)
+    write_beside(adapter, path, new_picture=True)
+    print(path)
+
+
+def note(sentences: Iterable[str]) -> None:
+    """What a person should know, beside the paths on standard output."""
+    for sentence in sentences:
+        print(f"note: {sentence}", file=sys.stderr)
+
+
+def _list(options: argparse.Namespace) -> None:
+    for file in _files(options.paths):
+        try:
+            facts = read_facts(file)
+            print(f"{file}  {facts.role}, {activation_text(facts) or '-'}, rank {facts.rank}, {facts.base_name or 'unknown model'}")
+        except B4MError as error:
+            print(f"{file}  {error}")
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    """The files named, and those in the folders named, sorted."""
+    for path in paths:
+        if not path.exists():
+            raise B4MError(f"{path} is not there: name a file or a folder.")
+        yield from sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+
+
+def loaded(path: Path, use_as: str) -> Adapter:
+    """The adapter of a file, anybody's, with what is to be said about it."""
+    adapter = load_adapter(path, use_as)
+    note(f"{path.name}: {sentence}" for sentence in adapter.notes)
+    return adapter
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    adapter = loaded(options.adapter, options.use_as)
+    print(adapter.summary())
+    print(f"file: {adapter.facts.form}, {adapter.facts.file_dtype}, {len(adapter.layers)} layers")
+
+
+def _merge(options: argparse.Namespace) -> None:
+    content, style = loaded(options.content, "content"), loaded(options.style, "style")
+    shares = {name: Share(getattr(options, f"{name}_strength"), BlockWeights.parsed(getattr(options, f"{name}_blocks"))) for name in SHARES}
+    note([*base_note(style, content.facts.base, content.facts.base_name), *sum_note(content, style)])
+    merged = merge(content, style, content_share=shares["content"], style_share=shares["style"])
+    for path in options.detail:
+        merged = with_detail(merged, loaded(path, "content"), shares["detail"])
+    save(merged, options.out)
+
+
+def _split(options: argparse.Namespace) -> None:
+    adapter = loaded(options.adapter, options.use_as)
+    paths = apart_paths(options.out or options.adapter)
+    for concept, one in apart(adapter).items():
+        save(one, paths[concept])
+    note([apart_note(adapter)])
+
+
+def _convert(options: argparse.Namespace) -> None:
+    adapter = loaded(options.adapter, options.use_as)
+    if options.dtype is not None:
+        adapter = adapter.with_facts(file_dtype=options.dtype).rounded()
+    if options.to == COMPACT:
+        save(adapter.compacted(), options.out)
+    elif options.to == KOHYA:
+        save(adapter.with_facts(compact=False, file_format=""), options.out)
+    else:
+        save_in_layout(adapter, options.out, options.to)
+        print(options.out)
+
+
+def _resize(options: argparse.Namespace) -> None:
+    adapter, error = resized(loaded(options.adapter, options.use_as), options.rank)
+    note([rank_note(adapter, error)])
+    save(adapter, options.out)
