@@ -6,6 +6,7 @@
     python b4m.py train      trains from the command line: content, style or joint
     python b4m.py generate   paints with trained adapters
     python b4m.py list       names adapters; inspect, merge, split, convert and resize work on them
+    python b4m.py runs       lists what is kept of trainings; --prune removes the oldest
     python b4m.py bench      measures: speed beside others, or quality on the embedded model
 
 demo, comfyui and test take `--comfyui PATH` for a ComfyUI that is already there. Only a Python is needed: the first call makes

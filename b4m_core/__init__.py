@@ -13,9 +13,9 @@ from .objective import NoiseSchedule
 from .plan import Plan
 from .projection import PartlyLearnableProjection
 from .riemannian import RiemannianAdamW
-from .runs import RunStore
+from .run_store import RunStore
 from .settings import TrainingSettings
-from .training import Progress, train
+from .training import Progress, take, train
 
 __all__ = [
     "Adapter",
@@ -35,5 +35,6 @@ __all__ = [
     "read_facts",
     "save_adapter",
     "split_state_dict",
+    "take",
     "train",
 ]

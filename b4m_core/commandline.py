@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,13 @@ from .compose import base_note, merge, sum_note
 from .diffusers_folder import DiffusersFolder
 from .errors import B4MError
 from .foreign import USES
+from .keeping import KEEP_EVERY
 from .pictures import PictureSet, load_folder
 from .plan import Plan
-from .runs import RunStore
+from .run_store import RunStore
+from .runs import Run
 from .settings import TrainingSettings
-from .training import Progress, train
+from .training import Progress, take, train
 
 CONTENT_PATTERN, STYLE_PATTERN = "a photo of a {trigger} {class}", "a {class} in {trigger} style"
 OTHERS = {"content": "in other styles", "style": "of other contents"}  # what stands beside the pictures of each
@@ -74,11 +77,14 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run, role=role)
         _model_arguments(sub)
         sub.add_argument("--out", type=Path, required=True, help="the LoRA file to write")
-        sub.add_argument("--store", type=Path, default=Path(".b4m/store"), help="where runs are kept")
+        _store_argument(sub)
         sub.add_argument(
             "--compact", action="store_true", help="write only what was taught: small, but for B4M's own loader only"
         )
-        sub.add_argument("--retrain", action="store_true", help="start anew even if this training was done before")
+        how = sub.add_mutually_exclusive_group()
+        how.add_argument("--retrain", action="store_true", help="start anew even if this training was done before")
+        how.add_argument("--take", action="store_true", help="write what is trained by now, up to --steps; train nothing")
+        sub.add_argument("--keep-every", type=int, default=KEEP_EVERY, help="keep the adapter every so many steps; 0: never")
         _setting_arguments(sub)
         if role == "joint":
             _joint_arguments(sub)
@@ -86,6 +92,12 @@ def _parser() -> argparse.ArgumentParser:
             _picture_arguments(sub, "", CONTENT_PATTERN if role == "content" else STYLE_PATTERN)
             _auxiliary_arguments(sub, {"": OTHERS[role]})
     verbs.add(commands)
+    keeper = commands.add_parser("runs", help="what the run store holds, and how much it takes")
+    keeper.set_defaults(run=_runs)
+    _store_argument(keeper)
+    keeper.add_argument(
+        "--prune", type=float, nargs="?", const=-1.0, metavar="GB", help="remove what was not used for longest, down to so much"
+    )
     generator = commands.add_parser("generate", help="paint a picture with an adapter")
     generator.set_defaults(run=_generate)
     _model_arguments(generator)
@@ -106,6 +118,12 @@ def _parser() -> argparse.ArgumentParser:
     generator.add_argument("--size", type=int, help="side in pixels; the model's own by default")
     generator.add_argument("--out", type=Path, required=True)
     return parser
+
+
+def _store_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--store", type=Path, default=Path(".b4m/store"), help="where runs are kept; ComfyUI's are in its folder user/b4m"
+    )
 
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -235,8 +253,37 @@ def _train_together(options: argparse.Namespace) -> None:
 
 
 def _run(plan: Plan, base: DiffusersFolder, options: argparse.Namespace, carried: Sequence[Carried] = ()) -> None:
-    adapter = train(plan, base, RunStore(options.store), _print_progress, retrain=options.retrain).carrying(carried)
+    store = RunStore(options.store)
+    if options.take:
+        adapter = take(plan, base, store, tell=_print_note)
+    else:
+        if options.keep_every < 0:
+            raise B4MError(f"--keep-every is {options.keep_every}: it must be at least 0.")
+        adapter = train(
+            plan, base, store, _print_progress, retrain=options.retrain, keep_every=options.keep_every, tell=_print_note
+        )
+    adapter = adapter.carrying(carried)
     verbs.save(adapter.compacted() if options.compact else adapter, options.out)
+
+
+def _runs(options: argparse.Namespace) -> None:
+    store = RunStore(options.store)
+    if options.prune is not None:
+        if options.prune != -1 and not 0 <= options.prune < 1e9:
+            raise B4MError(f"--prune is {options.prune:g}: say how many GB may stay, such as 5.")
+        removed = store.prune(store.most_bytes if options.prune == -1 else int(options.prune * 1e9))
+        print(f"{removed.entries} removed, {removed.bytes / 1e6:.0f} MB freed")
+    entries = store.entries()
+    for entry in reversed(entries):
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+        steps = f"step {Run(entry.path).reach()}" if entry.path.is_dir() else "painted picture"
+        print(f"{entry.path.name}  {used}  {entry.bytes / 1e6:8.1f} MB  {steps}")
+    total = sum(entry.bytes for entry in entries)
+    print(f"{store.root}: {total / 1e6:.0f} MB of at most {store.most_bytes / 1e9:g} GB")
+
+
+def _print_note(sentence: str) -> None:
+    print(f"note: {sentence}", file=sys.stderr)
 
 
 def _print_progress(progress: Progress) -> None:

@@ -110,9 +110,11 @@ def _metadata(path: Path, shown: str) -> dict[str, str]:
                 f"{shown} has a header of {size / 1e6:.0f} MB, which no file of B4M has: it is damaged or no adapter."
             )
     try:
-        with safetensors.safe_open(path, "pt", device="cpu") as file:
+        with _readable(shown), safetensors.safe_open(path, "pt", device="cpu") as file:
             metadata, count = dict(file.metadata() or {}), len(file.keys())
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, ValueError) as error:
+        if isinstance(error, B4MError):
+            raise
         raise B4MError(
             f"{shown} is damaged or not a safetensors file ({error}): download or train it again."
         ) from error
@@ -138,11 +140,19 @@ def _readable(shown: str) -> Iterator[None]:
         raise UnreadableFile(
             f"{shown} cannot be read ({error.strerror or error}): check its disk, and that it may be read."
         ) from error
+    except MemoryError as error:
+        raise UnreadableFile(f"{shown} cannot be read (memory ran out): close other programs and try again.") from error
+    except SafetensorError as error:
+        if "os error" not in str(error):  # the library's words for what the system said
+            raise
+        raise UnreadableFile(
+            f"{shown} cannot be read ({error}): check its disk, and close programs that need much memory."
+        ) from error
 
 
 def plain_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, its checksum not tested."""
-    with safetensors.safe_open(path, "pt", device="cpu") as file:
+    with _readable(path.name), safetensors.safe_open(path, "pt", device="cpu") as file:
         return {key: file.get_tensor(key) for key in file.keys()}
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from .adapter import Adapter
 from .batches import MicroBatch
+from .causes import NotANumber, explained, require_finite
 from .errors import B4MError
 from .fast.optimizer_step import StepResult, Update, UpdateAhead
 from .memory import by_one_name
@@ -111,6 +112,33 @@ class Learned:
             for moment in MOMENTS:
                 state[moment].copy_(tensors[f"{name}.{moment}"])
 
+    def named(self) -> dict[str, Tensor]:
+        """The same tensors by names for people, one for every layer: "layer down_blocks... B", "... B's exp_avg"."""
+        tensors: dict[str, Tensor] = {}
+        for stack in self.stacks:
+            for part in self.moved:
+                parts = {"": stack.parts[part], **self._moments_of(stack, part)}
+                tensors |= {
+                    f"layer {layer.name} {part}{what}": values[index]
+                    for what, values in parts.items()
+                    for index, layer in enumerate(stack.layers)
+                }
+        return tensors
+
+    def _moments_of(self, stack: Stack, part: str) -> dict[str, Tensor]:
+        """The moments of what shares its memory with a part of a stack, (L, ...)."""
+        held = stack.parts[part].untyped_storage().data_ptr()
+        for _, parameter in self._parameters():
+            if parameter.untyped_storage().data_ptr() == held:
+                known = self.optimiser.state[parameter]
+                return {f"'s {moment}": known[moment] for moment in MOMENTS if moment in known}
+        return {}
+
+    def is_finite(self) -> bool:
+        """Whether all of it are numbers: one look at a few large tensors, where they are."""
+        looked = [torch.isfinite(tensor).all() for tensor in self.state_dict().values()]
+        return bool(torch.stack(looked).all())
+
     def _parameters(self) -> Iterator[tuple[str, Tensor]]:
         for index, group in enumerate(self.optimiser.param_groups):
             for place, parameter in enumerate(group["params"]):
@@ -143,20 +171,13 @@ class Results:
         for what, values in (("loss", losses), ("gradient", read[count:])):
             if not torch.isfinite(values).all():
                 self._ahead.clear()  # nothing has moved since
-                raise self._not_a_number(what)
+                raise NotANumber(what, self.steps + 1)
         totals = torch.zeros(2, dtype=torch.float64)
         for loss in losses:
             totals += loss
         self._ahead.popleft()
         self.steps += 1
         return float(totals[0]), float(totals[1])
-
-    def _not_a_number(self, what: str) -> B4MError:
-        settings = self.settings
-        return B4MError(
-            f"The {what} is not a number at step {self.steps + 1} of {settings.steps}: training stopped and step "
-            f"{self.steps} is kept; lower learning_rate (now {settings.learning_rate:g})."
-        )
 
 
 class Engine:
@@ -290,6 +311,17 @@ class Engine:
     def state_dict(self) -> dict[str, Tensor]:
         """What :meth:`load_state_dict` goes on from, to the same bytes on the same processor; read all steps before."""
         return self.learned.state_dict()
+
+    def require_finite(self, kept: int) -> None:
+        """Raise :class:`B4MError`, naming the layer, unless all that is learned are numbers; read all steps before.
+        ``kept``: the step that is kept.
+        """
+        if not self.learned.is_finite():
+            require_finite(self.learned.named(), self.steps, kept, self.settings)
+
+    def explained(self, error: NotANumber, network: nn.Module, kept: int) -> B4MError:
+        """Why a step found what is not a number, and what helps."""
+        return explained(error, kept, self.settings, self.learned.named(), network)
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], steps: int) -> None:
         """Go on after ``steps`` steps."""

@@ -17,6 +17,9 @@ from .runs import content_key
 from .settings import TrainingSettings
 from .trainings import training
 
+NOT_IN_THE_KEY = ("steps", "file_dtype")
+"""Settings that decide how far a training goes and how its result is stored, and no step of it."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -44,7 +47,12 @@ class Plan:
             )
 
     def key(self, base: BaseModel) -> str:
-        """The content key of the run: equal for identical inputs, and only for those."""
+        """The content key of the run: equal for identical inputs, and only for those.
+
+        Nothing in a step depends on how many steps there will be, or on the file dtype of the result, so that these are
+        no part of it.
+        """
+        settings = {name: value for name, value in self.settings.as_dict().items() if name not in NOT_IN_THE_KEY}
         sets = [
             {
                 "trigger": pictures.trigger,
@@ -57,7 +65,7 @@ class Plan:
             {
                 "role": self.role,
                 "sets": sets,
-                "settings": self.settings.as_dict(),
+                "settings": settings,
                 "start": None if self.start is None else self.start.digest(),
                 "base": base.fingerprint,
                 "schedule": base.schedule.describe(),

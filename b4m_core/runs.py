@@ -1,31 +1,30 @@
-"""The run store: no training is ever repeated for identical inputs, and none is lost.
+"""Runs: no training is ever repeated for identical inputs, and none is lost.
 
-A run lives in a folder named after the content of everything that matters. While it trains there is
-``state.safetensors``, from which it goes on to the same bytes; when it is done there is ``adapter.safetensors``. Both
-are written whole or not at all and carry a checksum.
+A run lives in a folder named after the content of everything that decides what a step does. How many steps are asked
+for does not, nor how the result is stored: a training of 60 steps is one of 30 that went on. Inside lie its attempts
+(attempts.py), numbered: the first, and a further one for every time that it is to be trained anew. What was there stays
+until the new one has come as far.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
-
-from torch import Tensor
+from typing import Any
 
 from .adapter import Adapter
 from .atomic import advice
-from .container import UnreadableFile, read_container, write_container
+from .attempts import Attempt, KeptStep
+from .container import UnreadableFile
 from .errors import B4MError
-from .files import load_adapter, save_adapter
+from .locks import holding
 
 METHOD_REVISION = 2
-_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-"""How a system says that another has the lock; anything else says that there are no locks here."""
+KEY_LENGTH = 32
+_LOCK = "lock"
 
 
 def content_key(description: Mapping[str, Any]) -> str:
@@ -36,115 +35,125 @@ def content_key(description: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class RunStore:
-    """All runs below one folder."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def open(self, key: str) -> "Run":
-        """The run of ``key``, new or old."""
-        return Run(self.root / "runs" / key[:32])
+def silent(sentence: str) -> None:
+    """Nobody is told."""
 
 
 class Run:
-    """One training on disk."""
+    """One run on disk. ``tell`` gets sentences for the artist about what was found."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._state, self._adapter = folder / "state.safetensors", folder / "adapter.safetensors"
+    def __init__(self, folder: Path, tell: Callable[[str], None] = silent) -> None:
+        self.folder, self.tell = folder, tell
+
+    @property
+    def key(self) -> str:
+        """Its name: the first 32 digits of the key of its content."""
+        return self.folder.name
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run. Raises :class:`B4MError` while another process does; a lock of a dead process is free."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = open(self.folder / "lock", "a+b")
-        except OSError as error:
-            raise B4MError(
-                f"The run folder {self.folder} cannot be written ({error.strerror or error}): {advice(error)}."
-            ) from error
-        with file:
+    def locked(self) -> Iterator[bool]:
+        """Hold the run; yields whether the file system has locks. Raises :class:`B4MError` while another holds it; a
+        lock of a dead process is free.
+        """
+        with contextlib.ExitStack() as stack:
             try:
-                _lock(file)
+                self.folder.mkdir(parents=True, exist_ok=True)
+                real = stack.enter_context(holding(self.folder / _LOCK))
             except BlockingIOError as error:
                 raise B4MError(
                     "This very training is already running in another ComfyUI: wait for it, then press Run again."
                 ) from error
-            for stray in self.folder.glob(".*.partial"):  # of a process that was killed while it wrote
-                with contextlib.suppress(OSError):
-                    stray.unlink()
-            yield
-
-    def finished(self) -> Adapter | None:
-        """The trained adapter, or None. A damaged file is set aside and counts as not finished."""
-        adapter: Adapter | None = _read_or_set_aside(self._adapter, load_adapter)
-        return adapter
-
-    def finish(self, adapter: Adapter) -> Adapter:
-        """Keep ``adapter`` as the result, read it back, and drop the state that is no longer needed."""
-        save_adapter(adapter, self._adapter)
-        result = load_adapter(self._adapter)
-        with contextlib.suppress(OSError):  # a file that someone holds open costs room, not the training
-            self._state.unlink(missing_ok=True)
-        return result
-
-    def save_state(self, tensors: Mapping[str, Tensor], step: int) -> None:
-        """Keep the state after ``step`` optimiser steps."""
-        write_container(
-            self._state,
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            json.dumps({"step": step}),
-        )
-
-    def load_state(self) -> tuple[int, dict[str, Tensor]] | None:
-        """(step, tensors) to go on from, or None. A damaged file is set aside."""
-        found = _read_or_set_aside(self._state, read_container)
-        return None if found is None else (int(json.loads(found[0])["step"]), found[1])
-
-    def clear(self) -> None:
-        """Forget the run. Raises :class:`B4MError` where its files cannot be taken away."""
-        for file in (self._state, self._adapter):
-            try:
-                file.unlink(missing_ok=True)
             except OSError as error:
                 raise B4MError(
-                    f"{file} cannot be removed to train anew ({error.strerror or error}): close what uses it."
+                    f"The run folder {self.folder} cannot be written ({error.strerror or error}): {advice(error)}."
                 ) from error
+            for stray in self.folder.rglob(".*.partial"):  # of a process that was killed while it wrote
+                with contextlib.suppress(OSError):
+                    stray.unlink()
+            yield real
 
+    def attempts(self) -> list[Attempt]:
+        """All that are there, the oldest first. Raises :class:`UnreadableFile` where the folder cannot be read now."""
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise UnreadableFile(
+                f"{self.folder} cannot be read ({error.strerror or error}): check its disk, and press Run again."
+            ) from error
+        numbers = sorted(int(name) for name in names if name.isascii() and name.isdigit())
+        return [self._attempt(number) for number in numbers]
 
-def _read_or_set_aside(path: Path, read: Any) -> Any:
-    if not path.exists():
+    def begin(self, *, retrain: bool = False) -> Attempt:
+        """The attempt to go on with: the newest; with ``retrain`` a new one, unless the newest is one that was asked
+        for so and stopped.
+        """
+        there = self.attempts()
+        if not there:
+            return self._attempt(1, retraining=retrain)
+        if not retrain or there[-1].retraining:
+            return there[-1]
+        return self._attempt(int(there[-1].folder.name) + 1, retraining=True)
+
+    def settle(self, attempt: Attempt) -> None:
+        """``attempt`` has come to its end: what it came as far as goes."""
+        for older in self.attempts():
+            if int(older.folder.name) < int(attempt.folder.name) and older.reach() <= attempt.reach():
+                with contextlib.suppress(OSError):  # a file that someone holds open costs room, not the training
+                    older.remove()
+        with contextlib.suppress(OSError):
+            attempt.end_retraining()
+
+    def furthest(self, most: int) -> int | None:
+        """The highest step up to ``most`` whose adapter is kept, in whichever attempt; None without one."""
+        steps = [step for attempt in self.attempts() for step in attempt.steps_of("adapter")]
+        return max((step for step in steps if step <= most), default=None)
+
+    def reach(self) -> int:
+        """The highest step of which there is a state or an adapter in any attempt; 0 without one."""
+        return max((attempt.reach() for attempt in self.attempts()), default=0)
+
+    def adapter(self, step: int) -> Adapter | None:
+        """What was learned after ``step`` steps, float32, by the newest attempt that kept it; None without one."""
+        for attempt in reversed(self.attempts()):
+            found = attempt.adapter(step)
+            if found is not None:
+                return found
         return None
-    try:
-        return read(path)
-    except UnreadableFile:
-        raise  # a disk that is away for a moment is no reason to train again
-    except B4MError:
-        shutil.move(path, path.with_suffix(".damaged"))
-        return None
 
+    def kept(self) -> list[KeptStep]:
+        """Every step of which the newest attempt kept something, ascending."""
+        there = self.attempts()
+        return there[-1].kept() if there else []
 
-def _lock(file: IO[bytes]) -> None:
-    """An exclusive lock that the system frees when the process ends. Raises BlockingIOError while another holds it.
+    def losses(self) -> list[list[float]]:
+        """(step, loss of the train rows, of the others) of the newest attempt, thinned out."""
+        there = self.attempts()
+        return there[-1].losses() if there else []
 
-    A file system without locks (network shares, FUSE) gives none, and the run goes on: two ComfyUIs on one run is the
-    rarer harm.
-    """
-    try:
-        _take(file)
-    except OSError as error:
-        if error.errno in _HELD:
-            raise BlockingIOError(*error.args) from error
+    def sample(self, step: int) -> Path | None:
+        """The newest attempt's sample of ``step``."""
+        there = self.attempts()
+        return there[-1].path("sample", step) if there and step in there[-1].steps_of("sample") else None
 
+    def used(self) -> float:
+        """When it was last held, in seconds since 1970."""
+        for file in (self.folder / _LOCK, self.folder):
+            with contextlib.suppress(OSError):
+                return file.stat().st_mtime
+        return 0.0
 
-def _take(file: IO[bytes]) -> None:
-    if os.name == "nt":
-        import msvcrt
+    def remove(self) -> None:
+        """Forget it, while it is held: whatever is left when that is interrupted is as good as it was. Raises OSError
+        where a file cannot be taken away.
+        """
+        for entry in self.folder.iterdir():
+            if entry.name != _LOCK:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        if os.name != "nt":  # no open file can be removed there
+            (self.folder / _LOCK).unlink(missing_ok=True)
+            self.folder.rmdir()
 
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def _attempt(self, number: int, *, retraining: bool = False) -> Attempt:
+        return Attempt(self.folder / str(number), lambda sentence: self.tell(sentence), retraining=retraining)

@@ -6,6 +6,7 @@ a row of trainings.py.
 """
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections import deque
@@ -16,18 +17,21 @@ from typing import Any
 import torch
 
 from .adapter import Adapter
+from .attempts import Attempt, asked_for
 from .base_model import BaseModel
 from .batches import Batches, MicroSteps
+from .causes import NotANumber
 from .encoding import encode_sets
 from .engine import Engine, memory_advice
 from .errors import B4MError
 from .fast.accelerate import find_out
+from .keeping import KEEP_EVERY, Keeper
 from .plan import Plan, first_adapter
-from .runs import Run, RunStore
+from .run_store import RunStore
+from .runs import silent
 from .settings import TrainingSettings
 from .trainings import training
 
-SAVE_SECONDS = 60.0
 KEPT_LOSSES = 200
 
 
@@ -39,7 +43,7 @@ class Progress:
     ``losses`` are (step, loss of the train rows, loss of the others), growing; together they are content's and style's,
     or, with preservation rows, that of both and that of those rows. ``adapter`` is the live one, on a graphics card a
     step further on: read it, do not keep it; None while the pictures are being ``encoded`` (done, total), before the
-    first step.
+    first step. ``attempt`` keeps samples beside what is learned.
     """
 
     step: int
@@ -49,64 +53,106 @@ class Progress:
     seconds_left: float | None = None
     adapter: Adapter | None = None
     encoded: tuple[int, int] | None = None
+    attempt: Attempt | None = None
 
 
 Watch = Callable[[Progress], None]
 
 
 def train(
-    plan: Plan, base: BaseModel, store: RunStore, watch: Watch = lambda progress: None, *, retrain: bool = False
+    plan: Plan,
+    base: BaseModel,
+    store: RunStore,
+    watch: Watch = lambda progress: None,
+    *,
+    retrain: bool = False,
+    keep_every: int = KEEP_EVERY,
+    tell: Callable[[str], None] = silent,
 ) -> Adapter:
     """Train ``plan`` on ``base`` and return the adapter as its file says it.
 
-    An identical run that is finished is loaded, an unfinished one goes on, and ``retrain`` starts anew. ``watch`` may
-    raise to cancel: the state is kept first. Raises :class:`B4MError` for a loss that is not a number (the last good
-    state is kept), a full disk, or too little memory.
+    What is there of an identical run is used, whatever number of steps it was asked for: an adapter of these steps is
+    loaded, and a training of fewer goes on. ``retrain`` starts anew, once: one that was stopped goes on, and what was
+    there before stays until the new one has come as far. Every ``keep_every`` steps (0: never) the adapter is kept.
+    ``watch`` may raise to cancel: what was learned is kept first. ``tell`` gets sentences for the artist, such as that
+    a disk is full. Raises :class:`B4MError` for what is not a number (the last good state is kept), for a disk that is
+    too full to begin, or too little memory.
     """
+    store.prune()
     run = store.open(plan.key(base))
+    run.tell = tell
     with run.locked():
-        if retrain:
-            run.clear()
-        adapter = run.finished()
+        attempt = run.begin(retrain=retrain)
+        adapter = attempt.adapter(plan.settings.steps)
+        if adapter is None and not attempt.retraining:
+            adapter = run.adapter(plan.settings.steps)
         if adapter is None:
             with torch.inference_mode(False), torch.enable_grad(), _repeatable(base.device):
-                adapter = _trained(plan, base, run, watch)
-        return adapter
+                adapter = _trained(plan, base, attempt, watch, keep_every, tell)
+        run.settle(attempt)
+    store.prune()
+    return asked_for(adapter, plan.settings.as_dict())
 
 
-def _trained(plan: Plan, base: BaseModel, run: Run, watch: Watch) -> Adapter:
-    """Encode, resume, step, read, save, finish."""
+def take(
+    plan: Plan,
+    base: BaseModel,
+    store: RunStore,
+    watch: Watch = lambda progress: None,
+    *,
+    tell: Callable[[str], None] = silent,
+) -> Adapter:
+    """What is trained of ``plan`` by now, as far as its steps: the adapter of the highest step that is kept. No step is
+    trained. Raises :class:`B4MError` where nothing is kept.
+    """
+    run, most = store.open(plan.key(base)), plan.settings.steps
+    run.tell = tell
+    states = [step for attempt in run.attempts()[-1:] for step in attempt.steps_of("state") if step <= most]
+    adapters = run.furthest(most) or 0
+    step = max([*states, adapters], default=0)
+    if not step:
+        raise B4MError("Nothing of this is trained yet: choose run = continue or reuse, and press Run.")
+    plan = dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, steps=step))
+    adapter = run.adapter(step) if step == adapters else None
+    return train(plan, base, store, watch, tell=tell) if adapter is None else asked_for(adapter, plan.settings.as_dict())
+
+
+def _trained(
+    plan: Plan, base: BaseModel, attempt: Attempt, watch: Watch, keep_every: int, tell: Callable[[str], None]
+) -> Adapter:
+    """Encode, resume, step, read, keep, finish."""
     settings = plan.settings
     find_out(base.device, base.dtype)  # kernels are compiled from here on, while pictures are encoded
     with memory_advice(settings):
         micro_steps = _encoded(plan, base, watch)
         network = base.unet
     adapter = first_adapter(plan, base)
-    state, row = run.load_state(), training(plan.role, settings.correspondence)
+    state, row = attempt.load_state(settings.steps), training(plan.role, settings.correspondence)
     engine = Engine.build(network, adapter, row, settings, other_sets=len(plan.others), state=state)
-    history = _History(settings, adapter, [] if state is None else state[1]["losses"].tolist())
-    saved = time.monotonic()
+    history = _History(settings, adapter, attempt, [] if state is None else state[1]["losses"].tolist())
+    keeper = Keeper(attempt, engine, adapter, lambda: (history.thinned(), history.losses), keep_every, tell)
     try:
+        keeper.require_room()
         for number in range(engine.steps, settings.steps):
             for batch in micro_steps.of_step(number):
                 engine.gradients(batch)
                 watch(history.progress(step_done=False))
             engine.step()
             micro_steps.prepare(number + 1)  # while the card is at work
-            due = time.monotonic() - saved > SAVE_SECONDS
-            for losses in engine.read(ahead=0 if due or number + 1 == settings.steps else engine.most_ahead):
+            last, due = number + 1 == settings.steps, keeper.due(number + 1)
+            for losses in engine.read(ahead=0 if due or last else engine.most_ahead):
                 history.add(losses)
                 watch(history.progress(step_done=True))
-            if due:
-                _save(run, engine, history)
-                saved = time.monotonic()
-        return run.finish(adapter.with_facts(losses=history.thinned(), steps=settings.steps).rounded())
-    except BaseException:
+            if due and not last:
+                keeper.keep(number + 1)
+        return keeper.finish()
+    except BaseException as error:
         with contextlib.suppress(B4MError):
             for losses in engine.read():
                 history.add(losses)
-        if engine.consistent and engine.steps:
-            _save(run, engine, history)
+        kept = keeper.stop()
+        if isinstance(error, NotANumber):
+            raise engine.explained(error, network, kept) from error
         raise
     finally:
         engine.close()
@@ -133,15 +179,13 @@ def _encoded(plan: Plan, base: BaseModel, watch: Watch) -> MicroSteps:
     return MicroSteps(batches, base.schedule, settings.gradient_accumulation_steps)
 
 
-def _save(run: Run, engine: Engine, history: "_History") -> None:
-    run.save_state({"losses": torch.tensor(history.losses, dtype=torch.float64), **engine.state_dict()}, engine.steps)
-
-
 class _History:
     """What the steps found, and how long they took."""
 
-    def __init__(self, settings: TrainingSettings, adapter: Adapter, losses: list[list[float]]) -> None:
-        self.settings, self.adapter = settings, adapter
+    def __init__(
+        self, settings: TrainingSettings, adapter: Adapter, attempt: Attempt, losses: list[list[float]]
+    ) -> None:
+        self.settings, self.adapter, self.attempt = settings, adapter, attempt
         self.losses = [(step, trained, others) for step, trained, others in losses]
         self._durations: deque[float] = deque(maxlen=30)
         self._read_at = time.monotonic()
@@ -157,7 +201,7 @@ class _History:
         done, total, left = len(self.losses), self.settings.steps, None
         if self._durations:
             left = (total - done) * sum(self._durations) / len(self._durations)
-        return Progress(done, total, step_done, self.losses, left, self.adapter)
+        return Progress(done, total, step_done, self.losses, left, self.adapter, attempt=self.attempt)
 
     def thinned(self) -> tuple[tuple[float, ...], ...]:
         """A few hundred of the losses, the last among them, as the file keeps them."""

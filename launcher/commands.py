@@ -22,6 +22,7 @@ FORWARDED = {
     "split": "Write the content and the style of an adapter as two LoRAs.",
     "convert": "Write an adapter in another layout or precision.",
     "resize": "Write an adapter with a smaller rank.",
+    "runs": "List what is kept of trainings and what it takes; --prune removes the oldest.",
     "bench": "Measure: `bench speed`, `quality`, `precision` or `reliability`, with --help for more.",
 }
 BENCHMARKS = ("speed", "quality", "precision", "reliability")

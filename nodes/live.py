@@ -20,7 +20,7 @@ from torch import Tensor
 from ..b4m_core import B4MError, thumbnail
 from . import host
 
-EVENT, ROUTE, RUN_KEY = "b4m.training", "/b4m/live", "b4m_run"
+EVENT, ROUTE, RUN_KEY, STORED_KEY = "b4m.training", "/b4m/live", "b4m_run", "b4m_stored"
 _LEAST_SECONDS = 0.25  # between two events: the page need not draw faster
 _CURVE_POINTS = 200
 _SAMPLE_SIDE = 512  # pixels; a sample is shown at the width of a node
@@ -71,11 +71,17 @@ class TrainingDisplay:
         self.node_id, self._total, self._sent_at = node_id, total, -math.inf
         self.run = uuid.uuid4().hex
         self.goes_on = "What was trained is kept: Run goes on from here."
+        self.stored = ""
         self._step = 0
         self._notes: list[str] = []
         self._unsent: dict[str, Any] = {}
         kind = node_type.removesuffix("Clone")  # the host runs a copy of the node's class, named after it
         self._send({"state": "started", "run": self.run, "type": kind, "step": 0, "total": total, "note": ""})
+
+    def stored_as(self, key: str) -> None:
+        """Name the run in the run store, by which what is kept of it is asked for (kept.py)."""
+        self.stored = key
+        self._send({"stored": key})
 
     def encoding(self, done: int, total: int) -> None:
         """Show that picture `done` + 1 of `total` is being encoded; at most four times a second."""
@@ -92,9 +98,9 @@ class TrainingDisplay:
 
     def show_losses(self, steps: Sequence[int], losses: Sequence[float]) -> None:
         """Show the curve of a training that was done before, from the losses that its adapter kept; its sample is painted next."""
-        self._step = self._total
+        self._step = int(steps[-1]) if steps else self._total
         self.goes_on = "The training itself was done before and is kept."
-        self._send({"state": "painting", "step": self._total, "curve": curve(losses, steps)})
+        self._send({"state": "painting", "step": self._step, "curve": curve(losses, steps)})
 
     def show_sample(self, picture: Tensor, step: int) -> None:
         """Show a picture (H, W, 3) in 0..1 as the newest sample."""

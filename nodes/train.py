@@ -9,15 +9,17 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..b4m_core import Adapter, Plan, Progress, RunStore, TrainingSettings, lora_state_dict, merge, thumbnail, train
+from ..b4m_core import Adapter, B4MError, Plan, Progress, RunStore, TrainingSettings, lora_state_dict, merge, take, thumbnail, train
+from ..b4m_core.attempts import Attempt
 from ..b4m_core.carried import Carried
 from ..b4m_core.compose import base_note, sum_note
+from ..b4m_core.keeping import KEEP_EVERY
 from ..b4m_core.pictures import PictureSet
 from ..b4m_core.settings import CORRESPONDENCES
 from ..b4m_core.splits import SPLITS
 from ..b4m_core.trainings import training
 from . import host
-from .live import RUN_KEY, TrainingDisplay, unfinished
+from .live import RUN_KEY, STORED_KEY, TrainingDisplay, unfinished
 from .widgets import (
     CATEGORY,
     AdapterWire,
@@ -31,7 +33,11 @@ from .widgets import (
     sampling_widgets,
 )
 
-REUSE, RETRAIN = "continue or reuse", "retrain"
+REUSE, RETRAIN, TAKE = "continue or reuse", "retrain", "use what is trained"
+
+
+_retrained: dict[str | None, str] = {}
+"""What a node with run = retrain has trained anew, by the key of the run: that counts once, until the node runs otherwise."""
 
 
 def _training_widgets() -> list[Any]:
@@ -45,7 +51,11 @@ def _training_widgets() -> list[Any]:
         io.Int.Input("seed", default=0, min=0, max=2**53, control_after_generate=False, tooltip="Same inputs and seed, same adapter."),
         io.Int.Input("sample_every", default=100, min=0, max=100_000, tooltip="Paint a sample picture every so many steps; 0 paints none."),
         io.String.Input("sample_prompt", default="", tooltip="What the samples show; empty takes the first caption."),
-        io.Combo.Input("run", options=[REUSE, RETRAIN], tooltip="Continue a stopped training and reuse a finished one, or train anew."),
+        io.Combo.Input(
+            "run",
+            options=[REUSE, RETRAIN, TAKE],
+            tooltip="Continue a stopped training and reuse a finished one; train anew; or take what is trained by now, up to the steps.",
+        ),
         *sampling_widgets(),
         advanced(io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="Pictures of yours in every pass through the network.")),
         advanced(
@@ -129,37 +139,47 @@ class _Session:
         self.display, self.base, self.settings = display, base, settings
         self.every: int = widgets["sample_every"]
         self.prompt: str = widgets["sample_prompt"]
-        self.retrain: bool = widgets["run"] == RETRAIN
+        self.mode: str = widgets["run"]
         self.progress = host.Progress(settings.steps, display.node_id)
         self.sample: Tensor | None = None
-        self.settled = False
+        self.settled = self.trained = False
+        self._attempt: Attempt | None = None
 
     def run(self, plan: Plan, notes: Sequence[str] = ()) -> Adapter:
         """Train, or load what was trained; `notes` and a good end are told on the node."""
-        trained = False
-
-        def watch(progress: Progress) -> None:
-            nonlocal trained
-            trained = True
-            self._watch(progress)
-
         self.prompt = self.prompt.strip() or plan.pictures.pictures[0].caption
         for note in (*notes, *(note for pictures in (plan.pictures, *plan.others) for note in pictures.notes)):
             self.display.say(note)
-        if self.retrain:
-            self.display.goes_on = f"What was trained is kept: choose run = {REUSE} to go on from here."
         try:
-            adapter = train(plan, self.base, RunStore(host.run_store_folder()), watch, retrain=self.retrain)
+            adapter = self._trained(plan)
         finally:
             self.base.release()
-        if not trained:
+        if not self.trained:
             self.display.show_losses([int(step) for step, *_ in adapter.facts.losses], [own for _, own, *_ in adapter.facts.losses])
         if self.every and self.sample is None:
-            self._paint(adapter, self.settings.steps)
-        if trained:
+            self._paint(adapter, adapter.facts.steps)
+        if self.trained:
             self.display.finish("done", "Done.")
+        elif self.mode == TAKE:
+            self.display.finish("reused", f"Taken as it is at step {adapter.facts.steps}; nothing was trained.")
         else:
             self.display.finish("reused", "Nothing has changed since this was trained, so the result was reused.")
+        return adapter
+
+    def _trained(self, plan: Plan) -> Adapter:
+        store, key = RunStore(host.run_store_folder()), plan.key(self.base)
+        self.display.stored_as(store.open(key).key)
+        if self.mode == TAKE:
+            return take(plan, self.base, store, self._watch, tell=self.display.say)
+        retrain = self.mode == RETRAIN and _retrained.get(self.display.node_id) != key
+        if self.mode == RETRAIN and not retrain:
+            self.display.say(f"It was trained anew already: to do that once more, run it with {REUSE} in between.")
+        if self.mode != RETRAIN:
+            _retrained.pop(self.display.node_id, None)
+        every = self.every or KEEP_EVERY
+        adapter = train(plan, self.base, store, self._watch, retrain=retrain, keep_every=every, tell=self.display.say)
+        if retrain:
+            _retrained[self.display.node_id] = key
         return adapter
 
     def _watch(self, progress: Progress) -> None:
@@ -168,16 +188,17 @@ class _Session:
             self.display.encoding(*progress.encoded)
         if progress.adapter is None or not progress.step_done:
             return
+        self.trained, self._attempt = True, progress.attempt
         if not self.settled:
             self.base.settle()
             self.settled = True
         self.progress.update(progress.step)
         self.display.update(progress.step, [own for _, own, _ in progress.losses], progress.seconds_left)
         if self.every and (progress.step % self.every == 0 or progress.step == progress.total):
-            self._paint(progress.adapter, progress.step)
+            self._paint(progress.adapter, progress.step, progress.losses[-1][1])
 
-    def _paint(self, adapter: Adapter, step: int) -> None:
-        """A sample from the adapter as it would be saved, by the host's own sampler."""
+    def _paint(self, adapter: Adapter, step: int, loss: float | None = None) -> None:
+        """A sample from the adapter as it would be saved, by the host's own sampler; one of a training is kept beside it."""
         side = self.settings.resolution
         try:
             with host.fits("The sample's adapter"):
@@ -185,7 +206,12 @@ class _Session:
             self.sample = self.base.sample_with(weights, self.prompt, width=side, height=side, seed=self.settings.seed)
             self.display.show_sample(self.sample, step)
         except host.PictureDoesNotFit as error:
-            self.display.say(f"The sample at step {step} was skipped: {error}")
+            return self.display.say(f"The sample at step {step} was skipped: {error}")
+        if self._attempt is not None:
+            try:
+                self._attempt.keep_sample(self.sample, step, loss=loss, prompt=self.prompt)
+            except B4MError as error:
+                self.display.say(f"The sample at step {step} is shown, but could not be kept: {error}")
 
 
 def _display(node: type[io.ComfyNode], role: str, widgets: dict[str, Any]) -> TrainingDisplay:
@@ -221,7 +247,7 @@ def _result(session: _Session, adapter: Adapter) -> io.NodeOutput:
     picture = torch.zeros(1, 64, 64, 3) if session.sample is None else session.sample[None]
     if session.sample is not None:
         adapter = adapter.shown_by(thumbnail.data_url(session.sample))
-    return io.NodeOutput(adapter, picture, ui={RUN_KEY: [session.display.run]})
+    return io.NodeOutput(adapter, picture, ui={RUN_KEY: [session.display.run], STORED_KEY: [session.display.stored]})
 
 
 def _train_apart(

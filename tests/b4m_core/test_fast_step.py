@@ -403,7 +403,7 @@ def test_what_a_card_did_ahead_is_neither_lost_nor_done_twice(
     else:
         with pytest.raises(B4MError, match="loss is not a number at step 4 of 6: training stopped and step 3 is kept"):
             train(made, Card(device, monkeypatch, poisoned_from=7), store)
-        step, saved = store.open(made.key(Card(device, monkeypatch))).load_state()  # type: ignore[arg-type,misc]
+        step, saved = store.open(made.key(Card(device, monkeypatch))).begin().load_state()  # type: ignore[arg-type,misc]
         assert step == 3 and all(bool(torch.isfinite(tensor).all()) for tensor in saved.values())  # type: ignore[attr-defined]
     resumed = train(made, Card(device, monkeypatch), store)
     rows = [torch.tensor([row[1:] for row in adapter.facts.losses]) for adapter in (resumed, whole)]

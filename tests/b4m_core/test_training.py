@@ -15,6 +15,7 @@ from tiny_training import ROLES, answering, calls_of, no_watch, poisoned, result
 from torch import Tensor
 
 from b4m_core import Adapter, B4MError, NoiseSchedule, Plan, Progress, RunStore, load_adapter, merge, train
+from b4m_core.attempts import asked_for
 from b4m_core.models.sdxl import SDXL
 from b4m_core.objective import linear_beta_schedule
 from b4m_core.pictures import Picture, PictureSet
@@ -101,7 +102,7 @@ def test_retrain_after_a_cancel_forgets_the_state(tmp_path: Path) -> None:
 def test_the_returned_adapter_is_the_one_in_the_file(role: str, tmp_path: Path) -> None:
     base, made = tiny.TinyBase(), tiny.plan(role, file_dtype="float16")
     trained = train(made, base, RunStore(tmp_path))
-    again = load_adapter(tiny.file_of(tmp_path, made, base))
+    again = asked_for(load_adapter(tiny.file_of(tmp_path, made, base)), made.settings.as_dict())
     assert trained.digest() == again.digest() == trained.rounded().digest() and trained.facts == again.facts
 
 

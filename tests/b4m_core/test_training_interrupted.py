@@ -17,9 +17,13 @@ import tiny
 import torch
 from tiny_training import ROLES, answering, assert_all_finite, calls_of, no_watch, poisoned, result
 
-from b4m_core import B4MError, Progress, RunStore, train
+from b4m_core import Adapter, B4MError, Progress, RunStore, save_adapter, train
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def result_adapter(store: Path) -> Adapter:
+    return train(tiny.plan(), tiny.TinyBase(), RunStore(store))
 
 
 FREE = {"split": "free", "correspondence": "output_preservation"}
@@ -57,7 +61,7 @@ def test_a_cancel_before_the_first_step_keeps_nothing_and_does_no_harm(tmp_path:
     for call in (0, 3, 7):
         with pytest.raises(tiny.Cancelled):
             result(tmp_path, tiny.plan(), watch=tiny.cancel_at(call))
-    assert not list(tmp_path.rglob("state.safetensors"))
+    assert not list(tmp_path.rglob("state-*.safetensors"))
     assert result(tmp_path, tiny.plan()) == uninterrupted["content"]
 
 
@@ -69,7 +73,7 @@ def test_a_loss_that_is_no_number_stops_in_that_step_and_keeps_the_last_good_sta
     words = r"The loss is not a number at step 3 of 4: training stopped and step 2 is kept; lower learning_rate \(now 0.003\)"
     with poisoned(base.unet, after=2, value=value), pytest.raises(B4MError, match=words):
         result(tmp_path, tiny.plan(role), base)
-    assert not list(tmp_path.rglob("adapter.safetensors"))
+    assert [file.name for file in tmp_path.rglob("adapter-*.safetensors")] == ["adapter-00000002.safetensors"]
     assert_all_finite(tmp_path)
     assert result(tmp_path, tiny.plan(role), base) == uninterrupted[role]
 
@@ -123,8 +127,8 @@ sys.path.insert(0, sys.argv[1])
 import tiny
 from pathlib import Path
 from b4m_core import RunStore, train
-import b4m_core.training
-b4m_core.training.SAVE_SECONDS = 0.0
+import b4m_core.keeping
+b4m_core.keeping.SAVE_SECONDS = 0.0
 def watch(progress):
     if progress.step == 3 and not progress.step_done:
         print("in step 4", flush=True)
@@ -156,7 +160,7 @@ def test_a_kill_in_the_middle_of_saving_the_state_loses_one_save_at_most(
     class PowerCut(BaseException):
         pass
 
-    monkeypatch.setattr("b4m_core.training.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("b4m_core.keeping.SAVE_SECONDS", 0.0)
     replace, renames = os.replace, itertools.count()
 
     def cut(old: Path, new: Path) -> None:
@@ -178,19 +182,41 @@ def test_a_kill_in_the_middle_of_saving_the_state_loses_one_save_at_most(
 def test_a_disk_that_is_full_at_the_very_end_costs_no_step(
     tmp_path: Path, uninterrupted: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def full(*given: object, **named: object) -> None:
+        raise B4MError("The disk is full.")
+
+    told: list[str] = []
+    base, whole = tiny.TinyBase(), result_adapter(tmp_path / "whole")
+    monkeypatch.setattr("b4m_core.keeping.LAST_PAUSE", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr("b4m_core.runs.save_adapter", lambda adapter, path: (_ for _ in ()).throw(B4MError("The disk is full.")))
-        with pytest.raises(B4MError, match="The disk is full"):
-            result(tmp_path, tiny.plan())
-    assert (
-        result(tmp_path, tiny.plan(), watch=lambda progress: None if progress.encoded else no_watch(progress)) == uninterrupted["content"]
-    )
+        patch.setattr("b4m_core.attempts.save_adapter", full)
+        trained = train(tiny.plan(), base, RunStore(tmp_path), tell=told.append)
+    assert trained.digest() == whole.digest() and trained.facts == whole.facts
+    assert "could not be kept; it is tried again. The disk is full." in told[0] and "save it now" in told[-1] and len(told) == 2
+    assert result(tmp_path, tiny.plan()) == uninterrupted["content"]
+
+
+def test_a_disk_that_has_room_again_at_the_very_end_keeps_the_result(
+    tmp_path: Path, uninterrupted: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves, save, told = itertools.count(), save_adapter, []
+
+    def full_at_first(adapter: Adapter, path: Path) -> Path:
+        if next(saves) < 3:
+            raise B4MError("The disk is full.")
+        return save(adapter, path)
+
+    monkeypatch.setattr("b4m_core.keeping.LAST_PAUSE", 0.0)
+    monkeypatch.setattr("b4m_core.attempts.save_adapter", full_at_first)
+    train(tiny.plan(), tiny.TinyBase(), RunStore(tmp_path), tell=told.append)
+    assert len(told) == 2 and "what was in the way is gone" in told[1]
+    assert result(tmp_path, tiny.plan(), watch=no_watch) == uninterrupted["content"]
 
 
 def test_a_damaged_state_begins_anew_and_comes_to_the_same_bytes(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
     with pytest.raises(tiny.Cancelled):
         result(tmp_path, tiny.plan(), watch=tiny.cancel_at(12))
-    (state,) = tmp_path.rglob("state.safetensors")
+    (state,) = tmp_path.rglob("state-*.safetensors")
     state.write_bytes(state.read_bytes()[:-7])
     assert result(tmp_path, tiny.plan()) == uninterrupted["content"]
 
@@ -243,7 +269,7 @@ def test_memory_that_runs_out_for_good_gives_advice_and_keeps_the_last_step(step
     words = "memory is too small at resolution 64 and rank 4: lower one of them"
     with out_of_memory_at(base.unet, set(range(2, 50)), error), pytest.raises(B4MError, match=words):
         result(tmp_path, tiny.plan(), base)
-    assert list(tmp_path.rglob("state.safetensors"))
+    assert list(tmp_path.rglob("state-*.safetensors"))
     assert result(tmp_path, tiny.plan()) == result(tmp_path / "undisturbed", tiny.plan())
 
 

@@ -197,4 +197,4 @@ def cancel_at(call: int) -> Callable[[Progress], None]:
 
 def file_of(store: Path, training: Plan, base: TinyBase) -> Path:
     """The file in which the run store keeps the result of ``training``."""
-    return RunStore(store).open(training.key(base)).folder / "adapter.safetensors"  # type: ignore[arg-type]
+    return RunStore(store).open(training.key(base)).begin().path("adapter", training.settings.steps)  # type: ignore[arg-type]
