@@ -5,9 +5,10 @@ A content training needs other styles, a style training other contents (the pape
 are plain enough for every SDXL, the embedded model included.
 """
 
+import dataclasses
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from .base_model import BaseModel
 from .checked import whole
 from .errors import B4MError
 from .fast.accelerate import find_out
-from .pictures import Picture, PictureSet, holds_pictures, load_folder
+from .picture_kinds import holds_pictures, listed, picture_folders, shown
+from .pictures import Picture, PictureSet, load_folder
 from .runs import content_key
 
 STYLES = ("watercolor", "comic", "mosaic", "neon", "oil painting", "line art")
@@ -74,7 +76,7 @@ def sample_auxiliary(
         for index, prompt in enumerate(prompts):
             watch(number * pictures + index, total)
             painted.append(Picture(prompt, _painted(base, prompt, index, resolution, cache), prompt))
-        results.append(PictureSet(tuple(painted)))
+        results.append(PictureSet(tuple(painted), kind=kind))
     watch(total, total)
     return tuple(results)
 
@@ -132,16 +134,40 @@ def _checksum(key: str, pixels: np.ndarray) -> str:
     return hashlib.sha256(f"{key}|{pixels.shape}|".encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-def own_auxiliary(folder: Path, pattern: str) -> tuple[PictureSet, ...]:
+def own_auxiliary(folder: Path, kind: str) -> tuple[PictureSet, ...]:
     """The artist's own auxiliary pictures: every subfolder with pictures is one set, or else the folder itself; at most
-    six.
+    six. What is not used is in the notes of the first. Raises :class:`B4MError` when nothing is left.
     """
-    subfolders = (
-        sorted(entry for entry in folder.iterdir() if entry.is_dir() and holds_pictures(entry))
-        if folder.is_dir()
-        else []
-    )
-    return tuple(
-        load_folder(entry, trigger="", class_word=entry.name.replace("_", " "), pattern=pattern, use_masks=False)
-        for entry in (subfolders or [folder])[:MOST_SETS]
-    )
+    subfolders = picture_folders(folder)
+    notes = [f"Beside the sets, {folder.name} holds pictures that were not used."] if subfolders and holds_pictures(folder) else []
+    sets: list[PictureSet] = []
+    for place in subfolders or [folder]:
+        if len(sets) == MOST_SETS:
+            left = [each.name for each in subfolders[subfolders.index(place) :]]
+            notes.append(f"More than {MOST_SETS} sets are not used; left out: {listed(left)}.")
+            break
+        try:
+            sets.append(_own_set(place, kind))
+        except B4MError as error:
+            if not subfolders:
+                raise
+            notes.append(f"The set {shown(place.name)} was left out. {error}")
+    if not sets:
+        raise B4MError(f"No set in {folder.name} has a picture that can be read. {' '.join(notes)}")
+    first = dataclasses.replace(sets[0], notes=(*notes, *sets[0].notes))
+    return (first, *sets[1:])
+
+
+def _own_set(folder: Path, kind: str) -> PictureSet:
+    """One set of the artist's own; subfolders named in the words of a caption say what it shows."""
+    word = " ".join(folder.name.replace("_", " ").split())
+    found = load_folder(folder, trigger="", class_word=word, pattern=OWN_CAPTIONS[kind], use_masks=False, auxiliary=True)
+    return dataclasses.replace(found, kind=kind)
+
+
+def described(sets: Sequence[PictureSet]) -> str:
+    """What was taken, set by set, and what is to be said about it."""
+    count = sum(len(each.pictures) for each in sets)
+    lines = [f"{len(sets)} set{'' if len(sets) == 1 else 's'}, {count} picture{'' if count == 1 else 's'}"]
+    lines += [f"{number}. {each.class_word or each.pictures[0].caption}: {len(each.pictures)}" for number, each in enumerate(sets, start=1)]
+    return "\n".join([*lines, *(note for each in sets for note in each.notes)])

@@ -3,6 +3,7 @@ same.
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -105,7 +106,7 @@ class Batches:
             noise.repeat(groups, 1, 1, 1),
             timesteps.repeat(groups),
             torch.stack([sample.mask for sample in samples]),
-            {name: torch.stack([sample.conditioning[name] for sample in samples]) for name in samples[0].conditioning},
+            {name: _stacked([sample.conditioning[name] for sample in samples]) for name in samples[0].conditioning},
             self._batch_size * (self._primary_sets if self._preserves else 1),
         )
 
@@ -150,6 +151,16 @@ class Batches:
     def _beside(self, number: int, generator: torch.Generator, count: int) -> list[int]:
         """``count`` pictures of a set that is led, at random."""
         return torch.randint(len(self._sets[number].home), (count,), generator=generator).tolist()
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors as one (R, ...); texts of several lengths (S, n) are repeated to the least common one, as the host does it:
+    attention weighs every token as before, since all stand there equally often.
+    """
+    if len({tensor.shape for tensor in tensors}) == 1:
+        return torch.stack(list(tensors))
+    length = math.lcm(*(len(tensor) for tensor in tensors))
+    return torch.stack([tensor.repeat(length // len(tensor), *[1] * (tensor.dim() - 1)) for tensor in tensors])
 
 
 def _generator(seed: int, purpose: str, number: int) -> torch.Generator:

@@ -59,4 +59,4 @@ def crop_to(picture: Picture, bucket: Bucket) -> Crop:
         return np.asarray(Image.fromarray(array).resize(size, Image.Resampling.LANCZOS).crop(box)).copy()
 
     mask = None if picture.mask is None else cut(picture.mask)
-    return Crop(cut(picture.pixels), mask, (height, width, top, left, bucket.height, bucket.width))
+    return Crop(cut(picture.pixels), mask, (*picture.original, top, left, bucket.height, bucket.width))

@@ -21,17 +21,21 @@ from PIL import Image
 
 from . import verbs
 from .adapter import Adapter
-from .auxiliary import OWN_CAPTIONS, own_auxiliary, sample_auxiliary
+from .auxiliary import own_auxiliary, sample_auxiliary
+from .caption_notes import plain_text_note
 from .carried import Carried, in_words
 from .compose import base_note, merge, sum_note
+from .concepts import check_apart, check_together
 from .diffusers_folder import DiffusersFolder
 from .errors import B4MError
 from .foreign import USES
 from .keeping import KEEP_EVERY
 from .pictures import PictureSet, load_folder
 from .plan import Plan
+from .remarks import enlarged
 from .run_store import RunStore
 from .runs import Run
+from .set_words import fill_prompt, words_of
 from .settings import TrainingSettings
 from .training import Progress, take, train
 
@@ -208,7 +212,7 @@ def _pictures(options: argparse.Namespace, prefix: str) -> PictureSet:
     pictures = load_folder(
         getattr(options, prefix + "pictures"), trigger=trigger, class_word=class_word, pattern=pattern
     )
-    verbs.note(pictures.notes)
+    verbs.note(pictures.notes, plain_text_note(pictures.prompts()))
     return pictures
 
 
@@ -220,7 +224,7 @@ def _auxiliary(
     """
     kind = "styles" if role == "content" else "contents"
     if folder is not None:
-        return own_auxiliary(folder, OWN_CAPTIONS[kind])
+        return own_auxiliary(folder, kind)
     sets, pictures = options.auxiliary_sets, options.auxiliary_pictures
     return sample_auxiliary(base, kind, sets=sets, pictures=pictures, resolution=side, cache=options.store)
 
@@ -230,6 +234,7 @@ def _train_one(options: argparse.Namespace) -> None:
     settings = _settings(options, base)
     pictures = _pictures(options, "")  # what is wrong with them is said before anything is painted
     others = _auxiliary(options, base, options.role, options.auxiliary, settings.resolution)
+    verbs.note(check_apart(options.role, pictures, others, settings.correspondence), enlarged(pictures.pictures, settings.resolution))
     _run(Plan(options.role, pictures, others, settings), base, options)
 
 
@@ -238,18 +243,21 @@ def _train_together(options: argparse.Namespace) -> None:
     content, style = (verbs.loaded(getattr(options, f"{role}_adapter"), role) for role in ("content", "style"))
     start = merge(content, style)
     _say_other_base(base, content, style)
-    for note in sum_note(content, style):
-        print(f"note: {note}", file=sys.stderr)
-    if start.carried:
-        print(f"note: worn during the training, and not trained: {in_words(start.carried)}.", file=sys.stderr)
+    worn = [f"worn during the training, and not trained: {in_words(start.carried)}."] if start.carried else []
+    verbs.note(sum_note(content, style), worn)
     base.wear(start.carried, {})
     settings = dataclasses.replace(_settings(options, base), **start.facts.common())
-    pictures, others = _pictures(options, "content_"), [_pictures(options, "style_")]
+    pictures, drawn = _pictures(options, "content_"), _pictures(options, "style_")
+    taught = content.facts.content, style.facts.style
+    verbs.note(check_together(pictures, drawn, taught, (), ()))
+    beside: list[tuple[PictureSet, ...]] = []
     for role, folder in (("content", options.content_auxiliary), ("style", options.style_auxiliary)):
         # as published there are none, so none are painted
-        if settings.correspondence == "output_preservation" or folder is not None:
-            others += _auxiliary(options, base, role, folder, settings.resolution)
-    _run(Plan("together", pictures, tuple(others), settings, start.carrying(())), base, options, start.carried)
+        wanted = settings.correspondence == "output_preservation" or folder is not None
+        beside.append(_auxiliary(options, base, role, folder, settings.resolution) if wanted else ())
+    check_together(pictures, drawn, taught, *beside)
+    plan = Plan("together", pictures, (drawn, *beside[0], *beside[1]), settings, start.carrying(()))
+    _run(plan, base, options, start.carried)
 
 
 def _run(plan: Plan, base: DiffusersFolder, options: argparse.Namespace, carried: Sequence[Carried] = ()) -> None:
@@ -283,7 +291,7 @@ def _runs(options: argparse.Namespace) -> None:
 
 
 def _print_note(sentence: str) -> None:
-    print(f"note: {sentence}", file=sys.stderr)
+    verbs.note([sentence])
 
 
 def _print_progress(progress: Progress) -> None:
@@ -313,11 +321,13 @@ def _generate(options: argparse.Namespace) -> None:
     sliders = [
         _for_each(f"--{name}", getattr(options, name) or [1.0], options.adapter) for name in ("content", "style", "detail")
     ]
+    prompt = options.prompt
     for path, use_as, *strengths in zip(options.adapter, uses, *sliders, strict=True):
         adapter = verbs.loaded(path, use_as)
         _say_other_base(base, adapter)
         base.with_adapter(adapter, *strengths)
-    pixels = base.sample(options.prompt, width=size, height=size, seed=options.seed)
+        prompt = fill_prompt(prompt, words_of(adapter.facts.content, adapter.facts.style), "the prompt")
+    pixels = base.sample(prompt, width=size, height=size, seed=options.seed)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().numpy()).save(options.out)
     print(options.out)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -46,6 +47,7 @@ SDXL_SCHEDULE = {
 _MOST_TIMESTEPS = 100_000
 _OWN_FILES = {"use_safetensors": True, "local_files_only": True}
 _REFINER_WIDTH = 1280
+_TOKENS = 77  # of the text encoders, a beginning and an end among them
 _KINDS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", _REFINER_WIDTH: "the SDXL refiner"}
 
 
@@ -146,22 +148,28 @@ class DiffusersFolder:
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """See :class:`~b4m_core.base_model.BaseModel`."""
+        encoded = [self._encode(prompt) for prompt in prompts]
+        length = math.lcm(*(len(states) for states, _ in encoded))
+        states = torch.stack([each.repeat(length // len(each), 1) for each, _ in encoded])
+        return states, torch.stack([pooled for _, pooled in encoded])
+
+    def _encode(self, prompt: str) -> tuple[Tensor, Tensor]:
+        """The states (77 k, width) of a prompt in its k pieces of 75 tokens, and the pooled vector (p,) of the first, as
+        ComfyUI encodes it; float32 on the CPU.
+        """
         states = []
         pooled = None
         for tokenizer, encoder in zip(self._tokenizers, self._text_encoders, strict=True):
-            tokens = tokenizer(
-                list(prompts), padding="max_length", max_length=77, truncation=True, return_tensors="pt"
-            ).input_ids
-            output = encoder(tokens.to(self.device), output_hidden_states=True)
-            states.append(output.hidden_states[-2])
-            pooled = getattr(output, "text_embeds", pooled)
+            output = encoder(_pieces(tokenizer, prompt).to(self.device), output_hidden_states=True)
+            states.append(output.hidden_states[-2].flatten(0, 1))  # (77 k, width)
+            pooled = output.text_embeds[0] if hasattr(output, "text_embeds") else pooled
         assert pooled is not None
         return torch.cat(states, dim=-1).float().cpu(), pooled.float().cpu()
 
     def sample(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
         """See :class:`~b4m_core.base_model.BaseModel`."""
         picture = self.pipeline(
-            prompt=prompt,
+            **self._prompt(prompt),
             width=width,
             height=height,
             num_inference_steps=self._steps,
@@ -170,6 +178,18 @@ class DiffusersFolder:
             output_type="pt",
         ).images[0]
         return picture.permute(1, 2, 0).float().cpu()  # type: ignore[no-any-return]
+
+    def _prompt(self, prompt: str) -> dict[str, Any]:
+        """A prompt as the pipeline takes it: as text, or encoded here where the pipeline would cut it after 75 tokens."""
+        if len(self._tokenizers[0](prompt).input_ids) <= _TOKENS:
+            return {"prompt": prompt}
+        (states, pooled), (against, pooled_against) = self.encode_text([prompt]), self.encode_text([""])
+        return {
+            "prompt_embeds": states.to(self.device, self.dtype),
+            "pooled_prompt_embeds": pooled.to(self.device, self.dtype),
+            "negative_prompt_embeds": against.repeat(1, states.shape[1] // _TOKENS, 1).to(self.device, self.dtype),
+            "negative_pooled_prompt_embeds": pooled_against.to(self.device, self.dtype),
+        }
 
     @functools.cached_property
     def pipeline(self) -> StableDiffusionXLPipeline:
@@ -268,6 +288,17 @@ class DiffusersFolder:
                 )
             found.append(tokenizer)
         return found
+
+
+def _pieces(tokenizer: CLIPTokenizer, prompt: str) -> Tensor:
+    """The tokens of a prompt, (k, 77): pieces of 75 between a beginning and an end, filled up."""
+    tokens = tokenizer(prompt, add_special_tokens=False, truncation=False, verbose=False).input_ids
+    room = _TOKENS - 2
+    pieces = [tokens[start : start + room] for start in range(0, max(len(tokens), 1), room)]
+    filled = [
+        [tokenizer.bos_token_id, *piece, tokenizer.eos_token_id] + [tokenizer.pad_token_id] * (room - len(piece)) for piece in pieces
+    ]
+    return torch.tensor(filled)
 
 
 def _text_encoder(folder: Path, kind: Any, reading: dict[str, Any]) -> Any:

@@ -1,48 +1,63 @@
-"""Pictures as artists have them: any size, mode and orientation, with captions and masks; a bad one never costs the
-good ones.
+"""Pictures as artists have them: any kind, size, mode and orientation, with captions and masks; a bad one never costs
+the good ones.
 """
 
 import hashlib
-import os
-import warnings
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from . import masks as mask_files
 from . import wired
+from .caption_notes import Told, caption_notes, require_pattern, summary
+from .captions import fill_caption
 from .errors import B4MError
-from .regular_files import reason_against
+from .metadata import Concept
+from .picture_files import NotRead, open_picture, to_rgb
+from .picture_folder import FolderContents, look_through
+from .picture_kinds import shown
+from .remarks import remarks
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 LONGEST_RATIO = 4.0
-MASK_ENDING = "_mask"
-_MOST_CAPTION = 100_000  # bytes
-_TOP_OF_MODE = {"I": 65535.0, "F": 1.0}  # white in the modes that are not 8 bit
+MOST_KEPT, MOST_TOGETHER, LEAST_KEPT = 8_400_000, 700_000_000, 1_050_000
+"""Pixels that are kept of a picture (twice what the largest training sees), of a whole set, and of each in a set so
+large that this is little: 25 MB a picture, 2.1 GB a set of up to 666, and 3.2 MB for each one more."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: ``pixels`` (H, W, 3) uint8, ``mask`` (H, W) uint8 (255 counts) or None, and its caption."""
+    """One picture: ``pixels`` (H, W, 3) uint8, ``mask`` (H, W) uint8 (255 counts) or None, and its caption.
+
+    ``size`` (height, width) is that of the file, where the picture was made smaller to be kept.
+    """
 
     name: str
     pixels: np.ndarray
     caption: str
     mask: np.ndarray | None = None
+    size: tuple[int, int] | None = None
+
+    @property
+    def original(self) -> tuple[int, int]:
+        """(height, width) of what the artist has."""
+        return self.size or (self.pixels.shape[0], self.pixels.shape[1])
 
     def flipped(self) -> "Picture":
         """The mirror image."""
         mask = None if self.mask is None else np.ascontiguousarray(self.mask[:, ::-1])
-        return Picture(self.name + " (flipped)", np.ascontiguousarray(self.pixels[:, ::-1]), self.caption, mask)
+        return Picture(self.name + " (flipped)", np.ascontiguousarray(self.pixels[:, ::-1]), self.caption, mask, self.size)
 
     def digest(self) -> str:
         """sha256 over everything that training sees of it; the file name is not part of that."""
-        digest = hashlib.sha256(f"{self.pixels.shape}|{self.caption}|{self.mask is not None}|".encode())
+        size = "" if self.original == self.pixels.shape[:2] else f"{self.size}|"
+        digest = hashlib.sha256(f"{self.pixels.shape}|{self.caption}|{self.mask is not None}|{size}".encode())
         for array in (self.pixels, self.mask):
             if array is not None:
-                digest.update(array.tobytes())
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
 
@@ -50,12 +65,16 @@ class Picture:
 class PictureSet:
     """Pictures of one subject or one style, its trigger and class word, and ``notes`` about what was left out and
     why.
+
+    ``kind`` is that of an auxiliary set ("styles", "contents", or nothing); ``told`` is what is said of the whole set.
     """
 
     pictures: tuple[Picture, ...]
     trigger: str = ""
     class_word: str = ""
     notes: tuple[str, ...] = field(default=(), compare=False)
+    kind: str = field(default="", compare=False)
+    told: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not self.pictures:
@@ -66,6 +85,10 @@ class PictureSet:
                 )
             )
 
+    def concept(self) -> Concept:
+        """What this set teaches, in its words."""
+        return Concept.of(self.trigger, self.class_word, self.prompts())
+
     def prompts(self) -> tuple[str, ...]:
         """The captions, each once, in order."""
         return tuple(dict.fromkeys(picture.caption for picture in self.pictures))
@@ -73,61 +96,65 @@ class PictureSet:
     def with_flips(self) -> "PictureSet":
         """The set and its mirror images."""
         both = tuple(version for picture in self.pictures for version in (picture, picture.flipped()))
-        return PictureSet(both, self.trigger, self.class_word, self.notes)
+        return PictureSet(both, self.trigger, self.class_word, self.notes, self.kind, self.told)
 
 
-def holds_pictures(folder: Path) -> bool:
-    """Whether a folder has at least one file that looks like a picture."""
-    try:
-        return any(entry.suffix.lower() in SUFFIXES for entry in folder.iterdir())
-    except OSError:
-        return False
+def load_folder(
+    folder: Path, *, trigger: str, class_word: str, pattern: str, use_masks: bool = True, auxiliary: bool = False
+) -> PictureSet:
+    """All pictures directly in ``folder``, by name; captions from files beside them (captions.py) or else from ``pattern``.
 
-
-def fill_caption(pattern: str, trigger: str, class_word: str, name: str) -> str:
-    """``pattern`` with {trigger}, {class} and {name} filled in and double spaces taken out."""
-    words = {"{trigger}": trigger, "{class}": class_word, "{name}": name.replace("_", " ")}
-    for placeholder, word in words.items():
-        pattern = pattern.replace(placeholder, word)
-    return " ".join(pattern.split())
-
-
-def load_folder(folder: Path, *, trigger: str, class_word: str, pattern: str, use_masks: bool = True) -> PictureSet:
-    """All pictures directly in ``folder``, by name; captions from ``name.txt`` or else from ``pattern``.
-
-    Masks come from ``name_mask.png`` or else from transparency, when ``use_masks``. What cannot be read is left out and
-    named in the notes. Raises :class:`B4MError` when the folder is missing or no picture is left.
+    Masks come from files (masks.py) or else from transparency, when ``use_masks``. What is not read is named in the notes.
+    Raises :class:`B4MError` when the folder is missing, no picture is left, or the pattern cannot be filled in. An
+    ``auxiliary`` set teaches no word, so nothing is said about its captions.
     """
-    if not folder.is_dir():
-        raise B4MError(f"The folder {folder.name} is not there any more: choose another one.")
-    try:
-        entries = list(folder.iterdir())
-    except OSError as error:
-        raise B4MError(
-            f"The folder {folder.name} cannot be read ({error.strerror or error}): check that it may be."
-        ) from error
-    files = sorted((entry for entry in entries if entry.suffix.lower() in SUFFIXES), key=lambda entry: entry.name)
-    pictures: list[Picture] = []
-    notes: list[str] = []
-    for file in files:
-        if file.stem.endswith(MASK_ENDING) and any(
-            other.stem == file.stem.removesuffix(MASK_ENDING) for other in files
-        ):
-            continue
-        if reason := reason_against(file, folder):
-            notes.append(f"{file.name} was left out: {reason}.")
-            continue
+    require_pattern(pattern)
+    contents = look_through(folder)
+    reader = _Reader(contents, trigger, class_word, pattern, use_masks)
+    pictures = [picture for file in contents.pictures if (picture := reader.read(file)) is not None]
+    notes = [*reader.notes, *contents.notes]
+    if not contents.pictures and not notes:
+        notes = [f"The folder {folder.name} holds no pictures."]
+    notes += contents.captions.notes
+    if pictures and not auxiliary:
+        empty = [name for name in contents.captions.empty if name not in contents.captions.texts]
+        notes += caption_notes(reader.told, trigger, class_word, pattern, empty)
+    notes += remarks(pictures)
+    return PictureSet(tuple(pictures), trigger, class_word, tuple(notes), told=summary(reader.told, trigger))
+
+
+class _Reader:
+    """Reads the pictures of one folder, one after the other, and keeps what is to be said."""
+
+    def __init__(self, contents: FolderContents, trigger: str, class_word: str, pattern: str, use_masks: bool) -> None:
+        self.contents, self.words, self.pattern, self.use_masks = contents, (trigger, class_word), pattern, use_masks
+        self.most = max(LEAST_KEPT, min(MOST_KEPT, MOST_TOGETHER // max(len(contents.pictures), 1)))
+        self.notes: list[str] = []
+        self.told: list[Told] = []
+
+    def read(self, file: Path) -> Picture | None:
+        """One picture with its caption and mask, or None, and why."""
+        name = shown(file.name)
         try:
-            pictures.append(_read_picture(file, trigger, class_word, pattern, use_masks, notes))
-        except Exception as error:  # the libraries' readers raise whatever they like over bytes that make no sense
-            notes.append(f"{file.name} was left out: {_reason(error)}.")
-    notes += _duplicates(pictures)
-    return PictureSet(
-        tuple(pictures),
-        trigger,
-        class_word,
-        tuple(notes) if files else (f"The folder {folder.name} holds no pictures.",),
-    )
+            opened = open_picture(file, self.most, _unusable)
+            if mask_files.is_called_mask(file) and mask_files.is_mask_like(opened):
+                raise NotRead("it is a mask, and there is no picture of that name")
+            pixels, alpha = to_rgb(opened)
+        except NotRead as reason:
+            self.notes.append(f"{name} was left out: {reason}.")
+            return None
+        self.notes += [f"{name}: {note}." for note in opened.notes]
+        own = self.contents.captions.texts.get(file.name, "")
+        caption = fill_caption(own or self.pattern, *self.words, file.stem)
+        self.told.append(Told(file.name, file.stem, caption, bool(own)))
+        mask = self._mask(file, pixels, alpha, opened.size) if self.use_masks else None
+        return Picture(name, pixels, caption, mask, None if opened.size == pixels.shape[:2] else opened.size)
+
+    def _mask(self, file: Path, pixels: np.ndarray, alpha: np.ndarray | None, size: tuple[int, int]) -> np.ndarray | None:
+        beside = self.contents.masks.get(file.name)
+        mask = None if beside is None else mask_files.read_mask(beside, size, self.most, self.notes)
+        mask = alpha if mask is None else mask_files.resized(mask, pixels.shape)
+        return _useful(mask, shown(file.name), self.notes)
 
 
 def from_arrays(
@@ -137,21 +164,25 @@ def from_arrays(
     class_word: str,
     pattern: str,
     masks: Sequence[np.ndarray] | None = None,
+    mask_sense: str = "1 is learned",
     captions: Sequence[str] = (),
     use_masks: bool = True,
 ) -> PictureSet:
     """Pictures from the graph: ``images`` (H, W, 3 or 4), floats in 0..1, with ``masks`` (H, W) and ``captions``, one
-    for all or for each.
+    for all or for each. ``mask_sense`` is one of masks.py's.
 
     An empty caption takes ``pattern``; transparency serves as a mask where there is no other. Raises :class:`B4MError`
     for what cannot be meant (wired.py) and where no picture is left.
     """
+    require_pattern(pattern)
     images = list(images)
     for given, what in ((masks or (), "masks"), (captions, "captions")):
         if given and images:
             wired.one_each(given, len(images), what)
     pictures: list[Picture] = []
     notes: list[str] = []
+    told: list[Told] = []
+    empty: list[str] = []
     for index, image in enumerate(images):
         name = f"image {index + 1}"
         values, mask = wired.colours(image, name[0].upper() + name[1:], notes)
@@ -161,81 +192,36 @@ def from_arrays(
             continue
         if masks and use_masks:
             mask = wired.mask_like(masks[min(index, len(masks) - 1)], pixels.shape[:2], name, notes)
-        caption = (captions[min(index, len(captions) - 1)].strip() if captions else "") or pattern
-        filled = fill_caption(caption, trigger, class_word, f"picture {index + 1}")
-        pictures.append(
-            Picture(name, pixels, filled, _useful(_sized(mask, pixels) if use_masks else None, name, notes))
-        )
-    return PictureSet(tuple(pictures), trigger, class_word, tuple(notes))
+            mask = mask_files.kept_by(mask, mask_sense, name, notes)
+        own = captions[min(index, len(captions) - 1)].strip() if captions else ""
+        empty += [name] if captions and not own else []
+        caption = fill_caption(own or pattern, trigger, class_word, f"picture {index + 1}")
+        told.append(Told(name, name, caption, bool(own)))
+        kept = _useful(None if mask is None or not use_masks else mask_files.resized(_to_bytes(mask), pixels.shape), name, notes)
+        pictures.append(_bounded(Picture(name, pixels, caption, kept), len(images)))
+    notes += caption_notes(told, trigger, class_word, pattern, empty) if told else []
+    return PictureSet(tuple(pictures), trigger, class_word, (*notes, *remarks(pictures)), told=summary(told, trigger))
 
 
-def _sized(mask: np.ndarray | None, pixels: np.ndarray) -> np.ndarray | None:
-    """A mask in 0..1 as (H, W) uint8 of the picture's size."""
-    if mask is None:
-        return None
-    grey = _to_bytes(mask)
-    if grey.shape == pixels.shape[:2]:
-        return grey
-    return np.asarray(Image.fromarray(grey).resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BILINEAR))
-
-
-def to_rgb(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """Upright (H, W, 3) uint8 pixels of a picture of any mode, transparency laid on white, and its (H, W) uint8 alpha
-    or None.
-    """
-    image = ImageOps.exif_transpose(image)
-    if image.mode in _TOP_OF_MODE or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.float64)
-        top = 255.0 if image.mode == "F" and values.max(initial=0) > 1.5 else _TOP_OF_MODE.get(image.mode, 65535.0)
-        values /= top
-        image = Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))
-    if "A" in image.getbands() or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        flat = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-        return np.asarray(flat).copy(), np.asarray(rgba.getchannel("A")).copy()
-    return np.asarray(image.convert("RGB")).copy(), None
-
-
-def _read_picture(
-    file: Path, trigger: str, class_word: str, pattern: str, use_masks: bool, notes: list[str]
-) -> Picture:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(file) as image:
-            if reason := _unusable(*image.size):
-                raise ValueError(reason)
-            pixels, alpha = to_rgb(image)
-    caption = _caption(file.with_suffix(".txt"), notes) or pattern
-    mask = _mask(file, pixels.shape[:2], alpha, notes) if use_masks else None
-    return Picture(
-        file.name, pixels, fill_caption(caption, trigger, class_word, file.stem), _useful(mask, file.name, notes)
-    )
+def _bounded(picture: Picture, count: int) -> Picture:
+    """A picture from the graph, made smaller where so many of its size would fill the memory."""
+    height, width = picture.pixels.shape[:2]
+    most = max(LEAST_KEPT, min(MOST_KEPT, MOST_TOGETHER // max(count, 1)))
+    if height * width <= most:
+        return picture
+    scale = math.sqrt(most / (height * width))
+    size = int(width * scale), int(height * scale)
+    pixels = np.asarray(Image.fromarray(picture.pixels).resize(size, Image.Resampling.LANCZOS))
+    mask = None if picture.mask is None else mask_files.resized(picture.mask, pixels.shape)
+    return Picture(picture.name, pixels, picture.caption, mask, (height, width))
 
 
 def _unusable(width: int, height: int) -> str:
     if max(width, height) > LONGEST_RATIO * min(width, height):
-        return f"at {width} x {height} pixels it is too long and narrow (more than {LONGEST_RATIO:.0f} to 1)"
+        return f"at {width} x {height} pixels it is too long and narrow (more than {LONGEST_RATIO:.0f} to 1): cut it"
     if min(width, height) < 32:
-        return f"at {width} x {height} pixels it is too small"
+        return f"at {width} x {height} pixels it is too small: use a larger one"
     return ""
-
-
-def _mask(file: Path, size: tuple[int, ...], alpha: np.ndarray | None, notes: list[str]) -> np.ndarray | None:
-    candidates = (file.with_name(file.stem + MASK_ENDING + suffix) for suffix in SUFFIXES)
-    beside = next((candidate for candidate in candidates if os.path.lexists(candidate)), None)
-    if beside is None:
-        return alpha
-    if reason := reason_against(beside, file.parent):
-        notes.append(f"The mask {beside.name} was not used: {reason}.")
-        return alpha
-    try:
-        with Image.open(beside) as image:
-            return np.asarray(
-                ImageOps.exif_transpose(image).convert("L").resize((size[1], size[0]), Image.Resampling.BILINEAR)
-            ).copy()
-    except Exception as error:  # as above
-        notes.append(f"The mask {beside.name} was not used: {_reason(error)}.")
-        return alpha
 
 
 def _useful(mask: np.ndarray | None, name: str, notes: list[str]) -> np.ndarray | None:
@@ -246,51 +232,5 @@ def _useful(mask: np.ndarray | None, name: str, notes: list[str]) -> np.ndarray 
     return None if mask is None or mask.min(initial=255) == 255 else mask
 
 
-def _caption(file: Path, notes: list[str]) -> str:
-    if not os.path.lexists(file):
-        return ""
-    if reason := reason_against(file, file.parent):
-        notes.append(f"The caption {file.name} was not used: {reason}.")
-        return ""
-    with open(file, "rb") as stream:
-        raw = stream.read(_MOST_CAPTION + 1)
-    if len(raw) > _MOST_CAPTION:
-        notes.append(f"The caption {file.name} was not used: it has more than {_MOST_CAPTION:,} bytes.")
-        return ""
-    encodings = ["utf-16"] if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ["utf-8-sig", "cp1252"]
-    for encoding in encodings:
-        try:
-            text = raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if encoding != "utf-8-sig":
-            notes.append(f"{file.name} is not UTF-8 and was read as {encoding}.")
-        return " ".join(text.replace("\0", " ").split())
-    notes.append(f"{file.name} could not be read as text, so the caption pattern was used.")
-    return ""
-
-
-def _duplicates(pictures: Sequence[Picture]) -> list[str]:
-    seen: dict[str, str] = {}
-    notes = []
-    for picture in pictures:
-        first = seen.setdefault(picture.digest(), picture.name)
-        if first != picture.name:
-            notes.append(f"{picture.name} is the same picture as {first}; it counts twice.")
-    return notes
-
-
 def _to_bytes(values: np.ndarray) -> np.ndarray:
     return (np.asarray(values, dtype=np.float32).clip(0, 1) * 255).round().astype(np.uint8)
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "it is not a picture, or a damaged one"
-    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        return "it has far too many pixels"
-    if isinstance(error, OSError):
-        return f"it cannot be read ({os.strerror(error.errno)})" if error.errno else f"it is damaged ({error})"
-    if isinstance(error, MemoryError):
-        return "there is not enough memory to unpack it"
-    return f"it is damaged ({error})".replace("\n", " ") if not isinstance(error, ValueError) else str(error).rstrip(".")

@@ -9,7 +9,7 @@ from .adapter import Adapter
 from .base_model import BaseModel
 from .compose import completed
 from .errors import B4MError
-from .metadata import Concept, Facts
+from .metadata import Facts
 from .models import family_named
 from .models.family import adapted_layers
 from .pictures import PictureSet
@@ -76,7 +76,7 @@ class Plan:
 
 def first_adapter(plan: Plan, base: BaseModel) -> Adapter:
     """Where the training begins: a fresh adapter, or for ``together`` a copy of the merged one, as it was loaded."""
-    concept, makes = _concept(plan.pictures), training(plan.role, plan.settings.correspondence).makes
+    concept, makes = plan.pictures.concept(), training(plan.role, plan.settings.correspondence).makes
     facts = Facts(
         role=makes,
         rank=plan.settings.rank,
@@ -88,7 +88,7 @@ def first_adapter(plan: Plan, base: BaseModel) -> Adapter:
         base_name=base.name,
         prediction=base.schedule.prediction,
         content=None if makes == "style" else concept,
-        style=concept if makes == "style" else _concept(plan.others[0]) if makes == "together" else None,
+        style=concept if makes == "style" else plan.others[0].concept() if makes == "together" else None,
         settings=plan.settings.as_dict(),
         file_dtype=plan.settings.file_dtype,
     )
@@ -106,7 +106,3 @@ def base_shapes(adapter: Adapter, base: BaseModel) -> dict[str, tuple[int, int]]
     """(out features, in features) of every layer of the base model that the adapter's family adapts."""
     layers = adapted_layers(family_named(adapter.facts.family), base.unet)
     return {name: (linear.out_features, linear.in_features) for name, linear in layers}
-
-
-def _concept(pictures: PictureSet) -> Concept:
-    return Concept.of(pictures.trigger, pictures.class_word, pictures.prompts())

@@ -83,9 +83,9 @@ def save(adapter: Adapter, path: Path) -> None:
     print(path)
 
 
-def note(sentences: Iterable[str]) -> None:
+def note(*sentences: Iterable[str]) -> None:
     """What a person should know, beside the paths on standard output."""
-    for sentence in sentences:
+    for sentence in (each for some in sentences for each in some):
         print(f"note: {sentence}", file=sys.stderr)
 
 

@@ -9,6 +9,7 @@ from .adapter import B4MAdapterFacts, B4MApplyAdapter, B4MLoadAdapter, B4MMergeA
 from .dataset import B4MAuxiliaryPictures, B4MPictures
 from .guard import guarded
 from .mini import B4MMiniModel
+from .prompt import B4MPrompt
 from .save import B4MSaveAdapter
 from .sheet import B4MContactSheet
 from .train import B4MTrainContent, B4MTrainStyle, B4MTrainTogether
@@ -26,6 +27,7 @@ NODES: list[type[io.ComfyNode]] = [
     B4MMergeAdapters,
     B4MContactSheet,
     B4MAdapterFacts,
+    B4MPrompt,
 ]
 for _node in NODES:
     guarded(_node)

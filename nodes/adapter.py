@@ -11,9 +11,10 @@ from comfy_api.v0_0_2 import io, ui
 from ..b4m_core import Adapter, B4MError, load_adapter, merge, read_facts
 from ..b4m_core.block_weights import ATTENTION_BLOCKS, BlockWeights
 from ..b4m_core.compose import Share, base_note, sum_note
+from ..b4m_core.concepts import same_trigger_note
 from ..b4m_core.foreign import USES
 from . import host
-from .widgets import CATEGORY, AdapterWire, advanced, optional, require_adapter, strength
+from .widgets import CATEGORY, AdapterWire, advanced, alone_note, optional, require_adapter, strength
 
 NONE_YET = "(no adapter in the loras folder yet)"
 _SHIPPED = Path(__file__).resolve().parents[1] / "adapters"
@@ -128,6 +129,7 @@ class B4MApplyAdapter(io.ComfyNode):
                 io.Model.Output(display_name="model", tooltip="The model with the adapter on it; yours stays as it is."),
                 io.Clip.Output(display_name="clip", tooltip="The CLIP with the adapter on it, for the prompts, where one is connected."),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -136,8 +138,8 @@ class B4MApplyAdapter(io.ComfyNode):
         require_adapter(adapter, "adapter")
         strengths = {"content": content, "style": style, "detail": detail}
         patched, clip_patched = host.apply_adapter(model, clip, adapter, strengths)
-        notes = host.without_clip(adapter, strengths, clip)
-        return io.NodeOutput(patched, clip_patched, ui=ui.PreviewText(notes[0]) if notes else None)
+        notes = [*alone_note(adapter, host.switched_off(cls.hidden, "adapter")), *host.without_clip(adapter, strengths, clip)]
+        return io.NodeOutput(patched, clip_patched, ui=ui.PreviewText("\n".join(notes)) if notes else None)
 
 
 _BLOCKS = f"A factor for each block, as the field writes them: {', '.join(ATTENTION_BLOCKS)}. Empty: all of it."
@@ -183,6 +185,7 @@ class B4MMergeAdapters(io.ComfyNode):
             for name in inputs
         }
         notes = [*base_note(style, content.facts.base, content.facts.base_name), *sum_note(content, style)]
+        notes += same_trigger_note(content.facts.content, style.facts.style)
         return io.NodeOutput(merge(content, style, detail, **shares), ui=ui.PreviewText("\n".join(notes)) if notes else None)
 
 

@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from comfy_api.v0_0_2 import io, ui
+import torch
+from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..b4m_core import B4MError
-from ..b4m_core.auxiliary import MOST_SETS, OWN_CAPTIONS, own_auxiliary, sample_auxiliary
+from ..b4m_core.auxiliary import MOST_SETS, described, own_auxiliary, sample_auxiliary
+from ..b4m_core.concepts import trigger_notes
+from ..b4m_core.masks import SENSES
+from ..b4m_core.picture_kinds import entries
 from ..b4m_core.pictures import PictureSet, from_arrays, load_folder
+from ..b4m_core.text_files import clean
 from ..b4m_core.wired import single
 from . import host
 from .widgets import CATEGORY, Auxiliary, Pictures, model_clip_vae
@@ -29,20 +34,23 @@ def folder_fingerprint(folder: str) -> str:
     if folder in (FROM_GRAPH, PAINTED):
         return folder
     root = _path(folder)
-    inner = [root, *(entry for entry in root.iterdir() if entry.is_dir())]  # sets of auxiliary pictures; links are followed
-    files = sorted(entry for place in inner for entry in place.iterdir() if entry.is_file())
-    facts = [f"{entry.relative_to(root)}|{entry.stat().st_size}|{entry.stat().st_mtime_ns}" for entry in files]
+    inner = [root, *entries(root, folders=True)]  # sets of auxiliary pictures, masks, captions; links are followed
+    facts = [fact for place in inner for entry in entries(place) if (fact := _stamp(entry, root))]
     return hashlib.sha256("\n".join(facts).encode(errors="surrogateescape")).hexdigest()
+
+
+def _stamp(file: Path, root: Path) -> str:
+    """What a file is known by; nothing for one that has just gone, or is none."""
+    try:
+        status = file.stat()
+    except OSError:
+        return ""
+    return f"{file.relative_to(root)}|{status.st_size}|{status.st_mtime_ns}" if file.is_file() else ""
 
 
 def _path(folder: str) -> Path:
     """A folder from a list: one of the two that come with B4M, or one below the host's input folder."""
     return DEMO.get(folder) or host.safe_input_folder(folder)
-
-
-def notes_text(notes: tuple[str, ...], count: int) -> str:
-    """What was read and what was left out, for the node's face."""
-    return "\n".join([f"{count} picture{'s' if count != 1 else ''}", *notes])
 
 
 class B4MPictures(io.ComfyNode):
@@ -59,7 +67,8 @@ class B4MPictures(io.ComfyNode):
                 io.Combo.Input(
                     "folder",
                     options=[FROM_GRAPH, *DEMO, *host.input_subfolders()],
-                    tooltip="A folder below ComfyUI's input folder. Press R after adding one. Captions: name.txt; masks: name_mask.png.",
+                    tooltip="A folder below ComfyUI's input folder; press R after adding one. Beside name.png: its caption "
+                    "name.txt, its mask name_mask.png.",
                 ),
                 io.String.Input("trigger", default="snq", tooltip="A new word for this content or style that the model does not know yet."),
                 io.String.Input("class_word", default="", tooltip="What it is, in a word the model knows: penguin, house, painting."),
@@ -73,12 +82,25 @@ class B4MPictures(io.ComfyNode):
                     "use_masks", default=True, tooltip="Train only inside the masks: name_mask.png, transparency, or the MASK input."
                 ),
                 io.Image.Input("images", optional=True, tooltip="Pictures from the graph, when the folder says so."),
-                io.Mask.Input("masks", optional=True, tooltip="Masks for those pictures: one for all, or one for each."),
+                io.Mask.Input(
+                    "masks",
+                    optional=True,
+                    tooltip="Masks for those pictures: one for all, or one for each. As everywhere in ComfyUI a mask marks what is "
+                    "transparent and left out; one that plainly marks the subject is taken so. mask_sense decides.",
+                ),
                 io.String.Input(
                     "captions",
                     optional=True,
                     force_input=True,
                     tooltip="Captions for those pictures: one for all, or a list with one for each, filled in as caption is.",
+                ),
+                io.Combo.Input(
+                    "mask_sense",
+                    options=list(SENSES),
+                    default=SENSES[0],
+                    optional=True,
+                    tooltip="What 1 in the MASK input means. detect: left out, as in ComfyUI, unless it plainly marks a subject. "
+                    "Mask files are always white where to train.",
                 ),
             ],
             outputs=[Pictures.Output(display_name="pictures", tooltip="The pictures, with captions and masks.")],
@@ -101,24 +123,25 @@ class B4MPictures(io.ComfyNode):
         images: Any = None,
         masks: Any = None,
         captions: Any = None,
+        mask_sense: Any = SENSES[0],
     ) -> io.NodeOutput:
         """Every input comes as a list, a widget as one of a single value; pictures, masks and captions of all entries are one set."""
         place, use = _one(folder, "folder"), _one(use_masks, "use_masks")
         patterns = _list(caption)
         given = _list(captions) if any(_list(captions)) else (patterns if len(patterns) > 1 else [])
         pattern = _text(patterns[:1], "caption")
-        words = {"trigger": _text(trigger, "trigger"), "class_word": _text(class_word, "class_word"), "pattern": pattern}
+        words: dict[str, Any] = {"trigger": _text(trigger, "trigger"), "class_word": _text(class_word, "class_word"), "pattern": pattern}
         wires = [name for name, wire in (("images", images), ("masks", masks), ("captions", given)) if _list(wire)]
         if place == FROM_GRAPH:
-            pictures = _from_graph(images, masks if use else None, given, use, words)
+            pictures = _from_graph(images, masks if use else None, given, _one(mask_sense, "mask_sense"), {**words, "use_masks": use})
         else:
             pictures = load_folder(_path(place), use_masks=use, **words)
         notes = pictures.notes if place == FROM_GRAPH or not wires else (_unused(wires), *pictures.notes)
-        pictures = replace(pictures, notes=notes)
-        return io.NodeOutput(pictures, ui={"text": (notes_text(pictures.notes, len(pictures.pictures)),)})
+        pictures = replace(pictures, notes=(*notes, *trigger_notes(words["trigger"], words["class_word"], host.vocabulary())))
+        return io.NodeOutput(pictures, ui={"text": ("\n".join((pictures.told, *pictures.notes)),)})
 
 
-def _from_graph(images: Any, masks: Any, captions: list[Any], use_masks: bool, words: dict[str, str]) -> PictureSet:
+def _from_graph(images: Any, masks: Any, captions: list[Any], sense: str, words: dict[str, Any]) -> PictureSet:
     """One set of all batches that came."""
     if not any(batch is not None for batch in _list(images)):
         raise B4MError("B4M Pictures has no pictures: choose a folder, or connect images.")
@@ -126,7 +149,7 @@ def _from_graph(images: Any, masks: Any, captions: list[Any], use_masks: bool, w
         raise B4MError("The input captions got something else than text: connect strings, one for all pictures or one for each.")
     found = single(_arrays(images, "images"), "image")
     given = single(_arrays(masks, "masks"), "mask")
-    return from_arrays(found, masks=given, captions=captions, use_masks=use_masks, **words)
+    return from_arrays(found, masks=given, mask_sense=sense, captions=captions, **words)
 
 
 def _unused(wires: list[str]) -> str:
@@ -153,7 +176,7 @@ def _text(values: Any, name: str) -> str:
     value = _one(values, name)
     if not isinstance(value, str):
         raise B4MError(f"The input {name} got something else than text ({type(value).__name__}): connect a string.")
-    return value.strip()
+    return clean(value)
 
 
 def _arrays(wire: Any, name: str) -> list[np.ndarray]:
@@ -183,8 +206,9 @@ class B4MAuxiliaryPictures(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "folder",
-                    options=[PAINTED, *host.input_subfolders()],
-                    tooltip="Painted by the model, or your own: each subfolder is one set, named after what it shows.",
+                    options=[PAINTED, *host.input_subfolders(parents=True)],
+                    tooltip="Painted by the model, or your own: choose the folder that holds the sets. Each subfolder is one set, named "
+                    "after what it shows.",
                 ),
                 io.Int.Input(
                     "sets",
@@ -196,7 +220,10 @@ class B4MAuxiliaryPictures(io.ComfyNode):
                 io.Int.Input("pictures", default=4, min=1, max=32, tooltip="How many pictures it paints for each set."),
                 io.Int.Input("resolution", default=512, min=64, max=2048, step=32, tooltip="Their size; lowered to the model's own."),
             ],
-            outputs=[Auxiliary.Output(display_name="auxiliary", tooltip="For the auxiliary input of a training.")],
+            outputs=[
+                Auxiliary.Output(display_name="auxiliary", tooltip="For the auxiliary input of a training."),
+                io.Image.Output(display_name="images", is_output_list=True, tooltip="The pictures themselves, to be looked at or saved."),
+            ],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 
@@ -208,14 +235,15 @@ class B4MAuxiliaryPictures(io.ComfyNode):
     def execute(cls, model: Any, clip: Any, vae: Any, kind: str, folder: str, sets: int, pictures: int, resolution: int) -> io.NodeOutput:
         painted = cls._pictures(model, clip, vae, KINDS[kind], folder, sets, pictures, resolution)
         notes = host.painting_note(cls.hidden, host.Sampling()) if folder == PAINTED else []
-        return io.NodeOutput(painted, ui=ui.PreviewText(notes[0]) if notes else None)
+        images = [torch.from_numpy(picture.pixels.astype(np.float32) / 255)[None] for each in painted for picture in each.pictures]
+        return io.NodeOutput(painted, images, ui={"text": ("\n".join((described(painted), *notes)),)})
 
     @classmethod
     def _pictures(
         cls, model: Any, clip: Any, vae: Any, kind: str, folder: str, sets: int, pictures: int, resolution: int
     ) -> tuple[PictureSet, ...]:
         if folder != PAINTED:
-            return own_auxiliary(host.safe_input_folder(folder), OWN_CAPTIONS[kind])
+            return own_auxiliary(host.safe_input_folder(folder), kind)
         base = host.HostBaseModel(model, clip, vae)
         progress = host.Progress(max(sets * pictures, 1), cls.hidden.unique_id)
         return sample_auxiliary(

@@ -12,7 +12,7 @@ from ..b4m_core import Adapter, B4MError, thumbnail
 from ..b4m_core.saving import Choices, pieces, save_numbered
 from . import adapter as listing
 from . import host
-from .widgets import CATEGORY, AdapterWire, advanced, require_adapter
+from .widgets import CATEGORY, AdapterWire, advanced, alone_note, require_adapter
 
 ONE_FILE, APART = "nothing", "content and style apart"
 Key = tuple[Any, ...]
@@ -77,6 +77,7 @@ class B4MSaveAdapter(io.ComfyNode):
                 AdapterWire.Output(display_name="adapter", tooltip="The adapter as it came, for the nodes after this one."),
                 io.String.Output(display_name="filename", tooltip="The name that the file got."),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
@@ -113,7 +114,9 @@ class B4MSaveAdapter(io.ComfyNode):
         listing.forget_list()
         _watch(paths, filename, (replace, compact, also_save, reduce_rank))
         names = ", ".join(path.name for path in paths)
-        return io.NodeOutput(adapter, paths[0].name, ui=ui.PreviewText("\n".join([f"Saved as {names} in the loras folder.", *made.notes])))
+        off = host.switched_off(cls.hidden, "adapter")
+        notes = [f"Saved as {names} in the loras folder.", *made.notes, *(alone_note(adapter, off) if off else [])]
+        return io.NodeOutput(adapter, paths[0].name, ui=ui.PreviewText("\n".join(notes)))
 
 
 def _shown(adapter: Adapter, picture: Any) -> Adapter:

@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..b4m_core import Adapter, B4MError
 from ..b4m_core.pictures import PictureSet
+from ..b4m_core.set_words import DEFAULT, fill_prompt, words_of
 from . import host
-from .widgets import CATEGORY, AdapterWire, Pictures, model_clip_vae, require_adapter, require_pictures
+from .widgets import CATEGORY, AdapterWire, Pictures, alone_note, model_clip_vae, require_adapter, require_pictures
 
 COLUMNS = {"base": None, "content only": (1.0, 0.0), "style only": (0.0, 1.0), "both": (1.0, 1.0)}
 _GAP, _TITLE, _LEAST_CELL = 6, 22, 192
@@ -35,14 +36,16 @@ class B4MContactSheet(io.ComfyNode):
                 AdapterWire.Input("adapter", tooltip="The adapter to compare with and without."),
                 Pictures.Input("content_pictures", tooltip="The pictures of the subject, shown beside what came of them."),
                 Pictures.Input("style_pictures", tooltip="The pictures of the style, shown beside what came of them."),
-                io.String.Input("prompts", multiline=True, default="a snq animal in w@z style", tooltip="One prompt a line."),
+                io.String.Input(
+                    "prompts", multiline=True, default=DEFAULT, tooltip="One prompt a line; {content} and {style} follow the pictures."
+                ),
                 io.Int.Input("size", default=1024, min=64, max=2048, step=32, tooltip="Side of each picture; lowered to the model's own."),
                 io.Int.Input("seed", default=0, min=0, max=2**53, control_after_generate=False, tooltip="One noise for all."),
                 io.Int.Input("steps", default=25, min=1, max=200, tooltip="Sampler steps of each picture (Euler, normal)."),
                 io.Float.Input("cfg", default=5.0, min=0.0, max=30.0, step=0.5, tooltip="Guidance of each picture."),
             ],
             outputs=[io.Image.Output(display_name="sheet", tooltip="The whole sheet as one picture.")],
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -66,6 +69,8 @@ class B4MContactSheet(io.ComfyNode):
         require_adapter(adapter, "adapter")
         for value, name in ((content_pictures, "content_pictures"), (style_pictures, "style_pictures")):
             require_pictures(value, name)
+        words = words_of(content_pictures.concept(), style_pictures.concept())
+        lines = [fill_prompt(line, words, "the prompts of the contact sheet") for line in lines]
         sampling = host.Sampling(steps=steps, guidance=cfg)
         base = host.HostBaseModel(model, clip, vae, sampling=sampling)
         side = min(size, base.native_size)
@@ -83,8 +88,8 @@ class B4MContactSheet(io.ComfyNode):
                 progress.update(column * len(lines) + row + 1)
             host.end_passes()
         sheet = torch.from_numpy(_draw(rows, max(side, _LEAST_CELL)).astype(np.float32) / 255)[None]
-        notes = host.painting_note(cls.hidden, sampling)
-        return io.NodeOutput(sheet, ui=ui.PreviewText(notes[0]) if notes else None)
+        notes = host.painting_note(cls.hidden, sampling) + alone_note(adapter, host.switched_off(cls.hidden, "adapter"))
+        return io.NodeOutput(sheet, ui=ui.PreviewText("\n".join(notes)) if notes else None)
 
 
 def _draw(rows: list[tuple[str, list[tuple[str, np.ndarray]]]], cell: int) -> np.ndarray:

@@ -13,8 +13,11 @@ from ..b4m_core import Adapter, B4MError, Plan, Progress, RunStore, TrainingSett
 from ..b4m_core.attempts import Attempt
 from ..b4m_core.carried import Carried
 from ..b4m_core.compose import base_note, sum_note
+from ..b4m_core.concepts import check_apart, check_together
 from ..b4m_core.keeping import KEEP_EVERY
 from ..b4m_core.pictures import PictureSet
+from ..b4m_core.remarks import enlarged
+from ..b4m_core.set_words import DEFAULT, fill_prompt, words_of
 from ..b4m_core.settings import CORRESPONDENCES
 from ..b4m_core.splits import SPLITS
 from ..b4m_core.trainings import training
@@ -50,7 +53,12 @@ def _training_widgets() -> list[Any]:
         ),
         io.Int.Input("seed", default=0, min=0, max=2**53, control_after_generate=False, tooltip="Same inputs and seed, same adapter."),
         io.Int.Input("sample_every", default=100, min=0, max=100_000, tooltip="Paint a sample picture every so many steps; 0 paints none."),
-        io.String.Input("sample_prompt", default="", tooltip="What the samples show; empty takes the first caption."),
+        io.String.Input(
+            "sample_prompt",
+            default="",
+            tooltip="What the samples show; {content} and {style} are the words of your pictures. Empty: the first caption, or the "
+            "content in the style where both are trained.",
+        ),
         io.Combo.Input(
             "run",
             options=[REUSE, RETRAIN, TAKE],
@@ -147,7 +155,7 @@ class _Session:
 
     def run(self, plan: Plan, notes: Sequence[str] = ()) -> Adapter:
         """Train, or load what was trained; `notes` and a good end are told on the node."""
-        self.prompt = self.prompt.strip() or plan.pictures.pictures[0].caption
+        self.prompt = _filled(self.prompt, plan)
         for note in (*notes, *(note for pictures in (plan.pictures, *plan.others) for note in pictures.notes)):
             self.display.say(note)
         try:
@@ -214,6 +222,19 @@ class _Session:
                 self.display.say(f"The sample at step {step} is shown, but could not be kept: {error}")
 
 
+def _filled(prompt: str, plan: Plan) -> str:
+    """What the samples show, in the words of the sets; the first caption where nothing is said, the subject in the style for both."""
+    own, style = plan.pictures.concept(), plan.others[0].concept() if plan.role == "together" else None
+    content = own if plan.role != "style" else None
+    words = words_of(content, own if plan.role == "style" else style)
+    if not prompt.strip():
+        if style is None:
+            return plan.pictures.pictures[0].caption
+        prompt = DEFAULT if words["style"] else "a {content}"
+    trigger = {} if style is not None else {"trigger": own.trigger, "class": own.class_word}
+    return fill_prompt(prompt.strip(), {**words, **trigger}, "sample_prompt")
+
+
 def _display(node: type[io.ComfyNode], role: str, widgets: dict[str, Any]) -> TrainingDisplay:
     return TrainingDisplay(node.hidden.unique_id, f"B4MTrain{role.capitalize()}", widgets["steps"])
 
@@ -262,8 +283,12 @@ def _train_apart(
     with display.ending():
         require_pictures(pictures, "pictures")
         others = auxiliary_sets(auxiliary, "auxiliary")
+        off = host.switched_off(node.hidden, "auxiliary")
+        notes = [f"{off}, so this trains without auxiliary pictures."] if off and not others else []
+        notes += check_apart(role, pictures, others, widgets.get("correspondence", TrainingSettings.correspondence))
         session, settings = _session(node, role, display, wires, widgets, other_sets=len(others))
-        return _result(session, session.run(Plan(role, pictures, others, settings)))
+        notes += enlarged(pictures.pictures, settings.resolution)
+        return _result(session, session.run(Plan(role, pictures, others, settings), notes))
 
 
 def _apart_schema(node_id: str, name: str, description: str, pictures: str, auxiliary: str) -> io.Schema:
@@ -281,7 +306,7 @@ def _apart_schema(node_id: str, name: str, description: str, pictures: str, auxi
             *_apart_widgets(),
         ],
         outputs=_outputs(),
-        hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+        hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
         is_output_node=True,
     )
 
@@ -356,7 +381,7 @@ class B4MTrainTogether(io.ComfyNode):
                 ),
             ],
             outputs=_outputs(),
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
@@ -384,27 +409,22 @@ class B4MTrainTogether(io.ComfyNode):
                 require_adapter(value, name)
             for pictures, name in ((content_pictures, "content_pictures"), (style_pictures, "style_pictures")):
                 require_pictures(pictures, name)
-            auxiliary = (*auxiliary_sets(content_auxiliary, "content_auxiliary"), *auxiliary_sets(style_auxiliary, "style_auxiliary"))
-            others = (style_pictures, *auxiliary)
+            beside = auxiliary_sets(content_auxiliary, "content_auxiliary"), auxiliary_sets(style_auxiliary, "style_auxiliary")
+            others = (style_pictures, *beside[0], *beside[1])
+            taught = content.facts.content, style.facts.style
+            notes = check_together(content_pictures, style_pictures, taught, *beside)
             start = merge(content, style)
             wires = (model, clip, vae)
-            others_count, carried = len(others), start.carried
+            carried = start.carried
             session, settings = _session(
-                cls, "together", display, wires, widgets, other_sets=others_count, carried=carried, **start.facts.common()
+                cls, "together", display, wires, widgets, other_sets=len(others), carried=carried, **start.facts.common()
             )
-            if not session.prompt.strip():
-                session.prompt = together_prompt(content_pictures, style_pictures)
-            notes = [note for each in (content, style) for note in base_note(each, session.base.network_fingerprint, session.base.name)]
+            notes += [note for each in (content, style) for note in base_note(each, session.base.network_fingerprint, session.base.name)]
             notes += sum_note(content, style)
+            notes += enlarged((*content_pictures.pictures, *style_pictures.pictures), settings.resolution)
             plan = Plan("together", content_pictures, others, settings, start.carrying(()))
             return _result(session, session.run(plan, notes).carrying(carried))
 
 
 def _again(node: str) -> str:
     return f"What {node} got: on these, what is taught must not change the model. Doubles the rows of every step."
-
-
-def together_prompt(content: PictureSet, style: PictureSet) -> str:
-    """The subject in the style, in the words of both: "a snq penguin in w@z style"."""
-    subject = " ".join(filter(None, ("a", content.trigger, content.class_word)))
-    return f"{subject} in {style.trigger} style" if style.trigger else subject

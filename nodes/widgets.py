@@ -62,6 +62,19 @@ def require_pictures(value: Any, name: str) -> None:
         raise B4MError(f"The input {name} got {_what(value)}: connect B4M Pictures.")
 
 
+def alone_note(adapter: Adapter, switched_off: str) -> list[str]:
+    """A sentence where an adapter has the content or the style alone; `switched_off` says which node before it is bypassed."""
+    role = adapter.facts.role
+    if role not in ("content", "style"):
+        return []
+    other = "style" if role == "content" else "content"
+    reason = f"{switched_off}, so this" if switched_off else "This"
+    return [
+        f"{reason} is the {role} alone: what is said of the {other} changes nothing. To have both, connect B4M Train Together, or "
+        "B4M Merge Adapters, which trains nothing."
+    ]
+
+
 def auxiliary_sets(value: Any, name: str) -> tuple[PictureSet, ...]:
     """The auxiliary sets that came on the optional input `name`, none where nothing did. Raises B4MError for anything else."""
     sets = () if value is None else value

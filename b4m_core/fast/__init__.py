@@ -2,7 +2,7 @@
 
     one micro-step (fused_step.py)                                     R rows: train rows, then auxiliary or preservation rows
 
-    noisy (R, 4, h, w)   timesteps (R,)   context (R, 77, 2048)   pooled, size_ids
+    noisy (R, 4, h, w)   timesteps (R,)   context (R, S, 2048)    pooled, size_ids
           |                    |                |
           |              shifts of all    keys and values of all
           |              resnets at once  text attentions at once      groups.text: one product for 140 layers

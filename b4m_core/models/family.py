@@ -57,7 +57,9 @@ class Family(Protocol):
     """One family.
 
     A *conditioning* is a dictionary of tensors that only the family itself looks into: by name, for one picture without
-    and for a batch with a first dimension (R, ...).
+    and for a batch with a first dimension (R, ...). Tensors of one name whose first sizes differ between pictures (texts of
+    several lengths) are repeated to one length in a batch, which cross-attention cannot tell from the original; a family
+    for which that is not so gives equal sizes.
     """
 
     @property

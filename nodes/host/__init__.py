@@ -22,6 +22,8 @@ from .network import training_dtype, training_network
 from .runtime import Cancelled, Progress, device, end_passes, free_bytes, make_room, stop_if_cancelled
 from .sampler import PictureDoesNotFit, Sampling, encode_pictures, encode_text, fits, sampler_names, scheduler_names
 from .server import add_json_route, newest_result, send_event
+from .switched_off import switched_off
+from .vocabulary import vocabulary
 from .wires import painting_note, require_clip, require_model, require_vae, training_note
 
 __all__ = [
@@ -74,4 +76,6 @@ __all__ = [
     "training_network",
     "training_note",
     "without_clip",
+    "switched_off",
+    "vocabulary",
 ]

@@ -16,30 +16,38 @@ from pathlib import Path
 import folder_paths
 
 from ...b4m_core import B4MError, regular_files
+from ...b4m_core.picture_kinds import holds_pictures, is_litter
 from ...b4m_core.temporary import sweep, sweep_below
 
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-_DEEPEST_LEVEL, _MOST_FOLDERS = 4, 500  # the list is read each time the page loads
+NOT_ALL = "(there are more folders than this list holds)"
+_DEEPEST_LEVEL, _MOST_FOLDERS = 12, 2000  # the list is read each time the page loads
 _LONGEST_NAME, _MOST_BYTES = 150, 230  # letters, and their bytes: file systems take 255, and an ending and a number come to them
 _LONGEST_PART, _LONGEST_PATH = 255, 1000  # bytes of a folder's name; letters of a path below the input folder
 _NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|clock\$|(com|lpt)[\d¹²³])\s*(\..*)?", re.IGNORECASE)
 
 
-def input_subfolders() -> list[str]:
-    """Folders below the host's input folder that hold pictures, as "cats" or "cats/studio", sorted; links are followed, each place once."""
+def input_subfolders(*, parents: bool = False) -> list[str]:
+    """Folders below the host's input folder that hold pictures, as "cats" or "cats/studio", sorted; links are followed, each place once.
+
+    What holds pictures is b4m_core's rule, the one by which they are read. With `parents`, folders whose subfolders hold pictures too. A
+    list that had to be cut ends with NOT_ALL.
+    """
     root = Path(folder_paths.get_input_directory())
-    found: list[str] = []
+    found: set[str] = set()
     seen = _above(root)
-    for current, folders, files in os.walk(root, followlinks=True):
-        relative = Path(current).relative_to(root)
-        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and _is_new(os.path.join(current, name), seen)]
+    for current, folders, _ in os.walk(root, followlinks=True):
+        place = Path(current)
+        folders[:] = [name for name in sorted(folders) if _can_be_listed(name) and _is_new(os.path.join(current, name), seen)]
+        relative = place.relative_to(root)
         if len(relative.parts) >= _DEEPEST_LEVEL:
             folders.clear()
-        if relative.parts and any(name.lower().endswith(PICTURE_ENDINGS) for name in files):
-            found.append(relative.as_posix())
+        if relative.parts and holds_pictures(place):
+            found.add(relative.as_posix())
+            if parents and len(relative.parts) > 1:
+                found.add(relative.parent.as_posix())
         if len(found) >= _MOST_FOLDERS:
-            break
+            return [*sorted(found), NOT_ALL]
     return sorted(found)
 
 
@@ -53,6 +61,9 @@ def _library() -> Iterator[Path]:
 
 
 regular_files.libraries.append(_library)
+def _can_be_listed(name: str) -> bool:
+    """Whether a folder's name can be chosen in the page and read again, and is nobody's litter."""
+    return not is_litter(name, folder=True) and name.isprintable() and not set(name) & set("\\:")
 
 
 def _above(root: Path) -> set[str]:
@@ -72,6 +83,8 @@ def _is_new(folder: str, seen: set[str]) -> bool:
 
 def safe_input_folder(name: str) -> Path:
     """The path of a folder below the host's input folder, links followed; B4MError for a name that leads out of it or to nothing."""
+    if name == NOT_ALL:
+        raise B4MError(f"Only {_MOST_FOLDERS} folders are listed: move the pictures to a folder directly in ComfyUI's input folder.")
     root = path = Path(folder_paths.get_input_directory())
     for part in _parts(name, "the input folder"):
         path = path / part

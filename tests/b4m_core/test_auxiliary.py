@@ -165,7 +165,7 @@ def test_every_subfolder_with_pictures_is_one_own_set(tmp_path: Path) -> None:
     write_pictures(tmp_path / "owl", 1, 5)
     (tmp_path / "__MACOSX").mkdir()
     (tmp_path / "notes.txt").write_text("x")
-    sets = own_auxiliary(tmp_path, "a photo of a {class}")
+    sets = own_auxiliary(tmp_path, "contents")
     assert [(group.class_word, len(group.pictures), group.prompts()) for group in sets] == [
         ("owl", 1, ("a photo of a owl",)),
         ("red house", 2, ("a photo of a red house",)),
@@ -174,16 +174,16 @@ def test_every_subfolder_with_pictures_is_one_own_set(tmp_path: Path) -> None:
 
 def test_a_folder_of_own_pictures_without_subfolders_is_one_set(tmp_path: Path) -> None:
     write_pictures(tmp_path / "mine", 3)
-    assert [len(group.pictures) for group in own_auxiliary(tmp_path / "mine", "{class}")] == [3]
+    assert [len(group.pictures) for group in own_auxiliary(tmp_path / "mine", "contents")] == [3]
 
 
 def test_no_more_than_six_own_sets_are_used(tmp_path: Path) -> None:
     for name in "hgfedcba":
         write_pictures(tmp_path / name, 1)
-    assert [group.class_word for group in own_auxiliary(tmp_path, "{class}")] == [*"abcdef"]
+    assert [group.class_word for group in own_auxiliary(tmp_path, "contents")] == [*"abcdef"]
 
 
 @pytest.mark.parametrize("missing", [True, False])
 def test_own_auxiliary_pictures_that_are_not_there_give_a_sentence(missing: bool, tmp_path: Path) -> None:
     with pytest.raises(B4MError):
-        own_auxiliary(tmp_path / "gone" if missing else tmp_path, "{class}")
+        own_auxiliary(tmp_path / "gone" if missing else tmp_path, "contents")

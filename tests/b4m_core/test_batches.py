@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import tiny
 import torch
 from torch import Tensor
 
+from b4m_core import RunStore, train
 from b4m_core.batches import Batch, Batches
 from b4m_core.encoding import EncodedSet, encode_sets
 from b4m_core.pictures import Picture, PictureSet
@@ -227,3 +231,40 @@ def test_rows_hold_exactly_what_the_encoders_gave() -> None:
     context, pooled = base.encode_text(["0 0"])
     assert torch.equal(batch.latents, latents) and torch.equal(batch.conditioning["context"], context)
     assert torch.equal(batch.conditioning["pooled"], pooled)
+
+
+class LongTexts(tiny.TinyBase):
+    """Every caption is as many pieces long as it has commas, and one more."""
+
+    def encode_text(self, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        (prompt,) = prompts
+        pieces = [super(LongTexts, self).encode_text([part]) for part in prompt.split(",")]
+        return torch.cat([context for context, _ in pieces], dim=1), pieces[0][1]
+
+
+def captioned(*captions: str) -> PictureSet:
+    return PictureSet(tuple(tiny.picture(seed, caption) for seed, caption in enumerate(captions)))
+
+
+def test_a_long_caption_reaches_the_network_whole_beside_a_short_one() -> None:
+    """Three pieces beside two: both are repeated to six, and the network answers as it does to each alone."""
+    base = LongTexts()
+    sets = encode_sets(base, [captioned("a snq, asleep, in snow"), captioned("a house, red")], 64, primary_sets=1)
+    batch = Batches(sets[0], sets[1:], batch_size=1, seed=0, schedule=base.schedule).draw(0)
+    assert batch.conditioning["context"].shape == (2, 6 * tiny.TOKENS, tiny.TEXT_WIDTH)
+    noisy = base.schedule.add_noise(batch.latents, batch.noise, batch.timesteps)
+    given = {"noisy": noisy, "timesteps": batch.timesteps, **batch.conditioning}
+    together = base.family.predict(base.unet, given, torch.float32)
+    for row, prompt in enumerate(("a snq, asleep, in snow", "a house, red")):
+        alone = {name: value[row : row + 1] for name, value in given.items()} | {"context": base.encode_text([prompt])[0]}
+        assert torch.allclose(base.family.predict(base.unet, alone, torch.float32), together[row : row + 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_training_with_captions_of_several_lengths_runs_and_the_end_of_a_caption_matters(fused: bool, tmp_path: Path) -> None:
+    def trained(last: str, place: str) -> str:
+        plan = dataclasses.replace(tiny.plan("content"), pictures=captioned("a snq", f"a snq, asleep, {last}"))
+        base = LongTexts(unet=tiny.tiny_unet(dtype=torch.float32 if fused else torch.float64))
+        return train(plan, base, RunStore(tmp_path / place)).digest()
+
+    assert trained("in snow", "a") == trained("in snow", "b") != trained("in rain", "c")

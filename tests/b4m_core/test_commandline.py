@@ -122,6 +122,7 @@ def test_every_mistake_is_one_sentence_and_exit_code_one(
         "--store": str(tmp_path / "store"),
         "--steps": "1",
         "--auxiliary-sets": "0",
+        "--trigger": "snq",
     }
     options |= {words[0]: words[1].replace("MISSING", str(tmp_path / "missing"))}
     arguments = [text for pair in options.items() for text in pair]

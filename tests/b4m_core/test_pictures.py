@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from b4m_core import B4MError
-from b4m_core.pictures import Picture, PictureSet, fill_caption, from_arrays, load_folder, to_rgb
+from b4m_core.pictures import Picture, PictureSet, fill_caption, from_arrays, load_folder
 
 PATTERN = "a photo of a {trigger} {class}"
 
@@ -114,7 +114,10 @@ def test_an_alpha_channel_that_is_all_opaque_is_no_mask(tmp_path: Path) -> None:
 def test_an_empty_alpha_channel_is_not_used_and_named(tmp_path: Path) -> None:
     save(tmp_path, "a.png", np.dstack([colours(), np.zeros((40, 48), dtype=np.uint8)]))
     pictures = load(tmp_path)
-    assert pictures.pictures[0].mask is None and pictures.notes == ("The mask of a.png is empty and was not used.",)
+    assert pictures.pictures[0].mask is None and pictures.notes == (
+        "a.png: it is transparent everywhere, so its transparency was not used.",
+    )
+    assert np.array_equal(pictures.pictures[0].pixels, colours())
 
 
 def test_masks_are_left_out_when_they_are_not_asked_for(tmp_path: Path) -> None:
@@ -134,10 +137,12 @@ def test_a_palette_with_a_transparent_colour_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "CMYK", "YCbCr", "HSV", "LAB", "I", "F"])
 def test_a_picture_of_any_mode_becomes_three_channels_of_eight_bits(mode: str) -> None:
+    from b4m_core.picture_files import Opened, to_rgb, with_eight_bits
+
     image = Image.fromarray(colours()).convert(mode)
     if mode in "IF":  # whole numbers of 16 bits, floating point from 0 to 1
         image = Image.fromarray((np.asarray(image) * (257 if mode == "I" else 1 / 255)).astype(np.int32 if mode == "I" else np.float32))
-    pixels, _ = to_rgb(image)
+    pixels, _ = to_rgb(Opened(with_eight_bits(image, 10_000), (40, 48), {}))
     assert pixels.shape == (40, 48, 3) and pixels.dtype == np.uint8 and pixels.std() > 10
 
 
@@ -195,7 +200,6 @@ def test_two_hundred_damaged_copies_of_a_picture_never_break_the_reader(suffix: 
 
 
 def test_a_folder_without_pictures_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("nothing")
     with pytest.raises(
         B4MError, match="There are no pictures to train on. The folder .* holds no pictures. Add at least one PNG, JPEG or WebP picture."
     ):
@@ -230,13 +234,13 @@ def test_a_picture_of_32_by_20000_pixels_is_named_and_left_out(tmp_path: Path) -
     save(tmp_path, "good.png")
     pictures = load(tmp_path)
     assert [picture.name for picture in pictures.pictures] == ["good.png"]
-    assert pictures.notes == ("long.png was left out: at 32 x 20000 pixels it is too long and narrow (more than 4 to 1).",)
+    assert pictures.notes == ("long.png was left out: at 32 x 20000 pixels it is too long and narrow (more than 4 to 1): cut it.",)
 
 
 def test_a_picture_of_a_few_pixels_is_named_and_left_out(tmp_path: Path) -> None:
     save(tmp_path, "dot.png", np.zeros((20, 31, 3), dtype=np.uint8))
     save(tmp_path, "good.png")
-    assert load(tmp_path).notes == ("dot.png was left out: at 31 x 20 pixels it is too small.",)
+    assert load(tmp_path).notes == ("dot.png was left out: at 31 x 20 pixels it is too small: use a larger one.",)
 
 
 def test_a_decompression_bomb_is_named_and_never_unpacked(tmp_path: Path) -> None:
@@ -252,7 +256,12 @@ def test_a_decompression_bomb_is_named_and_never_unpacked(tmp_path: Path) -> Non
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
     save(tmp_path, "good.png")
     pictures = load(tmp_path)
-    assert pictures.notes == ("bomb.png was left out: it has far too many pixels.",) and len(pictures.pictures) == 1
+    assert pictures.notes == (
+        "bomb.png was left out: it has more than 210 million pixels, the most that is read: make it smaller.",
+    ) and len(pictures.pictures) == 1
+
+
+OTHERWISE = 'Read as {}, since it is not UTF-8: a.txt. If "ein Bär" is not what it says, save it as UTF-8.'
 
 
 @pytest.mark.parametrize(
@@ -260,15 +269,20 @@ def test_a_decompression_bomb_is_named_and_never_unpacked(tmp_path: Path) -> Non
     [
         ("ein Bär".encode(), "ein Bär", ""),
         ("ein Bär".encode("utf-8-sig"), "ein Bär", ""),
-        ("ein Bär".encode("utf-16"), "ein Bär", "a.txt is not UTF-8 and was read as utf-16."),
-        ("ein Bär".encode("utf-16-be").join([b"\xfe\xff", b""]), "ein Bär", "a.txt is not UTF-8 and was read as utf-16."),
-        ("ein Bär".encode("cp1252"), "ein Bär", "a.txt is not UTF-8 and was read as cp1252."),
+        ("ein Bär".encode("utf-16"), "ein Bär", ""),
+        ("ein Bär".encode("utf-16-be").join([b"\xfe\xff", b""]), "ein Bär", ""),
+        ("ein Bär".encode("utf-16-le"), "ein Bär", ""),
+        ("ein Bär".encode("utf-32"), "ein Bär", ""),
+        ("ein Bär".encode("cp1252"), "ein Bär", OTHERWISE.format("cp1252")),
         (b"  two\r\n lines\t and  spaces ", "two lines and spaces", ""),
         (b"a {trigger} in the snow", "a snq in the snow", ""),
+        (b"a [trigger] in the {Class} snow", "a snq in the bear snow", ""),
         (b"zero\0byte", "zero byte", ""),
-        (b"", "a photo of a snq bear", ""),
-        (b"\xff\xfea", "a photo of a snq bear", "a.txt could not be read as text, so the caption pattern was used."),
-        (b"\x81\x8d", "a photo of a snq bear", "a.txt could not be read as text, so the caption pattern was used."),
+        (b"", "a photo of a snq bear", "The captions of these are empty: a.png. They get the node's."),
+        (b" \r\n\t", "a photo of a snq bear", "The captions of these are empty: a.png. They get the node's."),
+        (b"\xff\xfea", "a photo of a snq bear", "Not used, since it cannot be read as text: a.txt."),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\1\2\3\4\5\6", "a photo of a snq bear", "Not used, since it cannot be read as text: a.txt."),
+        (b"x" * 200_000, "a photo of a snq bear", "a.txt was not used: it has more than 100,000 bytes, which no caption has."),
     ],
 )
 def test_a_caption_file_of_any_encoding_is_read(raw: bytes, text: str, note: str, tmp_path: Path) -> None:
@@ -276,7 +290,8 @@ def test_a_caption_file_of_any_encoding_is_read(raw: bytes, text: str, note: str
     (tmp_path / "a.txt").write_bytes(raw)
     pictures = load(tmp_path)
     assert pictures.pictures[0].caption == text
-    assert pictures.notes == ((note,) if note else ())
+    about_trigger = () if "snq" in text else ("The trigger snq is in no caption, so it is not learned: write {trigger} into the captions.",)
+    assert pictures.notes == (((note,) if note else ()) + about_trigger)
 
 
 def test_the_pattern_is_filled_with_trigger_and_class_and_name() -> None:
@@ -378,15 +393,15 @@ def test_no_pictures_from_the_graph_are_refused_in_a_sentence() -> None:
 def test_a_picture_and_a_folder_that_may_not_be_read_are_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, "good.png")
     save(tmp_path, "locked.png")
-    opened = Image.open
+    opened = open
 
-    def refuse(place: object, *more: object) -> object:
+    def refuse(place: object, *more: object, **options: object) -> object:
         if "locked" in str(place):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return opened(place, *more)  # type: ignore[arg-type]
+        return opened(place, *more, **options)  # type: ignore[call-overload]
 
-    monkeypatch.setattr(Image, "open", refuse)
-    words = {"trigger": "", "class_word": "", "pattern": "x"}
+    monkeypatch.setattr("builtins.open", refuse)
+    words = {"trigger": "x", "class_word": "", "pattern": "x"}
     assert load_folder(tmp_path, **words).notes == ("locked.png was left out: it cannot be read (Permission denied).",)
 
     def closed(folder: Path) -> object:

@@ -26,7 +26,7 @@ def adapter_for(host: ModuleType, core: ModuleType, mini: Trio, role: str, **fac
 
 def pictures(trigger: str) -> Any:
     made = importlib.import_module("b4m_pack.b4m_core.pictures")
-    arrays = [np.random.default_rng(k).random((64, 64, 3)) for k in range(2)]
+    arrays = [np.random.default_rng([k, *trigger.encode()]).random((64, 64, 3)) for k in range(2)]
     return made.from_arrays(arrays, trigger=trigger, class_word="bird", pattern="a {trigger} {class}")
 
 

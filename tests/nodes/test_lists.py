@@ -26,14 +26,15 @@ def gathered(pack: ModuleType, **inputs: Any) -> Any:
 
 def test_the_node_tells_the_host_that_it_takes_lists_and_its_new_input_stands_last(pack: ModuleType) -> None:
     schema = pack.B4MPictures.define_schema()
-    assert schema.is_input_list and schema.inputs[-1].id == "captions" and schema.inputs[-1].optional
+    assert schema.is_input_list and [each.id for each in schema.inputs[-2:]] == ["captions", "mask_sense"]
+    assert all(each.optional for each in schema.inputs[-2:])
 
 
 def test_a_list_of_pictures_of_different_sizes_is_one_set(pack: ModuleType) -> None:
     output = gathered(pack, images=batch((64, 48), (40, 72), (64, 64)))
     found = output.result[0]
     assert [picture.pixels.shape[:2] for picture in found.pictures] == [(64, 48), (40, 72), (64, 64)]
-    assert output.ui["text"] == ("3 pictures",) and found.trigger == "snq"
+    assert output.ui["text"] == ("3 pictures, no captions, the trigger is in 3",) and found.trigger == "snq"
     assert found.prompts() == ("a snq bird",)
 
 
@@ -58,7 +59,9 @@ def test_masks_by_wire_in_any_batches_go_to_their_pictures(pack: ModuleType) -> 
         masks[index, index * 20 : index * 20 + 20] = 1
     for given in ([masks], [masks[:2], masks[2]], list(masks)):
         found = gathered(pack, images=batch((64, 48), count=3), masks=given).result[0]
-        assert [int(picture.mask.max(axis=1).argmax()) for picture in found.pictures] == [0, 20, 40]
+        assert [int(picture.mask.max(axis=1).argmin()) for picture in found.pictures] == [0, 20, 40]  # 1 is left out, as in ComfyUI
+    learned = gathered(pack, images=batch((64, 48), count=3), masks=[masks], mask_sense=["1 is learned"]).result[0]
+    assert [int(picture.mask.max(axis=1).argmax()) for picture in learned.pictures] == [0, 20, 40]
     unmasked = gathered(pack, images=batch((64, 48), count=3), masks=[masks], use_masks=[False]).result[0]
     assert all(picture.mask is None for picture in unmasked.pictures)
 
@@ -137,3 +140,90 @@ def test_the_fingerprint_of_a_folder_sees_renamed_sets_and_what_lies_behind_a_li
     (tmp_path / "disk" / "b.png").write_bytes(b"b")
     seen.append(ask())
     assert seen[0] == seen[1] and len(set(seen)) == 3
+
+
+def test_the_mask_of_load_image_leaves_out_what_is_transparent(pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cut-out and a picture without transparency, through the host's own Load Image, whose MASK is 1 where nothing is to be seen."""
+    import folder_paths
+    import numpy as np
+    from PIL import Image
+
+    import nodes
+
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 4), dtype=np.uint8)
+    pixels[..., 3] = 0
+    pixels[16:48, 16:48, 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "cut.png")
+    Image.fromarray(pixels[..., :3]).save(tmp_path / "whole.png")
+    loaded = [nodes.LoadImage().load_image(name) for name in ("cut.png", "whole.png")]
+    output = gathered(pack, images=[each[0] for each in loaded], masks=[each[1] for each in loaded])
+    cut, whole = output.result[0].pictures
+    assert np.array_equal(cut.mask, pixels[..., 3]) and whole.mask is None and "mask" not in output.ui["text"][0]
+
+
+def test_a_segmentation_s_mask_is_taken_as_the_subject_and_said(pack: ModuleType) -> None:
+    mask = torch.zeros(1, 64, 64)
+    mask[:, 12:64, 16:48] = 1  # a subject that stands on the lower edge
+    output = gathered(pack, images=batch((64, 64)), masks=[mask])
+    assert output.result[0].pictures[0].mask[40, 30] == 255 and output.result[0].pictures[0].mask[2, 2] == 0
+    assert "what it marks is learned" in output.ui["text"][0] and "mask_sense" in output.ui["text"][0]
+    told = gathered(pack, images=batch((64, 64)), masks=[mask], mask_sense=["1 is left out"])
+    assert told.result[0].pictures[0].mask[40, 30] == 0 and "is learned" not in told.ui["text"][0]
+    corner = torch.zeros(1, 64, 64)
+    corner[:, 50:, 50:] = 1  # a signature that is to be left out
+    assert gathered(pack, images=batch((64, 64)), masks=[corner]).result[0].pictures[0].mask[60, 60] == 0
+
+
+def test_triggers_that_the_text_encoders_know_or_shred_are_told_with_a_better_word(pack: ModuleType) -> None:
+    def told(trigger: str, class_word: str = "bird") -> str:
+        return str(gathered(pack, images=batch((64, 64)), trigger=[trigger], class_word=[class_word]).ui["text"][0])
+
+    assert "The model knows cat already" in told("cat") and "The model knows teapot already" in told("Teapot".lower())
+    assert "read w@z in 3 pieces: w + @ + z" in told("w@z") and "read woodcut as wood + cut" in told("woodcut")
+    assert "both bird" in told("bird") and "brackets" in told("snq(1)")
+    assert "There is no trigger word" in told("")
+    for quiet in ("snq", "ohwx", "sks"):
+        assert told(quiet).count("\n") == 0, told(quiet)
+
+
+def test_a_suggested_word_stays_whole(host: ModuleType) -> None:
+    import importlib
+
+    concepts = importlib.import_module("b4m_pack.b4m_core.concepts")
+    words = host.vocabulary()
+    for trigger in ("w@z", "cat", "żółw", "my_style_2024", "snq", "茶"):
+        assert len(words.pieces(concepts.suggestion(trigger, words))) == 1
+
+
+def test_a_misspelt_placeholder_is_a_sentence_before_anything_runs(pack: ModuleType, error: type[Exception]) -> None:
+    with pytest.raises(error, match="Nothing fills in {trigerr} in the caption: write {trigger}"):
+        gathered(pack, images=batch((64, 64)), caption=["a {trigerr} bird"])
+    assert gathered(pack, images=batch((64, 64)), captions=["a {mood} {trigger}"]).result[0].pictures[0].caption == "a {mood} snq"
+
+
+def test_auxiliary_pictures_come_out_as_images_and_the_node_says_what_it_took(
+    pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    import folder_paths
+    from PIL import Image
+
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    for name, count in (("owl", 2), ("red_house", 1), ("@eaDir", 1), ("__MACOSX", 1), (".thumbnails", 1)):
+        (tmp_path / "sets" / name).mkdir(parents=True)
+        for number in range(count):
+            Image.effect_noise((64, 48 + number), 90).convert("RGB").save(tmp_path / "sets" / name / f"{number}.png")
+    (tmp_path / "sets" / "bad").mkdir()
+    (tmp_path / "sets" / "bad" / "x.png").write_bytes(b"no")
+    (tmp_path / "sets" / "lost+found").mkdir()
+    options = next(each for each in pack.B4MAuxiliaryPictures.define_schema().inputs if each.id == "folder").options
+    assert options[1:] == ["sets", "sets/bad", "sets/owl", "sets/red_house"]
+    kind = "other contents (for a style)"
+    output = pack.B4MAuxiliaryPictures.execute(None, None, None, kind, "sets", 1, 1, 64)
+    sets, images = output.result
+    assert [each.class_word for each in sets] == ["owl", "red house"] and {each.kind for each in sets} == {"contents"}
+    assert [tuple(image.shape) for image in images] == [(1, 48, 64, 3), (1, 49, 64, 3), (1, 48, 64, 3)]
+    text = output.ui["text"][0]
+    assert text.startswith("2 sets, 3 pictures\n1. owl: 2\n2. red house: 1\n") and "The set bad was left out" in text
+    with pytest.raises(error, match="x.png was left out"):
+        pack.B4MAuxiliaryPictures.execute(None, None, None, kind, "sets/bad", 1, 1, 64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import time
 from pathlib import Path
 from types import ModuleType
@@ -136,6 +137,24 @@ def test_text_equals_the_hosts_conditioning_and_long_prompts_are_repeated(host: 
     assert states.shape == (2, 154, short[0].shape[-1]) and not states.is_inference()
     assert torch.equal(states[0], short[0].repeat(1, 2, 1)[0]) and torch.equal(states[1], long[0][0])
     assert torch.equal(pooled[1], long[1]["pooled_output"][0])
+
+
+def test_a_long_caption_is_encoded_whole_in_training_and_on_the_command_line_alike(host: ModuleType, core: ModuleType, mini: Trio) -> None:
+    """Three pieces, as CLIPTextEncode gives them; the command line's encoder reads the same files."""
+    long = "a photo of a house in the snow, " * 20
+    base = host.HostBaseModel(*mini)
+    ((expected, _),) = nodes.CLIPTextEncode().encode(mini[1], long)[0]
+    given = base.family.encode_prompt(base, long)
+    assert given["context"].shape[0] == 231 and torch.equal(given["context"], expected[0])
+    folder = importlib.import_module("b4m_pack.b4m_core.diffusers_folder").DiffusersFolder(
+        MINI, tokenizer=Path(os.environ["B4M_COMFYUI"]) / "comfy" / "sd1_tokenizer"
+    )
+    for prompt in (long, PROMPT, "", "word " * 75, "word " * 76):
+        ours = folder.encode_text([prompt])
+        theirs = host.encode_text(mini[1], [prompt])
+        assert all(torch.allclose(one, other, atol=1e-4) for one, other in zip(ours, theirs, strict=True)), prompt
+    pictures = [folder.sample(long + end, width=64, height=64, seed=1) for end in ("at night", "by day")]
+    assert not torch.equal(*pictures)
 
 
 def test_fingerprint_is_instant_for_unchanged_objects_and_follows_an_upstream_lora(host: ModuleType, mini: Trio) -> None:

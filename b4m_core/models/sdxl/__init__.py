@@ -1,7 +1,8 @@
 """Stable Diffusion XL (Podell et al., arXiv 2307.01952): diffusers' UNet2DConditionModel, of any width and depth.
 
-The conditioning of a picture: ``context`` (77, width) and ``pooled`` (p,) of its caption, and ``size_ids`` (6,). Its
-layers are q, k, v and the output projection of every attention, 560 of them. The network written out is in fast/.
+The conditioning of a picture: ``context`` (77 k, width) and ``pooled`` (p,) of its caption, k being the pieces of 75
+tokens that the caption has, and ``size_ids`` (6,). Its layers are q, k, v and the output projection of every attention,
+560 of them. The network written out is in fast/.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,8 +18,8 @@ from ...fast.network import is_written_out
 from ..family import Family, FusedStepKind, adapted_layers
 from .names import kohya_key, module_path
 
-CLIP_TOKENS, CONTEXT_WIDTH = 77, 2048
 ADAPTED = ("to_q", "to_k", "to_v", "to_out.0")
+CONTEXT_WIDTH = 2048
 
 
 class _SDXL:
@@ -50,7 +51,7 @@ class _SDXL:
 
     def encode_prompt(self, base: Any, prompt: str) -> dict[str, Tensor]:
         context, pooled = base.encode_text([prompt])  # (1, 77 k, width), (1, p)
-        return {"context": context[0, :CLIP_TOKENS], "pooled": pooled[0]}
+        return {"context": context[0], "pooled": pooled[0]}
 
     def size_conditioning(self, crop: Crop) -> dict[str, Tensor]:
         """Section 2.2 of the paper: original height and width, top and left of the crop, target height and width."""
@@ -60,7 +61,7 @@ class _SDXL:
         output: Any = network(
             given["noisy"].to(dtype),  # (R, 4, h, w)
             given["timesteps"],  # (R,)
-            encoder_hidden_states=given["context"].to(dtype),  # (R, 77, width)
+            encoder_hidden_states=given["context"].to(dtype),  # (R, S, width)
             added_cond_kwargs={
                 "text_embeds": given["pooled"].to(dtype),
                 "time_ids": given["size_ids"],
