@@ -6,6 +6,7 @@ from pathlib import Path
 from . import captions, masks
 from .errors import B4MError
 from .picture_kinds import NAMED, READ, entries, holds_pictures, is_picture, listed, shown
+from .picture_order import in_order
 from .regular_files import reason_against
 
 
@@ -38,6 +39,7 @@ def look_through(folder: Path) -> FolderContents:
     beside = _files_of_its_own(folder, caption_folders, notes)
     texts = [file for file in (*files, *beside) if captions.is_caption(file)]
     notes += [*_others(files, pictures), *_about_folders(folder, rest)]
+    pictures = in_order(folder, pictures)
     return FolderContents(tuple(pictures), paired, captions.find_captions(pictures, texts), tuple(notes))
 
 

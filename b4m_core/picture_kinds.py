@@ -42,18 +42,20 @@ _NAMED = {
 NAMED = {ending: (kind, advice) for kind, (endings, advice) in _NAMED.items() for ending in endings.split()}
 """Ending to (what it is, what to do)."""
 
+REMOVED = "b4m_removed"
+"""The subfolder for what an artist took out of a set; it is no set itself."""
 _LITTER_FOLDERS = frozenset(
     name.casefold()
     for name in (
         "__MACOSX", "@eaDir", "@Recycle", "@Recently-Snapshot", "@__thumb", "@SynoResource", "@SynoEAStream", "@tmp",
         "#recycle", "#snapshot", "$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found", "LOST.DIR",
         "Network Trash Folder", "Temporary Items", "TheVolumeSettingsFolder", "FOUND.000", "__pycache__", "node_modules",
-        "_thumbs", "thumbs", "thumbnails", "_vti_cnf", "Spotlight-V100",
+        "_thumbs", "thumbs", "thumbnails", "_vti_cnf", "Spotlight-V100", REMOVED,
     )
 )  # fmt: skip
 _LITTER_FILES = frozenset(
     "thumbs.db ehthumbs.db ehthumbs_vista.db desktop.ini icon\r folder.ini picasa.ini zbthumbnail.info albumart.ini"
-    " .nomedia readme license synoindex_media_info".split(" ")
+    " b4m_order.txt .nomedia readme license synoindex_media_info".split(" ")
 )
 _LITTER_ENDINGS = frozenset(
     ".aae .xmp .thm .lrv .pp3 .dop .on1 .cos .ini .db .url .lnk .webloc .ds_store .bak .old .ctg .bridgecache"

@@ -16,7 +16,7 @@ from .follow import follow
 from .hosts import Host, say_which
 from .server import Server
 
-WORKFLOW = places.PACK / "workflows" / "api" / "b4m_content_in_style.json"
+WORKFLOW = places.PACK / "workflows" / "api" / "b4m_2_full_graph.json"
 SHEET_PREFIX = "b4m/contact_sheet"
 PAINTERS = ("__init__.py", "b4m_core", "nodes", "mini", "workflows")
 """The parts of the pack that decide what the contact sheet looks like."""

@@ -2,375 +2,254 @@
 
     python -m launcher.graphs http://127.0.0.1:8188
 
-writes workflows/*.json (for the page) and workflows/api/*.json (for /prompt).
+writes workflows/*.json (for the page) and workflows/api/*.json (for /prompt). The template browser sorts them by name.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .client import Client
+from .workflow_format import Graph, Info, Node, Note, Wire, api_format, page_format
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
-WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-Info = dict[str, Any]
+SDXL_BASE = {
+    "name": "sd_xl_base_1.0.safetensors",
+    "url": "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors?download=true",
+    "directory": "checkpoints",
+}
+"""The checkpoint and its VAE in one file."""
+
+
+CONTENT, STYLE, BOTH = ("#1f3d52", "#2b536e"), ("#4a2540", "#643257"), ("#28462f", "#365c3f")
+"""Title and body of nodes that have to do with content, with style, with both: as web/b4m_faces.js has them."""
 
 
 @dataclass(frozen=True)
-class Wire:
-    """The output ``name`` of the node ``key``."""
-
-    key: str
-    name: str
-
-
-@dataclass(frozen=True)
-class Node:
-    """One node: its type, place and size on the canvas, and its inputs (values or wires)."""
-
-    type: str
-    at: tuple[int, int]
-    size: tuple[int, int]
-    inputs: dict[str, Any] = field(default_factory=dict)
-    title: str = ""
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A workflow: nodes by key, and titled boxes (title, x, y, width, height) around them."""
-
-    nodes: dict[str, Node]
-    groups: tuple[tuple[str, int, int, int, int], ...] = ()
-    note: str = ""
-
-
-def _checkpoint(key: str) -> dict[str, Wire]:
-    return {"model": Wire(key, "model"), "clip": Wire(key, "clip"), "vae": Wire(key, "vae")}
-
-
-def _loader(key: str) -> dict[str, Wire]:
-    return {"model": Wire(key, "MODEL"), "clip": Wire(key, "CLIP"), "vae": Wire(key, "VAE")}
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What differs between the embedded model and a real SDXL."""
+class Model:
+    """A base model: its loader, the names of the loader's outputs, and what its graphs say."""
 
     loader: Node
-    wires: dict[str, Wire]
+    outputs: tuple[str, str, str]
     content: dict[str, Any]
     style: dict[str, Any]
-    apart: dict[str, Any]
-    together: dict[str, Any]
-    auxiliary: dict[str, Any]
-    keeps_together: bool
-    sliders: dict[str, Any]
     size: int
-    prompt: str
-    prompts: str
+
+    @property
+    def wires(self) -> dict[str, Wire]:
+        """Model, text encoders and VAE for the nodes that ask for all three."""
+        return {name: Wire("model", output) for name, output in zip(("model", "clip", "vae"), self.outputs, strict=True)}
 
 
-MINI_PROMPT = "a snq bird on the beach in w@z style"
-MINI = Scale(
-    loader=Node("B4MMiniModel", (40, 60), (300, 100), title="Model"),
-    wires=_checkpoint("model"),
-    content={"folder": "(demo content)", "trigger": "snq", "class_word": "bird", "caption": "a photo of a {trigger} {class}"},
-    style={"folder": "(demo style)", "trigger": "w@z", "caption": "a {name} in {trigger} style"},
-    apart={"steps": 100, "learning_rate": 1e-3, "rank": 16, "batch_size": 3, "gradient_accumulation_steps": 1, "sample_every": 50},
-    together={"steps": 90, "learning_rate": 5e-4, "batch_size": 2, "gradient_accumulation_steps": 1, "sample_every": 45},
-    auxiliary={"sets": 4, "pictures": 2},
-    keeps_together=False,  # the demo has minutes, and preservation rows double what its last training computes
-    sliders={},
-    size=192,
-    prompt=MINI_PROMPT,
-    prompts=f"{MINI_PROMPT}\na snq bird in the snow in w@z style",
+MINI = Model(
+    Node("B4MMiniModel", (0, 0), (300, 100), title="Model"),
+    ("model", "clip", "vae"),
+    {"folder": "(demo content)", "trigger": "snq", "class_word": "bird", "caption": "a photo of a {trigger} {class}"},
+    {"folder": "(demo style)", "trigger": "w@z", "caption": "a {name} in {trigger} style"},
+    192,
 )
-EXAMPLES = replace(MINI, prompt="a snq animal in the mountains in w@z style")
-SDXL = Scale(
-    loader=Node("CheckpointLoaderSimple", (40, 60), (300, 100), {"ckpt_name": "sd_xl_base_1.0.safetensors"}, title="Model"),
-    wires=_loader("model"),
-    content={"trigger": "snq", "class_word": "teddybear"},
-    style={"trigger": "w@z", "caption": "a {name} in {trigger} style"},
-    apart={},
-    together={"steps": 100},
-    auxiliary={},
-    keeps_together=True,
-    sliders={},
-    size=1024,
-    prompt="a snq teddybear in w@z style",
-    prompts="a snq teddybear in w@z style\na snq teddybear on the beach in w@z style",
+SDXL = Model(
+    Node("CheckpointLoaderSimple", (0, 0), (300, 100), {"ckpt_name": SDXL_BASE["name"]}, title="Model", models=(SDXL_BASE,)),
+    ("MODEL", "CLIP", "VAE"),
+    {"trigger": "snq", "class_word": "teddybear"},
+    {"trigger": "w@z", "caption": "a {name} in {trigger} style"},
+    1024,
 )
 
 
-def _trainings(scale: Scale) -> dict[str, Node]:
-    """Pictures and the three trainings, from left to right."""
-    auxiliary = scale.wires | scale.auxiliary
-    again = {"content_auxiliary": Wire("other_styles", "auxiliary"), "style_auxiliary": Wire("other_contents", "auxiliary")}
-    return {
-        "model": scale.loader,
-        "content_pictures": Node("B4MPictures", (40, 220), (300, 260), scale.content, "Content: your subject"),
-        "style_pictures": Node("B4MPictures", (40, 540), (300, 260), scale.style, "Style: your look"),
-        "other_styles": Node(
-            "B4MAuxiliaryPictures",
-            (400, 60),
-            (300, 230),
-            auxiliary | {"kind": "other styles (for a content)"},
-            "Other styles, beside the content",
-        ),
-        "other_contents": Node(
-            "B4MAuxiliaryPictures",
-            (400, 480),
-            (300, 230),
-            auxiliary | {"kind": "other contents (for a style)"},
-            "Other contents, beside the style",
-        ),
-        "train_content": Node(
-            "B4MTrainContent",
-            (760, 60),
-            (320, 1000),
-            scale.wires | {"pictures": Wire("content_pictures", "pictures"), "auxiliary": Wire("other_styles", "auxiliary")} | scale.apart,
-        ),
-        "train_style": Node(
-            "B4MTrainStyle",
-            (1120, 60),
-            (320, 1000),
-            scale.wires | {"pictures": Wire("style_pictures", "pictures"), "auxiliary": Wire("other_contents", "auxiliary")} | scale.apart,
-        ),
-        "train_together": Node(
-            "B4MTrainTogether",
-            (1480, 60),
-            (320, 1000),
-            scale.wires
-            | {"content": Wire("train_content", "adapter"), "style": Wire("train_style", "adapter")}
-            | {"content_pictures": Wire("content_pictures", "pictures"), "style_pictures": Wire("style_pictures", "pictures")}
-            | (again if scale.keeps_together else {})
-            | scale.together
-            | {"sample_prompt": scale.prompt},
-        ),
-        "save_content": Node(
-            "B4MSaveAdapter", (760, 1250), (320, 120), {"adapter": Wire("train_content", "adapter"), "filename": "b4m_content"}
-        ),
-        "save_style": Node(
-            "B4MSaveAdapter", (1120, 1250), (320, 120), {"adapter": Wire("train_style", "adapter"), "filename": "b4m_style"}
-        ),
-        "save": Node("B4MSaveAdapter", (1860, 60), (300, 150), {"adapter": Wire("train_together", "adapter"), "filename": "b4m_adapter"}),
-    }
+@dataclass
+class Canvas:
+    """A graph in the making."""
+
+    model: Model
+    nodes: dict[str, Node] = field(default_factory=dict)
+
+    def add(self, key: str, kind: str, at: tuple[int, int], size: tuple[int, int], title: str = "", /, **inputs: Any) -> None:
+        """One more node."""
+        self.nodes[key] = Node(kind, at, size, inputs, title, colours=_colours(key))
+
+    def load_model(self, at: tuple[int, int]) -> None:
+        """The loader of the base model."""
+        loader = self.model.loader
+        self.nodes["model"] = Node(loader.type, at, loader.size, loader.inputs, loader.title, loader.models)
+
+    def pictures(self, content: tuple[int, int], style: tuple[int, int], height: int) -> None:
+        """The two sets."""
+        self.add("content_pictures", "B4MPictures", content, (300, height), "Content: your subject", **self.model.content)
+        self.add("style_pictures", "B4MPictures", style, (300, height), "Style: your look", **self.model.style)
+
+    def both_pictures(self) -> dict[str, Wire]:
+        """The wires of both sets."""
+        return {name: Wire(name, "pictures") for name in ("content_pictures", "style_pictures")}
+
+    def saved_picture(self, image: Wire, at: tuple[int, int], size: tuple[int, int], name: str = "picture", title: str = "") -> None:
+        """A node of the host's that saves a picture and shows it."""
+        self.add(name, "SaveImage", at, size, title, images=image, filename_prefix=f"b4m/{name.removesuffix('_file')}")
 
 
-def _painting(scale: Scale, adapter: Wire, x: int) -> dict[str, Node]:
-    """The adapter on the model, and one picture with it."""
-    wires = scale.wires
-    return {
-        "apply": Node(
-            "B4MApplyAdapter", (x, 310), (300, 140), {"model": wires["model"], "adapter": adapter} | scale.sliders, "Two sliders"
-        ),
-        "prompt": Node("CLIPTextEncode", (x, 510), (300, 110), {"clip": wires["clip"], "text": scale.prompt}, "Prompt"),
-        "negative": Node("CLIPTextEncode", (x, 680), (300, 90), {"clip": wires["clip"], "text": ""}, "Negative prompt"),
-        "canvas": Node("EmptyLatentImage", (x, 830), (300, 110), {"width": scale.size, "height": scale.size, "batch_size": 1}),
-        "sample": Node(
-            "KSampler",
-            (x + 340, 60),
-            (300, 270),
-            {
-                "model": Wire("apply", "model"),
-                "positive": Wire("prompt", "CONDITIONING"),
-                "negative": Wire("negative", "CONDITIONING"),
-                "latent_image": Wire("canvas", "LATENT"),
-                "seed": 0,
-                "steps": 25,
-                "cfg": 5.0,
-                "sampler_name": "euler",
-                "scheduler": "normal",
-            },
-        ),
-        "decode": Node("VAEDecode", (x + 340, 380), (300, 50), {"samples": Wire("sample", "LATENT"), "vae": wires["vae"]}),
-        "picture": Node("SaveImage", (x + 340, 480), (300, 380), {"images": Wire("decode", "IMAGE"), "filename_prefix": "b4m/picture"}),
-    }
+def _colours(key: str) -> tuple[str, str] | None:
+    """By what a node is for, as its key says."""
+    if key.startswith("other_styles"):
+        return CONTENT  # they stand beside the content
+    if key.startswith("other_contents"):
+        return STYLE
+    if key in ("train", "train_together", "merge"):
+        return BOTH
+    return CONTENT if "content" in key else STYLE if "style" in key else None
 
 
-def _sheet(scale: Scale, adapter: Wire, x: int) -> dict[str, Node]:
-    pictures = {"content_pictures": Wire("content_pictures", "pictures"), "style_pictures": Wire("style_pictures", "pictures")}
-    return {
-        "sheet": Node(
-            "B4MContactSheet",
-            (x, 60),
-            (340, 330),
-            scale.wires | pictures | {"adapter": adapter, "prompts": scale.prompts, "size": scale.size},
-        ),
-        "sheet_file": Node(
-            "SaveImage", (x, 460), (520, 580), {"images": Wire("sheet", "sheet"), "filename_prefix": "b4m/contact_sheet"}, "Contact sheet"
-        ),
-    }
+def _one_node(model: Model, preset: str, text: str) -> Graph:
+    """From two sets of pictures to the picture: one training node, one that paints."""
+    canvas = Canvas(model)
+    both = Wire("train", "both")
+    canvas.pictures((0, 0), (0, 415), height=370)
+    canvas.load_model((330, 0))
+    canvas.add("train", "B4MTrain", (330, 145), (340, 640), **model.wires, **canvas.both_pictures(), preset=preset)
+    canvas.add("paint", "B4MPaint", (700, 0), (340, 300), **model.wires, adapter=both, prompt="a {content} in {style}", seed=0)
+    canvas.saved_picture(Wire("paint", "image"), (1070, 0), (360, 410))
+    canvas.add("save", "B4MSaveAdapter", (1070, 455), (360, 165), adapter=both, filename="b4m_both")
+    return Graph(canvas.nodes, Note(text, (700, 345), (340, 440)))
 
 
-def _content_in_style(scale: Scale, note: str) -> Graph:
-    adapter = Wire("save", "adapter")
-    nodes = _trainings(scale) | _painting(scale, adapter, 1860) | _sheet(scale, adapter, 2560)
+def _by_single_nodes(model: Model, text: str) -> Graph:
+    """The same by the single nodes, with everything saved, host's nodes for the picture, and a contact sheet."""
+    canvas = Canvas(model)
+    wires = model.wires
+    canvas.load_model((20, 260))
+    canvas.pictures((20, 440), (20, 940), height=400)
+    _trainings(canvas, wires)
+    for key, x in (("content", 760), ("style", 1140)):
+        canvas.add(f"save_{key}", "B4MSaveAdapter", (x, 1000), (320, 200), adapter=Wire(f"train_{key}", "adapter"), filename=f"b4m_{key}")
+    canvas.add("save", "B4MSaveAdapter", (1520, 1000), (320, 200), adapter=Wire("train_together", "adapter"), filename="b4m_adapter")
+    _painting(canvas, Wire("save", "adapter"), 1920, "a snq bird on the beach in w@z style")
+    canvas.add(
+        "sheet", "B4MContactSheet", (2660, 60), (340, 400), **wires, **canvas.both_pictures(), adapter=Wire("save", "adapter"),
+        prompts="a snq bird on the beach in w@z style\na snq bird in the snow in w@z style", size=model.size,
+    )  # fmt: skip
+    canvas.saved_picture(Wire("sheet", "sheet"), (2660, 540), (560, 640), "contact_sheet_file", "Contact sheet")
     groups = (
-        ("1  Pictures", 20, 0, 700, 1560),
-        ("2  Train content, style, then both together", 740, 0, 1080, 1560),
-        ("3  Paint", 1840, 0, 680, 1560),
-        ("4  Compare", 2540, 0, 560, 1560),
+        ("1  Pictures", 0, 0, 700, 1500),
+        ("2  Train content, style, then both together", 740, 0, 1120, 1500),
+        ("3  Paint", 1900, 0, 700, 1500),
+        ("4  Compare", 2640, 0, 600, 1500),
     )
-    return Graph(nodes, groups, note)
+    return Graph(canvas.nodes, Note(text, (20, 60), (300, 160)), groups, scale=0.6, offset=(40, 70))
 
 
-def _mix_and_match(scale: Scale, content: str, style: str, note: str) -> Graph:
-    adapters = {
-        "model": scale.loader,
-        "content": Node("B4MLoadAdapter", (40, 220), (300, 80), {"filename": content}, "Any content"),
-        "style": Node("B4MLoadAdapter", (40, 410), (300, 80), {"filename": style}, "Any style"),
-        "merge": Node("B4MMergeAdapters", (40, 600), (300, 70), {"content": Wire("content", "adapter"), "style": Wire("style", "adapter")}),
-        "facts": Node("B4MAdapterFacts", (40, 750), (300, 260), {"adapter": Wire("merge", "adapter")}),
-    }
-    groups = (("1  Choose", 20, 0, 340, 1050), ("2  Paint", 380, 0, 680, 1050))
-    return Graph(adapters | _painting(scale, Wire("merge", "adapter"), 400), groups, note)
+def _trainings(canvas: Canvas, wires: dict[str, Wire]) -> None:
+    """Auxiliary pictures and the three trainings, from left to right."""
+    for key, y, kind in (("styles", 60, "other styles (for a content)"), ("contents", 560, "other contents (for a style)")):
+        canvas.add(f"other_{key}", "B4MAuxiliaryPictures", (360, y), (320, 340), f"Other {key}", **wires, kind=kind, sets=4, pictures=2)
+    for key, x, other in (("content", 760, "styles"), ("style", 1140, "contents")):
+        canvas.add(
+            f"train_{key}", f"B4MTrain{key.capitalize()}", (x, 60), (320, 700), **wires,
+            pictures=Wire(f"{key}_pictures", "pictures"), auxiliary=Wire(f"other_{other}", "auxiliary"),
+        )  # fmt: skip
+    adapters = {key: Wire(f"train_{key}", "adapter") for key in ("content", "style")}
+    canvas.add("train_together", "B4MTrainTogether", (1520, 60), (320, 700), **wires, **adapters, **canvas.both_pictures())
+
+
+def _painting(canvas: Canvas, adapter: Wire, x: int, prompt: str) -> None:
+    """The adapter on the model, and one picture with it by the host's own nodes."""
+    wires = canvas.model.wires
+    canvas.add("apply", "B4MApplyAdapter", (x, 60), (300, 150), "Two sliders", model=wires["model"], adapter=adapter)
+    canvas.add("prompt", "CLIPTextEncode", (x, 290), (300, 130), "Prompt", clip=wires["clip"], text=prompt)
+    canvas.add("negative", "CLIPTextEncode", (x, 500), (300, 110), "Negative prompt", clip=wires["clip"], text="")
+    size = canvas.model.size
+    canvas.add("canvas", "EmptyLatentImage", (x, 690), (300, 130), width=size, height=size, batch_size=1)
+    canvas.add(
+        "sample", "KSampler", (x + 340, 60), (300, 290), model=Wire("apply", "model"), positive=Wire("prompt", "CONDITIONING"),
+        negative=Wire("negative", "CONDITIONING"), latent_image=Wire("canvas", "LATENT"), seed=0, steps=25, cfg=5.0,
+        sampler_name="euler", scheduler="normal",
+    )  # fmt: skip
+    canvas.add("decode", "VAEDecode", (x + 340, 430), (300, 50), samples=Wire("sample", "LATENT"), vae=wires["vae"])
+    canvas.saved_picture(Wire("decode", "IMAGE"), (x + 340, 560), (300, 400))
+
+
+def _two_loaded(model: Model, content: str, style: str) -> Canvas:
+    """A content and a style from files, merged."""
+    canvas = Canvas(model)
+    canvas.load_model((20, 60))
+    canvas.add("content", "B4MLoadAdapter", (20, 240), (300, 80), "Any content", filename=content)
+    canvas.add("style", "B4MLoadAdapter", (20, 400), (300, 80), "Any style", filename=style)
+    pair = {key: Wire(key, "adapter") for key in ("content", "style")}
+    canvas.add("merge", "B4MMergeAdapters", (20, 560), (300, 150), **pair)
+    return canvas
+
+
+def _mix_examples(text: str) -> Graph:
+    canvas = _two_loaded(MINI, "(example content) fox", "(example style) stained glass")
+    prompt = "a {content} in the mountains in {style}"
+    canvas.add("paint", "B4MPaint", (360, 60), (340, 330), **MINI.wires, adapter=Wire("merge", "adapter"), prompt=prompt, seed=0)
+    canvas.saved_picture(Wire("paint", "image"), (740, 60), (380, 440))
+    return Graph(canvas.nodes, Note(text, (360, 500), (340, 210)))
+
+
+def _strength_table(text: str) -> Graph:
+    canvas = _two_loaded(MINI, "(example content) tractor", "(example style) blueprint")
+    canvas.add(
+        "table", "B4MStrengthTable", (360, 60), (340, 330), **MINI.wires, adapter=Wire("merge", "adapter"),
+        prompt="a snq vehicle on the grass in w@z style", content_strengths="0, 0.5, 1, 1.5", style_strengths="0, 0.5, 1, 1.5",
+        size=MINI.size, steps=15,
+    )  # fmt: skip
+    canvas.saved_picture(Wire("table", "sheet"), (740, 60), (480, 560), "strengths")
+    return Graph(canvas.nodes, Note(text, (360, 450), (340, 260)))
+
+
+def _library(text: str) -> Graph:
+    canvas = _two_loaded(MINI, "(example content) penguin", "(example style) knitted")
+    canvas.add("facts", "B4MAdapterFacts", (20, 800), (300, 260), adapter=Wire("merge", "adapter"))
+    canvas.add("save", "B4MSaveAdapter", (380, 860), (300, 200), adapter=Wire("merge", "adapter"), filename="b4m_mix")
+    _painting(canvas, Wire("merge", "adapter"), 380, "a snq bird in the snow in w@z style")
+    return Graph(canvas.nodes, Note(text, (1060, 60), (300, 300)), scale=0.65)
 
 
 GRAPHS = {
-    "b4m_content_in_style": _content_in_style(
-        MINI, "Press Run: it trains on the small model that comes with B4M. Then put in your own pictures."
-    ),
-    "b4m_content_in_style_sdxl": _content_in_style(
-        SDXL, "The same on a real SDXL: choose your checkpoint and your two folders of pictures."
-    ),
-    "b4m_mix_and_match": _mix_and_match(
+    "b4m_1_first_minute": _one_node(
         MINI,
-        "b4m_content.safetensors",
-        "b4m_style.safetensors",
-        "Any trained content with any trained style, without training. Choose the model that they were trained on.",
+        "quick",
+        "## From your pictures to the picture\n"
+        "1. Press **Run**. It trains on the small model that comes with B4M: about a minute.\n"
+        "2. Move **content** and **style** on *B4M Paint*, press **Run** again: nothing is trained twice.\n"
+        "3. Put in your own pictures, then take *b4m_5_sdxl*.",
     ),
-    "b4m_mix_examples": _mix_and_match(
-        EXAMPLES,
-        "(example content) fox",
-        "(example style) stained glass",
-        "Press Run: nothing is trained. Eight contents and eight styles come with B4M; choose any two. A prompt calls a content by its "
-        "class word: `snq animal` for the fox, `snq bird` (penguin, flamingo), `snq vehicle` (rocket, tractor), `snq toy` (teddy bear), "
-        "`snq food` (doughnut), `snq instrument` (guitar). All styles are `w@z style`.",
+    "b4m_2_full_graph": _by_single_nodes(
+        MINI, "The same step by step: **Run** trains content, style, then both, saves all three and compares. About five minutes."
+    ),
+    "b4m_3_mix_examples": _mix_examples(
+        "## Any content in any style\n"
+        "Press **Run**: nothing is trained. Eight contents and eight styles come with B4M; choose any two, and press **Run** again. "
+        "`{content}` and `{style}` become their trigger words."
+    ),
+    "b4m_4_your_library": _library(
+        "## Your saved LoRAs\n"
+        "Choose any content and any style that you trained on one model, and put in that model in place of *Model*. "
+        "*Facts* shows the trigger words for the prompt. Nothing is trained; *Save* keeps the mix as an ordinary LoRA."
+    ),
+    "b4m_5_sdxl": _one_node(
+        SDXL,
+        "normal",
+        "## On a real SDXL\n"
+        "1. Choose your checkpoint, and a folder of three to ten pictures for either set.\n"
+        "2. Say what the subject is (*class_word*), and a new word for it and for the style.\n"
+        "3. **Run**. *quick* shows whether your pictures work; *normal* is for use.\n\n"
+        "Subject weak? content up to 1.5. Subject lost in the style? style down to 0.6.",
+    ),
+    "b4m_6_strength_table": _strength_table(
+        "## How much of each?\n"
+        "Press **Run**: one prompt at 4 x 4 strengths, nothing is trained. Too weak: go right (content) or down (style). Overcooked: go "
+        "left or up. Set the pair that you like on *B4M Paint with LoRA* or *B4M Apply LoRA*."
     ),
 }
 
 
-def api_format(graph: Graph, info: Info) -> dict[str, Any]:
-    """The graph for /prompt, with every widget spelled out."""
-    numbers = {key: str(index + 1) for index, key in enumerate(graph.nodes)}
-    result = {}
-    for key, node in graph.nodes.items():
-        inputs = {name: _default(spec) for name, spec in _inputs(info[node.type]) if _is_widget(spec)} | node.inputs
-        wired = {
-            name: [numbers[value.key], _slot(graph, value, info)] if isinstance(value, Wire) else value for name, value in inputs.items()
-        }
-        result[numbers[key]] = {"class_type": node.type, "inputs": wired, "_meta": {"title": node.title or info[node.type]["display_name"]}}
-    return result
-
-
-def page_format(graph: Graph, info: Info) -> dict[str, Any]:
-    """The graph for the page's canvas."""
-    numbers = {key: index + 1 for index, key in enumerate(graph.nodes)}
-    links: list[list[Any]] = []
-    nodes = [_page_node(key, node, graph, info, numbers, links) for key, node in graph.nodes.items()]
-    for link in links:
-        output = nodes[link[1] - 1]["outputs"][link[2]]
-        output["links"] = (output["links"] or []) + [link[0]]
-    if graph.note:
-        nodes.append(_note(len(nodes) + 1, graph.note))
-    groups = [
-        {"id": index + 1, "title": title, "bounding": [x, y, width, height], "color": "#3f789e", "font_size": 24, "flags": {}}
-        for index, (title, x, y, width, height) in enumerate(graph.groups)
-    ]
-    return {
-        "last_node_id": len(nodes),
-        "last_link_id": len(links),
-        "nodes": nodes,
-        "links": links,
-        "groups": groups,
-        "config": {},
-        "extra": {"ds": {"scale": 0.6, "offset": [60, 120]}},
-        "version": 0.4,
-    }
-
-
-def _page_node(key: str, node: Node, graph: Graph, info: Info, numbers: dict[str, int], links: list[list[Any]]) -> dict[str, Any]:
-    facts = info[node.type]
-    inputs: list[dict[str, Any]] = []
-    values: list[Any] = []
-    for name, spec in _inputs(facts):
-        value = node.inputs.get(name)
-        if _is_widget(spec):
-            values.append(_default(spec) if value is None else value)
-            if len(spec) > 1 and spec[1].get("control_after_generate"):
-                values.append("fixed")
-            continue
-        entry: dict[str, Any] = {"name": name, "type": spec[0], "link": None}
-        if isinstance(value, Wire):
-            link = [len(links) + 1, numbers[value.key], _slot(graph, value, info), numbers[key], len(inputs), spec[0]]
-            links.append(link)
-            entry["link"] = link[0]
-        inputs.append(entry)
-    outputs = [{"name": name, "type": kind, "links": None} for name, kind in zip(facts["output_name"], facts["output"], strict=True)]
-    return {
-        "id": numbers[key],
-        "type": node.type,
-        "pos": list(node.at),
-        "size": list(node.size),
-        "flags": {},
-        "order": numbers[key] - 1,
-        "mode": 0,
-        "inputs": inputs,
-        "outputs": outputs,
-        **({"title": node.title} if node.title else {}),
-        "properties": {"Node name for S&R": node.type},
-        "widgets_values": values,
-    }
-
-
-def _note(number: int, text: str) -> dict[str, Any]:
-    return {
-        "id": number,
-        "type": "MarkdownNote",
-        "pos": [40, -160],
-        "size": [660, 120],
-        "flags": {},
-        "order": 0,
-        "mode": 0,
-        "inputs": [],
-        "outputs": [],
-        "title": "B4M",
-        "properties": {},
-        "widgets_values": [text],
-        "color": "#432",
-        "bgcolor": "#653",
-    }
-
-
-def _inputs(facts: Info) -> list[tuple[str, Any]]:
-    parts = facts["input"]
-    return [item for part in ("required", "optional") for item in parts.get(part, {}).items()]
-
-
-def _is_widget(spec: Any) -> bool:
-    forced = len(spec) > 1 and spec[1].get("forceInput")
-    return not forced and (isinstance(spec[0], list) or spec[0] in WIDGETS)
-
-
-def _default(spec: Any) -> Any:
-    options = spec[1] if len(spec) > 1 else {}
-    choices = spec[0] if isinstance(spec[0], list) else options.get("options", [])
-    return options.get("default", choices[0] if choices else "")
-
-
-def _slot(graph: Graph, wire: Wire, info: Info) -> int:
-    names = info[graph.nodes[wire.key].type]["output_name"]
-    return int(names.index(wire.name))
-
-
 def build(info: Info) -> dict[str, str]:
     """Every shipped file, by its path below workflows/, as text."""
-    files = {}
+    files: dict[str, str] = {}
     for name, graph in GRAPHS.items():
         files[f"{name}.json"] = json.dumps(page_format(graph, info), indent=1) + "\n"
         files[f"api/{name}.json"] = json.dumps(api_format(graph, info), indent=1) + "\n"

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
-from . import host, live
+from . import estimates, host, kept, picture_panel, shown
 from .adapter import B4MAdapterFacts, B4MApplyAdapter, B4MLoadAdapter, B4MMergeAdapters
-from .dataset import B4MAuxiliaryPictures, B4MPictures
+from .dataset import B4MAuxiliaryPictures, B4MPictures, folder_fingerprint
 from .guard import guarded
 from .mini import B4MMiniModel
+from .paint import B4MPaint
 from .prompt import B4MPrompt
 from .save import B4MSaveAdapter
-from .sheet import B4MContactSheet
+from .sheet import B4MCompareAdapters, B4MContactSheet, B4MStrengthTable
 from .train import B4MTrainContent, B4MTrainStyle, B4MTrainTogether
+from .train_all import B4MTrain
 
 NODES: list[type[io.ComfyNode]] = [
     B4MMiniModel,
     B4MPictures,
     B4MAuxiliaryPictures,
+    B4MTrain,
     B4MTrainContent,
     B4MTrainStyle,
     B4MTrainTogether,
@@ -25,7 +28,10 @@ NODES: list[type[io.ComfyNode]] = [
     B4MLoadAdapter,
     B4MApplyAdapter,
     B4MMergeAdapters,
+    B4MPaint,
     B4MContactSheet,
+    B4MStrengthTable,
+    B4MCompareAdapters,
     B4MAdapterFacts,
     B4MPrompt,
 ]
@@ -43,6 +49,9 @@ class B4MExtension(ComfyExtension):
         """Called once while ComfyUI starts, before its routes are frozen."""
         for node in NODES:
             node.GET_SCHEMA()  # a copy of the pack that fails must not leave a route behind
-        live.add_routes()
+        shown.add_route(folder_fingerprint)
+        picture_panel.add_routes()
+        kept.add_routes()
+        estimates.add_route()
         host.sweep_folders()
         return list(NODES)

@@ -13,8 +13,10 @@ from ..b4m_core.block_weights import ATTENTION_BLOCKS, BlockWeights
 from ..b4m_core.compose import Share, base_note, sum_note
 from ..b4m_core.concepts import same_trigger_note
 from ..b4m_core.foreign import USES
+from ..b4m_core.metadata import Facts
+from ..b4m_core.set_words import DEFAULT, fill_prompt, words_of
 from . import host
-from .widgets import CATEGORY, AdapterWire, advanced, alone_note, optional, require_adapter, strength
+from .widgets import CATEGORY, AdapterWire, advanced, alone_note, optional, require_adapter, schema, strength
 
 NONE_YET = "(no adapter in the loras folder yet)"
 _SHIPPED = Path(__file__).resolve().parents[1] / "adapters"
@@ -66,9 +68,9 @@ class B4MLoadAdapter(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="B4MLoadAdapter",
-            display_name="B4M Load Adapter",
+            display_name="B4M Load LoRA",
             category=CATEGORY,
             description="Loads an adapter that B4M saved, or anybody's LoRA for SDXL, as a content or as a style.",
             inputs=[
@@ -112,9 +114,9 @@ class B4MApplyAdapter(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="B4MApplyAdapter",
-            display_name="B4M Apply Adapter",
+            display_name="B4M Apply LoRA",
             category=CATEGORY,
             description="Puts an adapter on a model, with one slider for the content and one for the style. Nothing is trained again.",
             inputs=[
@@ -158,9 +160,9 @@ class B4MMergeAdapters(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="B4MMergeAdapters",
-            display_name="B4M Merge Adapters",
+            display_name="B4M Merge LoRAs",
             category=CATEGORY,
             description="The content of one adapter with the style of another, yours or anybody's, and a third as detail; no training.",
             inputs=[
@@ -186,7 +188,10 @@ class B4MMergeAdapters(io.ComfyNode):
         }
         notes = [*base_note(style, content.facts.base, content.facts.base_name), *sum_note(content, style)]
         notes += same_trigger_note(content.facts.content, style.facts.style)
-        return io.NodeOutput(merge(content, style, detail, **shares), ui=ui.PreviewText("\n".join(notes)) if notes else None)
+        merged = merge(content, style, detail, **shares)
+        sides = (("the content", merged.facts.content), ("the style", merged.facts.style))
+        words = " with ".join((concept and concept.words()) or side for side, concept in sides)
+        return io.NodeOutput(merged, ui=ui.PreviewText("\n".join([f"Merged: {words}.", *notes])))
 
 
 class B4MAdapterFacts(io.ComfyNode):
@@ -194,9 +199,9 @@ class B4MAdapterFacts(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="B4MAdapterFacts",
-            display_name="B4M Adapter Facts",
+            display_name="B4M LoRA Facts",
             category=CATEGORY,
             description="Shows an adapter's facts: trigger words, prompts, base model, settings, losses.",
             inputs=[AdapterWire.Input("adapter", tooltip="The adapter to read; nothing in it is changed.")],
@@ -208,4 +213,14 @@ class B4MAdapterFacts(io.ComfyNode):
     def execute(cls, adapter: Adapter) -> io.NodeOutput:
         require_adapter(adapter, "adapter")
         text = adapter.summary()
-        return io.NodeOutput(text, ui=ui.PreviewText(text))
+        return io.NodeOutput(text, ui={"text": (text,), "b4m_copy": to_copy(adapter.facts)})
+
+
+def to_copy(facts: Facts) -> list[list[str]]:
+    """What an artist takes from the facts into a prompt, each with its name: the trigger words, and a prompt that uses them."""
+    concepts = [concept for concept in (facts.content, facts.style) if concept is not None]
+    words = ", ".join(filter(None, (concept.words() for concept in concepts)))
+    prompt = next((prompt for concept in concepts for prompt in concept.prompts), "")
+    if all(words_of(facts.content, facts.style).values()):
+        prompt = fill_prompt(DEFAULT, words_of(facts.content, facts.style), "the prompt")
+    return [[name, text] for name, text in (("Trigger words", words), ("Prompt", prompt)) if text]

@@ -21,7 +21,7 @@ from ..b4m_core.pictures import PictureSet, from_arrays, load_folder
 from ..b4m_core.text_files import clean
 from ..b4m_core.wired import single
 from . import host
-from .widgets import CATEGORY, Auxiliary, Pictures, model_clip_vae
+from .widgets import CATEGORY, Auxiliary, Pictures, advanced, model_clip_vae, schema
 
 FROM_GRAPH, PAINTED = "(pictures from the graph)", "(painted by the model)"
 _SHIPPED = Path(__file__).resolve().parents[1] / "workflows" / "pictures"
@@ -33,7 +33,7 @@ def folder_fingerprint(folder: str) -> str:
     """Changes when a file in the folder does, so that the host runs the node again."""
     if folder in (FROM_GRAPH, PAINTED):
         return folder
-    root = _path(folder)
+    root = path_of(folder)
     inner = [root, *entries(root, folders=True)]  # sets of auxiliary pictures, masks, captions; links are followed
     facts = [fact for place in inner for entry in entries(place) if (fact := _stamp(entry, root))]
     return hashlib.sha256("\n".join(facts).encode(errors="surrogateescape")).hexdigest()
@@ -48,7 +48,7 @@ def _stamp(file: Path, root: Path) -> str:
     return f"{file.relative_to(root)}|{status.st_size}|{status.st_mtime_ns}" if file.is_file() else ""
 
 
-def _path(folder: str) -> Path:
+def path_of(folder: str) -> Path:
     """A folder from a list: one of the two that come with B4M, or one below the host's input folder."""
     return DEMO.get(folder) or host.safe_input_folder(folder)
 
@@ -58,7 +58,7 @@ class B4MPictures(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="B4MPictures",
             display_name="B4M Pictures",
             category=CATEGORY,
@@ -78,8 +78,10 @@ class B4MPictures(io.ComfyNode):
                     tooltip="Used where a picture has no .txt file; {trigger}, {class} and {name} (of the file) are filled in. "
                     "For a style say what is in the picture: a {name} in {trigger} style.",
                 ),
-                io.Boolean.Input(
-                    "use_masks", default=True, tooltip="Train only inside the masks: name_mask.png, transparency, or the MASK input."
+                advanced(
+                    io.Boolean.Input(
+                        "use_masks", default=True, tooltip="Train only inside the masks: name_mask.png, transparency, or the MASK input."
+                    )
                 ),
                 io.Image.Input("images", optional=True, tooltip="Pictures from the graph, when the folder says so."),
                 io.Mask.Input(
@@ -135,7 +137,7 @@ class B4MPictures(io.ComfyNode):
         if place == FROM_GRAPH:
             pictures = _from_graph(images, masks if use else None, given, _one(mask_sense, "mask_sense"), {**words, "use_masks": use})
         else:
-            pictures = load_folder(_path(place), use_masks=use, **words)
+            pictures = load_folder(path_of(place), use_masks=use, **words)
         notes = pictures.notes if place == FROM_GRAPH or not wires else (_unused(wires), *pictures.notes)
         pictures = replace(pictures, notes=(*notes, *trigger_notes(words["trigger"], words["class_word"], host.vocabulary())))
         return io.NodeOutput(pictures, ui={"text": ("\n".join((pictures.told, *pictures.notes)),)})
@@ -193,7 +195,7 @@ class B4MAuxiliaryPictures(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="B4MAuxiliaryPictures",
             display_name="B4M Auxiliary Pictures",
             category=CATEGORY,

@@ -5,7 +5,7 @@ Answers are made from the files alone, so they are there after a restart of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from ..b4m_core import B4MError, RunStore
@@ -16,7 +16,7 @@ from .live import curve
 _MOST_RUNS = 50  # of the store are listed one by one
 
 
-def run_kept(asked: dict[str, Any]) -> dict[str, Any]:
+def run_kept(asked: Mapping[str, Any]) -> dict[str, Any]:
     """{"stored": a run's key} -> its steps {"step", "loss", "sample" (bool), "adapter" (bool: taken without training)} and its curve."""
     run = _run(asked.get("stored"))
     steps = [
@@ -27,7 +27,7 @@ def run_kept(asked: dict[str, Any]) -> dict[str, Any]:
     return {"stored": run.key, "steps": steps, "curve": curve([row[1] for row in losses], [int(row[0]) for row in losses])}
 
 
-def store_kept(asked: dict[str, Any]) -> dict[str, Any]:
+def store_kept(asked: Mapping[str, Any]) -> dict[str, Any]:
     """What the store takes: its folder, bytes and bound, and its runs, the one that was used last first. Nothing of `asked` is read."""
     store = RunStore(host.run_store_folder())
     entries = store.entries()
@@ -39,7 +39,7 @@ def store_kept(asked: dict[str, Any]) -> dict[str, Any]:
     return {"folder": str(store.root), "bytes": sum(sizes.values()), "most_bytes": store.most_bytes, "entries": len(entries), "runs": runs}
 
 
-def sample_kept(asked: dict[str, str]) -> bytes:
+def sample_kept(asked: Mapping[str, str]) -> bytes:
     """{"stored": the key of a run, "step": a number} -> the sample of that step, a JPEG."""
     run, said = _run(asked.get("stored")), asked.get("step", "")
     step = int(said) if isinstance(said, str) and said.isascii() and said.isdigit() and len(said) < 10 else -1
@@ -60,6 +60,8 @@ def _run(key: Any) -> Run:
     return run
 
 
-JSON_ROUTES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"/b4m/kept": run_kept, "/b4m/store": store_kept}
-PICTURE_ROUTES: dict[str, Callable[[dict[str, str]], bytes]] = {"/b4m/kept/sample": sample_kept}
-"""By their paths, for whoever registers the pack's routes."""
+def add_routes() -> None:
+    """Register POST /b4m/kept and /b4m/store and GET /b4m/kept/sample. Must be called while the host starts."""
+    host.add_json_route("/b4m/kept", run_kept)
+    host.add_json_route("/b4m/store", store_kept)
+    host.add_picture_route("/b4m/kept/sample", sample_kept)

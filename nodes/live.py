@@ -1,6 +1,6 @@
 """What a training node shows while it runs: step, time left, loss curve, newest sample, notes.
 
-The page gets each change as the event "b4m.training"; a page that was reloaded asks GET /b4m/live for everything at once.
+The page gets each change as the event "b4m.training"; what it asks for later (after a reload, with another graph) shown.py answers.
 
 Every display has a name, its run, which the node's result carries too (RUN_KEY): the host may hand out an older result without asking the
 node, and then what that run came to is shown. Where a run did not come to its end, the host is told to ask the node again (`unfinished`).
@@ -18,31 +18,16 @@ from typing import Any
 from torch import Tensor
 
 from ..b4m_core import B4MError, thumbnail
-from . import host
+from . import host, shown
+from .dataset import folder_fingerprint
 
-EVENT, ROUTE, RUN_KEY, STORED_KEY = "b4m.training", "/b4m/live", "b4m_run", "b4m_stored"
+EVENT, RUN_KEY, STORED_KEY = "b4m.training", "b4m_run", "b4m_stored"
 _LEAST_SECONDS = 0.25  # between two events: the page need not draw faster
 _CURVE_POINTS = 200
 _SAMPLE_SIDE = 512  # pixels; a sample is shown at the width of a node
-_REMEMBERED_NODES, _REMEMBERED_RUNS = 50, 20
 
-_latest: dict[str, dict[str, Any]] = {}
-_ended: dict[str, dict[str, Any]] = {}
-"""Runs that came to their end, by name, as they stood then."""
 _unfinished: dict[str, int] = {}
-"""How many runs of a node did not."""
-
-
-def add_routes() -> None:
-    """Register GET /b4m/live (no parameters). Must be called while the host starts."""
-    host.add_json_route(ROUTE, lambda: {"nodes": [_true_state(node) for node in list(_latest)], "ended": list(_ended.values())})
-
-
-def _true_state(node_id: str) -> dict[str, Any]:
-    """What a node shows: its newest run, or an older one whose result the host handed out after that."""
-    newest = _latest[node_id]
-    run, when = host.newest_result(node_id, RUN_KEY) or ("", 0.0)
-    return _ended[run] if run in _ended and when > newest["at"] else newest
+"""How many runs of a node were stopped or failed."""
 
 
 def unfinished(node_id: str | None) -> str:
@@ -53,21 +38,16 @@ def unfinished(node_id: str | None) -> str:
     return str(_unfinished.get(node_id or "", 0))
 
 
-def send(node_id: str, payload: dict[str, Any]) -> None:
-    """Merge `payload` into what is known of a node and send it to all pages; a payload with "state": "started" replaces what was there."""
-    before = {} if payload.get("state") == "started" else _latest.pop(node_id, {})
-    _latest.pop(node_id, None)
-    _latest[node_id] = {**before, **payload, "node": node_id, "at": time.time()}
-    while len(_latest) > _REMEMBERED_NODES:
-        del _latest[next(iter(_latest))]
-    host.send_event(EVENT, {**payload, "node": node_id})
-
-
 class TrainingDisplay:
     """The live display of one training on one node; a display without a node id shows nothing."""
 
-    def __init__(self, node_id: str | None, node_type: str, total: int) -> None:
-        """node_id: the hidden unique_id ("7", in subgraphs "1:2:7"); node_type: the node's id, e.g. "B4MTrainContent"; total: steps."""
+    def __init__(self, node_id: str | None, node_type: str, total: int, hidden: Any = None, phase: str = "") -> None:
+        """node_id: the hidden unique_id ("7", in subgraphs "1:2:7"); node_type: the node's id, e.g. "B4MTrainContent"; total: steps, 0
+        until they are known.
+
+        hidden: the node's, with the prompt and the page's workflow, by which a page finds the display later. phase: said before the step
+        by a node that trains several times.
+        """
         self.node_id, self._total, self._sent_at = node_id, total, -math.inf
         self.run = uuid.uuid4().hex
         self.goes_on = "What was trained is kept: Run goes on from here."
@@ -76,7 +56,22 @@ class TrainingDisplay:
         self._notes: list[str] = []
         self._unsent: dict[str, Any] = {}
         kind = node_type.removesuffix("Clone")  # the host runs a copy of the node's class, named after it
-        self._send({"state": "started", "run": self.run, "type": kind, "step": 0, "total": total, "note": ""})
+        self._send(
+            {"state": "started", "type": kind, "step": 0, "total": total, "note": "", "phase": phase, **_whereabouts(node_id, hidden)}
+        )
+
+    def expect(self, total: int) -> None:
+        """The training will have `total` steps."""
+        self._total = total
+        self._send({"total": total})
+
+    def later(self, seconds: float) -> None:
+        """Trainings of the same node that come after this one will take about so long."""
+        self._send({"later": round(seconds, 1)})
+
+    def auxiliary(self, done: int, total: int) -> None:
+        """Show that auxiliary picture `done` + 1 of `total` is being painted."""
+        self._send({"state": "auxiliary", "encoding": [min(done + 1, total), total]})
 
     def stored_as(self, key: str) -> None:
         """Name the run in the run store, by which what is kept of it is asked for (kept.py)."""
@@ -115,13 +110,7 @@ class TrainingDisplay:
         """End with state "done", "reused", "stopped" or "failed" and a closing sentence."""
         self._flush()
         self._send({"state": state, "seconds_left": None, "end": sentence})
-        if self.node_id is None:
-            return
-        if state in ("done", "reused"):
-            _ended[self.run] = _latest[self.node_id]
-            while len(_ended) > _REMEMBERED_RUNS:
-                del _ended[next(iter(_ended))]
-        else:
+        if self.node_id is not None and state not in ("done", "reused"):
             _unfinished[self.node_id] = _unfinished.get(self.node_id, 0) + 1
 
     @contextmanager
@@ -155,7 +144,18 @@ class TrainingDisplay:
 
     def _send(self, payload: dict[str, Any]) -> None:
         if self.node_id is not None:
-            send(self.node_id, payload)
+            told = {**payload, "node": self.node_id, "run": self.run}
+            shown.remember(told)
+            host.send_event(EVENT, told)
+
+
+def _whereabouts(node_id: str | None, hidden: Any) -> dict[str, str]:
+    """What a page finds a run by: the content of the graph that leads to its node, and the id of the workflow that it was started from."""
+    graph = host.ask(hidden, "prompt")
+    extra = host.ask(hidden, "extra_pnginfo")
+    workflow = extra.get("workflow") if isinstance(extra, dict) else None
+    key = shown.graph_key(graph, node_id, folder_fingerprint) if node_id and isinstance(graph, dict) and node_id in graph else ""
+    return {"key": key, "graph": str(workflow.get("id") or "") if isinstance(workflow, dict) else ""}
 
 
 def curve(losses: Sequence[float], steps: Sequence[int]) -> dict[str, list[Any]]:

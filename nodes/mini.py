@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.v0_0_2 import io
 
 from . import host
+from .widgets import schema
 
 
 class B4MMiniModel(io.ComfyNode):
@@ -12,7 +13,7 @@ class B4MMiniModel(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="B4MMiniModel",
             display_name="B4M Mini Model",
             category="B4M",

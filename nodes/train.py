@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,13 +17,15 @@ from ..b4m_core.compose import base_note, sum_note
 from ..b4m_core.concepts import check_apart, check_together
 from ..b4m_core.keeping import KEEP_EVERY
 from ..b4m_core.pictures import PictureSet
+from ..b4m_core.presets import DEFAULT, filled, kind_of, preset_named
 from ..b4m_core.remarks import enlarged
-from ..b4m_core.set_words import DEFAULT, fill_prompt, words_of
-from ..b4m_core.settings import CORRESPONDENCES
-from ..b4m_core.splits import SPLITS
+from ..b4m_core.set_words import DEFAULT as BOTH
+from ..b4m_core.set_words import fill_prompt, words_of
 from ..b4m_core.trainings import training
 from . import host
+from .estimates import Clock
 from .live import RUN_KEY, STORED_KEY, TrainingDisplay, unfinished
+from .training_widgets import RETRAIN, REUSE, TAKE, apart_widgets, preset_widget, training_widgets
 from .widgets import (
     CATEGORY,
     AdapterWire,
@@ -31,106 +34,15 @@ from .widgets import (
     advanced,
     auxiliary_sets,
     model_clip_vae,
+    rate_widget,
+    rates_accepted,
     require_adapter,
     require_pictures,
-    sampling_widgets,
+    schema,
 )
 
-REUSE, RETRAIN, TAKE = "continue or reuse", "retrain", "use what is trained"
-
-
-_retrained: dict[str | None, str] = {}
-"""What a node with run = retrain has trained anew, by the key of the run: that counts once, until the node runs otherwise."""
-
-
-def _training_widgets() -> list[Any]:
-    """The widgets of every training, in the order in which saved graphs keep them: new ones go last."""
-    return [
-        io.Int.Input("steps", default=1000, min=1, max=100_000, tooltip="Training steps."),
-        io.Float.Input("learning_rate", default=1e-4, min=1e-7, max=1.0, step=1e-6, round=False, tooltip="How fast it learns."),
-        io.Int.Input(
-            "resolution", default=512, min=64, max=2048, step=32, tooltip="Side of the training pictures; lowered to the model's own."
-        ),
-        io.Int.Input("seed", default=0, min=0, max=2**53, control_after_generate=False, tooltip="Same inputs and seed, same adapter."),
-        io.Int.Input("sample_every", default=100, min=0, max=100_000, tooltip="Paint a sample picture every so many steps; 0 paints none."),
-        io.String.Input(
-            "sample_prompt",
-            default="",
-            tooltip="What the samples show; {content} and {style} are the words of your pictures. Empty: the first caption, or the "
-            "content in the style where both are trained.",
-        ),
-        io.Combo.Input(
-            "run",
-            options=[REUSE, RETRAIN, TAKE],
-            tooltip="Continue a stopped training and reuse a finished one; train anew; or take what is trained by now, up to the steps.",
-        ),
-        *sampling_widgets(),
-        advanced(io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="Pictures of yours in every pass through the network.")),
-        advanced(
-            io.Int.Input("gradient_accumulation_steps", default=4, min=1, max=64, tooltip="Passes whose gradients are added up for a step.")
-        ),
-        advanced(io.Float.Input("weight_decay", default=1e-2, min=0.0, max=1.0, step=1e-3, tooltip="Pull of what is learned to zero.")),
-        advanced(
-            io.Boolean.Input("flip", default=False, tooltip="Train on the mirror images too. Leave it off for faces, text and emblems.")
-        ),
-        advanced(io.Combo.Input("file_dtype", options=["float16", "bfloat16", "float32"], tooltip="Precision of the saved file.")),
-    ]
-
-
-def _apart_widgets() -> list[Any]:
-    """What the content and the style training have besides; both need the same values to fit together."""
-    return [
-        advanced(
-            io.Float.Input(
-                "auxiliary_learning_rate",
-                default=1e-5,
-                min=0.0,
-                max=1.0,
-                step=1e-6,
-                round=False,
-                tooltip="Rate of what auxiliary pictures train, where correspondence is multi_correspondence.",
-            )
-        ),
-        advanced(
-            io.Int.Input(
-                "rank",
-                default=TrainingSettings.rank,
-                min=1,
-                max=512,
-                tooltip="Size of the adapter; the same for the content and the style.",
-            )
-        ),
-        advanced(
-            io.Int.Input("basis_seed", default=0, min=0, max=2**31, control_after_generate=False, tooltip="Same for content and style.")
-        ),
-        advanced(
-            io.Combo.Input(
-                "start",
-                options=["zero_start", "published"],
-                tooltip="zero_start leaves the model undisturbed at first; published goes with split = halves.",
-            )
-        ),
-        advanced(
-            io.Combo.Input(
-                "split",
-                options=list(SPLITS),
-                default=TrainingSettings.split,
-                optional=True,
-                tooltip="free: content and style learn all of their own. full: each learns against a frozen, shared factor. "
-                "halves: as published, each in half of every layer's rows and columns. Same for content and style.",
-            )
-        ),
-        advanced(
-            io.Combo.Input(
-                "correspondence",
-                options=list(CORRESPONDENCES),
-                default=TrainingSettings.correspondence,
-                optional=True,
-                tooltip="What auxiliary pictures do. output_preservation: on them, what is taught must not change the model. "
-                "multi_correspondence: they train the other half, as published.",
-            )
-        ),
-    ]
+_retrained: dict[str | None, set[str]] = {}
+"""What a node with run = retrain has trained anew, by the keys of its runs: each counts once, until the node runs otherwise."""
 
 
 def _outputs() -> list[Any]:
@@ -152,10 +64,11 @@ class _Session:
         self.sample: Tensor | None = None
         self.settled = self.trained = False
         self._attempt: Attempt | None = None
+        self.clock: Clock | None = None
 
     def run(self, plan: Plan, notes: Sequence[str] = ()) -> Adapter:
         """Train, or load what was trained; `notes` and a good end are told on the node."""
-        self.prompt = _filled(self.prompt, plan)
+        self.prompt = _in_words(self.prompt, plan)
         for note in (*notes, *(note for pictures in (plan.pictures, *plan.others) for note in pictures.notes)):
             self.display.say(note)
         try:
@@ -167,6 +80,8 @@ class _Session:
         if self.every and self.sample is None:
             self._paint(adapter, adapter.facts.steps)
         if self.trained:
+            if self.clock:
+                self.clock.keep()
             self.display.finish("done", "Done.")
         elif self.mode == TAKE:
             self.display.finish("reused", f"Taken as it is at step {adapter.facts.steps}; nothing was trained.")
@@ -179,7 +94,7 @@ class _Session:
         self.display.stored_as(store.open(key).key)
         if self.mode == TAKE:
             return take(plan, self.base, store, self._watch, tell=self.display.say)
-        retrain = self.mode == RETRAIN and _retrained.get(self.display.node_id) != key
+        retrain = self.mode == RETRAIN and key not in _retrained.get(self.display.node_id, ())
         if self.mode == RETRAIN and not retrain:
             self.display.say(f"It was trained anew already: to do that once more, run it with {REUSE} in between.")
         if self.mode != RETRAIN:
@@ -187,7 +102,7 @@ class _Session:
         every = self.every or KEEP_EVERY
         adapter = train(plan, self.base, store, self._watch, retrain=retrain, keep_every=every, tell=self.display.say)
         if retrain:
-            _retrained[self.display.node_id] = key
+            _retrained.setdefault(self.display.node_id, set()).add(key)
         return adapter
 
     def _watch(self, progress: Progress) -> None:
@@ -200,18 +115,25 @@ class _Session:
         if not self.settled:
             self.base.settle()
             self.settled = True
+        if self.clock:
+            self.clock.step()
         self.progress.update(progress.step)
         self.display.update(progress.step, [own for _, own, _ in progress.losses], progress.seconds_left)
         if self.every and (progress.step % self.every == 0 or progress.step == progress.total):
             self._paint(progress.adapter, progress.step, progress.losses[-1][1])
 
+    def last_sample(self) -> Tensor:
+        """(1, H, W, 3): the newest sample, black where none was painted."""
+        return torch.zeros(1, 64, 64, 3) if self.sample is None else self.sample[None]
+
     def _paint(self, adapter: Adapter, step: int, loss: float | None = None) -> None:
         """A sample from the adapter as it would be saved, by the host's own sampler; one of a training is kept beside it."""
         side = self.settings.resolution
         try:
-            with host.fits("The sample's adapter"):
-                weights = lora_state_dict(adapter)
-            self.sample = self.base.sample_with(weights, self.prompt, width=side, height=side, seed=self.settings.seed)
+            with self.clock.painting(self.base.sampling.steps) if self.clock else nullcontext():
+                with host.fits("The sample's adapter"):
+                    weights = lora_state_dict(adapter)
+                self.sample = self.base.sample_with(weights, self.prompt, width=side, height=side, seed=self.settings.seed)
             self.display.show_sample(self.sample, step)
         except host.PictureDoesNotFit as error:
             return self.display.say(f"The sample at step {step} was skipped: {error}")
@@ -222,7 +144,7 @@ class _Session:
                 self.display.say(f"The sample at step {step} is shown, but could not be kept: {error}")
 
 
-def _filled(prompt: str, plan: Plan) -> str:
+def _in_words(prompt: str, plan: Plan) -> str:
     """What the samples show, in the words of the sets; the first caption where nothing is said, the subject in the style for both."""
     own, style = plan.pictures.concept(), plan.others[0].concept() if plan.role == "together" else None
     content = own if plan.role != "style" else None
@@ -230,13 +152,14 @@ def _filled(prompt: str, plan: Plan) -> str:
     if not prompt.strip():
         if style is None:
             return plan.pictures.pictures[0].caption
-        prompt = DEFAULT if words["style"] else "a {content}"
+        prompt = BOTH if words["style"] else "a {content}"
     trigger = {} if style is not None else {"trigger": own.trigger, "class": own.class_word}
     return fill_prompt(prompt.strip(), {**words, **trigger}, "sample_prompt")
 
 
-def _display(node: type[io.ComfyNode], role: str, widgets: dict[str, Any]) -> TrainingDisplay:
-    return TrainingDisplay(node.hidden.unique_id, f"B4MTrain{role.capitalize()}", widgets["steps"])
+def display_of(node: type[io.ComfyNode], node_type: str, phase: str = "") -> TrainingDisplay:
+    """The live display of a training that begins on `node`; `phase` names it where a node has several."""
+    return TrainingDisplay(node.hidden.unique_id, node_type, 0, node.hidden, phase)
 
 
 def _session(
@@ -254,32 +177,41 @@ def _session(
     base = host.HostBaseModel(*wires, name=name, sampling=sampling, carried=carried)
     for note in (*host.training_note(node.hidden, sampling), *host.carried_note(carried)):
         display.say(note)
+    kind = kind_of(base.family.name, base.native_size)
+    preset = preset_named(widgets.get("preset", DEFAULT), kind)
+    widgets = filled(widgets, preset, role)
     names = TrainingSettings.__dataclass_fields__.keys() & widgets.keys()
     settings = TrainingSettings(
         **{key: widgets[key] for key in names} | {"resolution": min(widgets["resolution"], base.native_size)} | fixed
     )
+    display.expect(settings.steps)
     rows = settings.batch_size * (1 + training(role, settings.correspondence).rows_beside(other_sets))
     base.expect(settings.rank, rows, settings.resolution)
-    return _Session(display, base, settings, widgets), settings
+    session = _Session(display, base, settings, widgets)
+    session.clock = Clock(kind, rows, (settings.resolution // 8) ** 2, settings.gradient_accumulation_steps)
+    return session, settings
 
 
 def _result(session: _Session, adapter: Adapter) -> io.NodeOutput:
     """The adapter and the last sample; the page learns by the run's name which display belongs to them."""
-    picture = torch.zeros(1, 64, 64, 3) if session.sample is None else session.sample[None]
-    if session.sample is not None:
-        adapter = adapter.shown_by(thumbnail.data_url(session.sample))
-    return io.NodeOutput(adapter, picture, ui={RUN_KEY: [session.display.run], STORED_KEY: [session.display.stored]})
+    return io.NodeOutput(adapter, session.last_sample(), ui={RUN_KEY: [session.display.run], STORED_KEY: [session.display.stored]})
 
 
-def _train_apart(
+def _shown_by_sample(session: _Session, adapter: Adapter) -> Adapter:
+    """With the last sample as what LoRA browsers show, where one was painted."""
+    return adapter if session.sample is None else adapter.shown_by(thumbnail.data_url(session.sample))
+
+
+def train_apart(
     node: type[io.ComfyNode],
     role: str,
+    display: TrainingDisplay,
+    wires: tuple[Any, Any, Any],
     pictures: PictureSet,
     auxiliary: tuple[PictureSet, ...] | None,
-    wires: tuple[Any, Any, Any],
     widgets: dict[str, Any],
-) -> io.NodeOutput:
-    display = _display(node, role, widgets)
+) -> tuple[_Session, Adapter]:
+    """Train the content or the style alone, shown on `display`."""
     with display.ending():
         require_pictures(pictures, "pictures")
         others = auxiliary_sets(auxiliary, "auxiliary")
@@ -288,12 +220,41 @@ def _train_apart(
         notes += check_apart(role, pictures, others, widgets.get("correspondence", TrainingSettings.correspondence))
         session, settings = _session(node, role, display, wires, widgets, other_sets=len(others))
         notes += enlarged(pictures.pictures, settings.resolution)
-        return _result(session, session.run(Plan(role, pictures, others, settings), notes))
+        return session, _shown_by_sample(session, session.run(Plan(role, pictures, others, settings), notes))
+
+
+def train_together(
+    node: type[io.ComfyNode],
+    display: TrainingDisplay,
+    wires: tuple[Any, Any, Any],
+    adapters: tuple[Adapter, Adapter],
+    pictures: tuple[PictureSet, PictureSet],
+    auxiliary: tuple[Any, Any],
+    widgets: dict[str, Any],
+) -> tuple[_Session, Adapter]:
+    """Merge a content and a style and train both on both sets, shown on `display`; all pairs are of the content and of the style."""
+    with display.ending():
+        for name, adapter in zip(("content", "style"), adapters, strict=True):
+            require_adapter(adapter, name)
+        for name, each in zip(("content_pictures", "style_pictures"), pictures, strict=True):
+            require_pictures(each, name)
+        beside = auxiliary_sets(auxiliary[0], "content_auxiliary"), auxiliary_sets(auxiliary[1], "style_auxiliary")
+        others = (pictures[1], *beside[0], *beside[1])
+        notes = check_together(*pictures, (adapters[0].facts.content, adapters[1].facts.style), *beside)
+        start = merge(*adapters)
+        session, settings = _session(
+            node, "together", display, wires, widgets, other_sets=len(others), carried=start.carried, **start.facts.common()
+        )
+        notes += [note for each in adapters for note in base_note(each, session.base.network_fingerprint, session.base.name)]
+        notes += sum_note(*adapters)
+        notes += enlarged((*pictures[0].pictures, *pictures[1].pictures), settings.resolution)
+        plan = Plan("together", pictures[0], others, settings, start.carrying(()))
+        return session, _shown_by_sample(session, session.run(plan, notes).carrying(start.carried))
 
 
 def _apart_schema(node_id: str, name: str, description: str, pictures: str, auxiliary: str) -> io.Schema:
     """The face of a stage-one training; content and style differ in words alone."""
-    return io.Schema(
+    return schema(
         node_id=node_id,
         display_name=name,
         category=CATEGORY,
@@ -302,8 +263,9 @@ def _apart_schema(node_id: str, name: str, description: str, pictures: str, auxi
             *model_clip_vae(),
             Pictures.Input("pictures", tooltip=pictures),
             Auxiliary.Input("auxiliary", optional=True, tooltip=auxiliary),
-            *_training_widgets(),
-            *_apart_widgets(),
+            *training_widgets(),
+            *apart_widgets(),
+            preset_widget(optional=True),
         ],
         outputs=_outputs(),
         hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -318,7 +280,7 @@ class B4MTrainContent(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return _apart_schema(
             "B4MTrainContent",
-            "B4M Train Content",
+            "B4M Train Content LoRA (Subject, DreamBooth)",
             "Learns a subject from a few pictures, into the content part of an adapter. Cancel keeps it; Run goes on.",
             "Pictures of the subject.",
             "Other styles, so that the subject does not stick to one.",
@@ -329,8 +291,15 @@ class B4MTrainContent(io.ComfyNode):
         return unfinished(cls.hidden and cls.hidden.unique_id)
 
     @classmethod
+    def validate_inputs(cls, learning_rate: Any = None, weight_decay: Any = None, auxiliary_learning_rate: Any = None) -> bool | str:
+        return rates_accepted(
+            learning_rate=learning_rate, weight_decay=weight_decay, auxiliary_learning_rate=auxiliary_learning_rate
+        )
+
+    @classmethod
     def execute(cls, model: Any, clip: Any, vae: Any, pictures: PictureSet, auxiliary: Any = None, **widgets: Any) -> io.NodeOutput:
-        return _train_apart(cls, "content", pictures, auxiliary, (model, clip, vae), widgets)
+        display = display_of(cls, "B4MTrainContent")
+        return _result(*train_apart(cls, "content", display, (model, clip, vae), pictures, auxiliary, widgets))
 
 
 class B4MTrainStyle(io.ComfyNode):
@@ -340,7 +309,7 @@ class B4MTrainStyle(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return _apart_schema(
             "B4MTrainStyle",
-            "B4M Train Style",
+            "B4M Train Style LoRA (Finetune)",
             "Learns a style from a few pictures, into the style part of an adapter. Cancel keeps it; Run goes on.",
             "Pictures in the style, each captioned with what it shows.",
             "Other contents, so that the style does not stick to one.",
@@ -351,8 +320,15 @@ class B4MTrainStyle(io.ComfyNode):
         return unfinished(cls.hidden and cls.hidden.unique_id)
 
     @classmethod
+    def validate_inputs(cls, learning_rate: Any = None, weight_decay: Any = None, auxiliary_learning_rate: Any = None) -> bool | str:
+        return rates_accepted(
+            learning_rate=learning_rate, weight_decay=weight_decay, auxiliary_learning_rate=auxiliary_learning_rate
+        )
+
+    @classmethod
     def execute(cls, model: Any, clip: Any, vae: Any, pictures: PictureSet, auxiliary: Any = None, **widgets: Any) -> io.NodeOutput:
-        return _train_apart(cls, "style", pictures, auxiliary, (model, clip, vae), widgets)
+        display = display_of(cls, "B4MTrainStyle")
+        return _result(*train_apart(cls, "style", display, (model, clip, vae), pictures, auxiliary, widgets))
 
 
 class B4MTrainTogether(io.ComfyNode):
@@ -360,9 +336,9 @@ class B4MTrainTogether(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="B4MTrainTogether",
-            display_name="B4M Train Together",
+            display_name="B4M Train Together LoRA",
             category=CATEGORY,
             description="Merges a content and a style adapter and trains both on both sets of pictures, so that they get along.",
             inputs=[
@@ -373,12 +349,15 @@ class B4MTrainTogether(io.ComfyNode):
                 Pictures.Input("style_pictures", tooltip="The pictures of the style again."),
                 Auxiliary.Input("content_auxiliary", optional=True, tooltip=_again("Train Content")),
                 Auxiliary.Input("style_auxiliary", optional=True, tooltip=_again("Train Style")),
-                *_training_widgets(),
+                *training_widgets(),
                 advanced(
-                    io.Float.Input(
-                        "preconditioner_damping", default=1e-4, min=1e-8, max=1e6, step=1e-5, round=False, tooltip="Of the preconditioner."
+                    rate_widget(
+                        "preconditioner_damping",
+                        "Leave it. Raise it to 1e-3 when training together makes the loss jump at once.",
+                        "1e-4",
                     )
                 ),
+                preset_widget(optional=True),
             ],
             outputs=_outputs(),
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -388,6 +367,12 @@ class B4MTrainTogether(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> str:
         return unfinished(cls.hidden and cls.hidden.unique_id)
+
+    @classmethod
+    def validate_inputs(cls, learning_rate: Any = None, weight_decay: Any = None, preconditioner_damping: Any = None) -> bool | str:
+        return rates_accepted(
+            learning_rate=learning_rate, weight_decay=weight_decay, preconditioner_damping=preconditioner_damping
+        )
 
     @classmethod
     def execute(
@@ -403,27 +388,9 @@ class B4MTrainTogether(io.ComfyNode):
         style_auxiliary: tuple[PictureSet, ...] | None = None,
         **widgets: Any,
     ) -> io.NodeOutput:
-        display = _display(cls, "together", widgets)
-        with display.ending():
-            for value, name in ((content, "content"), (style, "style")):
-                require_adapter(value, name)
-            for pictures, name in ((content_pictures, "content_pictures"), (style_pictures, "style_pictures")):
-                require_pictures(pictures, name)
-            beside = auxiliary_sets(content_auxiliary, "content_auxiliary"), auxiliary_sets(style_auxiliary, "style_auxiliary")
-            others = (style_pictures, *beside[0], *beside[1])
-            taught = content.facts.content, style.facts.style
-            notes = check_together(content_pictures, style_pictures, taught, *beside)
-            start = merge(content, style)
-            wires = (model, clip, vae)
-            carried = start.carried
-            session, settings = _session(
-                cls, "together", display, wires, widgets, other_sets=len(others), carried=carried, **start.facts.common()
-            )
-            notes += [note for each in (content, style) for note in base_note(each, session.base.network_fingerprint, session.base.name)]
-            notes += sum_note(content, style)
-            notes += enlarged((*content_pictures.pictures, *style_pictures.pictures), settings.resolution)
-            plan = Plan("together", content_pictures, others, settings, start.carrying(()))
-            return _result(session, session.run(plan, notes).carrying(carried))
+        display = display_of(cls, "B4MTrainTogether")
+        pictures, auxiliary = (content_pictures, style_pictures), (content_auxiliary, style_auxiliary)
+        return _result(*train_together(cls, display, (model, clip, vae), (content, style), pictures, auxiliary, widgets))
 
 
 def _again(node: str) -> str:

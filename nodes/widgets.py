@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from comfy_api.v0_0_2 import io
 
 from ..b4m_core import Adapter, B4MError
 from ..b4m_core.pictures import PictureSet
+from ..b4m_core.presets import BY_PRESET, rate
 from .host.asking import ask
 
 CATEGORY = "B4M"
 Pictures = io.Custom("B4M_PICTURES")
 Auxiliary = io.Custom("B4M_AUXILIARY")
 AdapterWire = io.Custom("B4M_ADAPTER")
+
+
+_TRAINING = ["lora", "train lora", "training", "finetune", "fine-tune", "dreambooth", "personalization", "b4m"]
+ALIASES = {
+    "B4MTrain": [*_TRAINING, "subject", "style", "content and style", "character"],
+    "B4MTrainContent": [*_TRAINING, "subject", "character", "object", "content lora"],
+    "B4MTrainStyle": [*_TRAINING, "style", "art style", "look", "style lora"],
+    "B4MTrainTogether": [*_TRAINING, "joint training", "subject and style"],
+    "B4MPictures": ["dataset", "training images", "subject", "style", "captions", "lora dataset", "dreambooth"],
+    "B4MAuxiliaryPictures": ["regularization images", "class images", "prior preservation", "dreambooth"],
+    "B4MPaint": ["generate", "sample", "lora", "text to image", "style transfer"],
+    "B4MSaveAdapter": ["save lora", "export lora"],
+    "B4MLoadAdapter": ["load lora", "lora loader"],
+    "B4MApplyAdapter": ["apply lora", "lora strength", "content strength", "style strength", "style transfer"],
+    "B4MMergeAdapters": ["merge lora", "combine lora", "mix lora", "style transfer"],
+    "B4MContactSheet": ["xy plot", "grid", "compare", "lora test"],
+    "B4MStrengthTable": ["xy plot", "grid", "lora strength", "strength table"],
+    "B4MCompareAdapters": ["xy plot", "grid", "compare lora"],
+    "B4MAdapterFacts": ["lora info", "lora metadata", "trigger words"],
+    "B4MMiniModel": ["demo model", "small sdxl", "load model", "checkpoint"],
+}
+"""What else people look for, by node; hosts before 2026 search names alone."""
+
+
+def schema(**facts: Any) -> io.Schema:
+    """A node's face, with its search words where the host takes them: older ones end at a field that they do not know."""
+    known = {field.name for field in dataclasses.fields(io.Schema)}
+    words = {"search_aliases": ALIASES[facts["node_id"]]} if "search_aliases" in known else {}
+    return io.Schema(**facts, **words)
 
 
 def advanced(widget: Any) -> Any:
@@ -26,6 +57,27 @@ def optional(widget: Any) -> Any:
     """Mark a widget as one that graphs of earlier versions may lack."""
     widget.optional = True
     return widget
+
+
+_RATES = [f"{digit}e-{power}" for power in (6, 5, 4, 3, 2) for digit in (1, 2, 3, 5, 7)]
+"""What is offered as a rate. In words, since pages round small numbers: one shows 1e-4 as 0."""
+
+
+def rate_widget(name: str, tooltip: str, default: str = BY_PRESET) -> io.Combo.Input:
+    """A list of rates; with the default BY_PRESET the preset may decide. Scripts may give any number (`rates_accepted`)."""
+    options = [BY_PRESET, *_RATES] if default == BY_PRESET else _RATES
+    return io.Combo.Input(name, options=options, default=default, tooltip=tooltip)
+
+
+def rates_accepted(**rates: Any) -> bool | str:
+    """For a node's validate_inputs: whether what came for its rates are numbers, else a sentence. None is a wire, known only later."""
+    try:
+        for name, value in rates.items():
+            if value is not None and value != BY_PRESET:
+                rate(value, name)
+    except B4MError as error:
+        return str(error)
+    return True
 
 
 def strength(name: str, tooltip: str) -> io.Float.Input:
@@ -45,15 +97,32 @@ def model_clip_vae() -> list[Any]:
 def sampling_widgets() -> list[Any]:
     """How sample pictures are painted: the same values in a KSampler give the same pixels."""
     return [
-        advanced(io.Int.Input("sample_steps", default=25, min=1, max=200, tooltip="Sampler steps of a sample picture (Euler, normal).")),
-        advanced(io.Float.Input("sample_cfg", default=5.0, min=0.0, max=30.0, step=0.5, tooltip="Guidance of a sample picture.")),
+        advanced(
+            io.Int.Input(
+                "sample_steps",
+                default=25,
+                min=1,
+                max=200,
+                tooltip="Sampler steps of a sample picture (Euler, normal). 15 are enough to judge; a distilled model wants 4 to 8.",
+            )
+        ),
+        advanced(
+            io.Float.Input(
+                "sample_cfg",
+                default=5.0,
+                min=0.0,
+                max=30.0,
+                step=0.5,
+                tooltip="Guidance of a sample picture. Lower it when colours burn out; a distilled model wants 1.",
+            )
+        ),
     ]
 
 
 def require_adapter(value: Any, name: str) -> None:
     """Raise B4MError unless an adapter came on the input `name`."""
     if not isinstance(value, Adapter):
-        raise B4MError(f"The input {name} got {_what(value)}: connect the adapter of a B4M training or of B4M Load Adapter.")
+        raise B4MError(f"The input {name} got {_what(value)}: connect the adapter of a B4M training or of B4M Load LoRA.")
 
 
 def require_pictures(value: Any, name: str) -> None:

@@ -16,7 +16,7 @@ PAPERS = sorted([*ROOT.glob("*.md"), *(paper for folder in FOLDERS for paper in 
 MOST_WORDS, LONGEST_LINE = 900, 120
 LINK = re.compile(r"\[[^\[\]]*\]\(([^()\s]+)\)")
 SHIPPED = {
-    "__init__.py", "adapters", "b4m_core", "mini", "nodes", "web", "workflows", "pyproject.toml", "requirements.txt",
+    "__init__.py", "adapters", "b4m_core", "locales", "mini", "nodes", "web", "workflows", "pyproject.toml", "requirements.txt",
     "CHANGELOG.md", "CITATION.cff", "LICENSE", "README.md",
 }  # fmt: skip
 

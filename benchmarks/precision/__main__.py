@@ -21,7 +21,7 @@ LORA = " + LoRA"
 HEADS = ("network", "weights alone", "train", "sample", "merge", "applied", "attached", "sheet")
 ABOUT = """`network`: norm of the difference of the training network's output from the host's own on the same input, over the norm of the
 host's. `weights alone`: the same with the host's layers told not to round their inputs. `sample`: the largest difference of a pixel
-(0 to 1) between the training node's sample and KSampler behind B4M Apply Adapter. `applied`: as `network`, both with the merged adapter
+(0 to 1) between the training node's sample and KSampler behind B4M Apply LoRA. `applied`: as `network`, both with the merged adapter
 patched in. `attached`: the training network with the adapter attached, as it learns, beside the host's with it patched in and stored anew.
 """
 Readings = dict[str, dict[str, float | str]]

@@ -95,7 +95,7 @@ def train(trio: Trio, role: str) -> tuple[Any, Tensor]:
 
 
 def applied(trio: Trio, adapter: Any) -> Trio:
-    """The MODEL behind B4M Apply Adapter."""
+    """The MODEL behind B4M Apply LoRA."""
     with torch.inference_mode():
         return Trio(trio.pack, trio.pack.B4MApplyAdapter.execute(trio.model, adapter, 1.0, 1.0).result[0], trio.clip, trio.vae)
 

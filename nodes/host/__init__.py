@@ -1,5 +1,6 @@
 """All that B4M asks of ComfyUI. Only this package imports the host's own modules (comfy, folder_paths, server)."""
 
+from .asking import ask
 from .base_model import HostBaseModel
 from .folders import (
     input_subfolders,
@@ -13,15 +14,17 @@ from .folders import (
     safe_lora_path,
     safe_new_lora_path,
     sweep_folders,
+    writable_input_folder,
 )
 from .identity import checkpoint_name, fingerprint, network_fingerprint
 from .lora import apply_adapter, apply_lora, carried_note, keys_not_loaded, without_clip
+from .machine import machine
 from .mini_model import mini_model
 from .model_support import describe_model, native_size, noise_schedule, require_sdxl
 from .network import training_dtype, training_network
 from .runtime import Cancelled, Progress, device, end_passes, free_bytes, make_room, stop_if_cancelled
 from .sampler import PictureDoesNotFit, Sampling, encode_pictures, encode_text, fits, sampler_names, scheduler_names
-from .server import add_json_route, newest_result, send_event
+from .server import add_json_route, add_picture_route, send_event
 from .switched_off import switched_off
 from .vocabulary import vocabulary
 from .wires import painting_note, require_clip, require_model, require_vae, training_note
@@ -33,8 +36,10 @@ __all__ = [
     "Progress",
     "Sampling",
     "add_json_route",
+    "add_picture_route",
     "apply_adapter",
     "apply_lora",
+    "ask",
     "carried_note",
     "checkpoint_name",
     "describe_model",
@@ -51,11 +56,11 @@ __all__ = [
     "lora_folder_times",
     "lora_stamps",
     "loras_folder",
+    "machine",
     "make_room",
     "mini_model",
     "native_size",
     "network_fingerprint",
-    "newest_result",
     "noise_schedule",
     "painting_note",
     "refresh_lora_list",
@@ -78,4 +83,5 @@ __all__ = [
     "without_clip",
     "switched_off",
     "vocabulary",
+    "writable_input_folder",
 ]

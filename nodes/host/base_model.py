@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -116,11 +116,15 @@ class HostBaseModel:
         """Prompts -> (N, 77k, width) and (N, pooled), float32 CPU."""
         return sampler.encode_text(self.clip, prompts)
 
-    def sample(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
-        """(H, W, 3) float32 in 0..1 by the model as it is here, sampled as `self.sampling` says."""
+    def sample(
+        self, prompt: str, *, width: int, height: int, seed: int, watch: Callable[[int], None] = lambda done: None
+    ) -> Tensor:
+        """(H, W, 3) float32 in 0..1 by the model as it is here, sampled as `self.sampling` says. `watch` gets the sampler steps done."""
         try:
             texts = self._conditioning(prompt), self._conditioning(self.sampling.negative)
-            return sampler.sample(self.model, self.vae, *texts, width=width, height=height, seed=seed, sampling=self.sampling)
+            return sampler.sample(
+                self.model, self.vae, *texts, width=width, height=height, seed=seed, sampling=self.sampling, watch=watch
+            )
         finally:
             if self.room:  # the host has just loaded its own model beside the training network
                 runtime.make_room(self.room)
@@ -131,10 +135,19 @@ class HostBaseModel:
             self._encoded[prompt] = sampler.conditioning(self.clip, prompt)
         return self._encoded[prompt]
 
-    def sample_with(self, adapter_weights: Mapping[str, Tensor], prompt: str, *, width: int, height: int, seed: int) -> Tensor:
+    def sample_with(
+        self,
+        adapter_weights: Mapping[str, Tensor],
+        prompt: str,
+        *,
+        width: int,
+        height: int,
+        seed: int,
+        watch: Callable[[int], None] = lambda done: None,
+    ) -> Tensor:
         """The same with an adapter's file content (kohya keys, file dtype): the pixels that the saved file gives later in the graph."""
         try:
-            return self.with_adapter(adapter_weights).sample(prompt, width=width, height=height, seed=seed)
+            return self.with_adapter(adapter_weights).sample(prompt, width=width, height=height, seed=seed, watch=watch)
         finally:
             runtime.end_passes()
 

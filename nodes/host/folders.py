@@ -96,6 +96,16 @@ def safe_input_folder(name: str) -> Path:
     return path
 
 
+def writable_input_folder(name: str) -> Path:
+    """The path of a folder below the host's input folder that may be written to; B4MError where a link leads out of it."""
+    path = safe_input_folder(name)
+    if not _is_below(os.path.realpath(folder_paths.get_input_directory()), str(path)):
+        raise B4MError(
+            f"{shown(name)} lies outside the input folder, behind a link: B4M reads it and leaves its files alone; change them there."
+        )
+    return path
+
+
 def loras_folder() -> Path:
     """The folder that adapters are saved in: the first of the host's LoRA folders (created when missing)."""
     return _made(Path(folder_paths.get_folder_paths("loras")[0]))
@@ -202,9 +212,17 @@ def _inside(root: Path, name: str, what: str) -> Path:
     parts = _parts(name, what)
     base = os.path.realpath(root)
     path = os.path.realpath(os.path.join(base, *parts))
-    if path == base or os.path.commonpath((base, path)) != base:
+    if not _is_below(base, path):
         raise B4MError(f"{shown(name)} leads out of {what} through a link; choose another name.")
     return Path(path)
+
+
+def _is_below(root: str, path: str) -> bool:
+    """Whether a real path lies below a real folder."""
+    try:
+        return path != root and os.path.commonpath((root, path)) == root
+    except ValueError:  # another drive
+        return False
 
 
 def shown(name: str) -> str:

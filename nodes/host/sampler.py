@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -67,20 +67,37 @@ class Sampling:
     negative: str = ""
 
 
-def sample(model: Any, vae: Any, positive: Any, against: Any, *, width: int, height: int, seed: int, sampling: Sampling) -> Tensor:
+def sample(
+    model: Any,
+    vae: Any,
+    positive: Any,
+    against: Any,
+    *,
+    width: int,
+    height: int,
+    seed: int,
+    sampling: Sampling,
+    watch: Callable[[int], None] = lambda done: None,
+) -> Tensor:
     """Paint one picture (H, W, 3) float32 in 0..1 on the CPU, towards the conditioning `positive` and away from `against`.
+
+    `watch` gets the number of sampler steps done after each.
 
     Equals, pixel for pixel, CLIPTextEncode -> EmptyLatentImage -> KSampler -> VAEDecode with the same values.
     Leaves torch's global random state alone.
     Raises PictureDoesNotFit when memory runs out and the host's Cancelled when the artist presses Cancel.
     """
+    def after_step(step: int, *_: object) -> None:
+        runtime.stop_if_cancelled()
+        watch(step + 1)
+
     with fits(f"A {width} x {height} picture"), torch.inference_mode(), _random_state_kept():
         latent = torch.zeros([1, 4, height // 8, width // 8], device=comfy.model_management.intermediate_device())
         latent = comfy.sample.fix_empty_latent_channels(model, latent)
         noise = comfy.sample.prepare_noise(latent, seed)
         samples = comfy.sample.sample(
             model, noise, sampling.steps, sampling.guidance, sampling.sampler_name, sampling.scheduler, positive, against, latent,
-            callback=_stop_between_steps, disable_pbar=True, seed=seed,
+            callback=after_step, disable_pbar=True, seed=seed,
         )  # fmt: skip
         return _own(vae.decode(samples)[0])
 
@@ -102,10 +119,6 @@ def fits(what: str) -> Iterator[None]:
         raise PictureDoesNotFit(
             f"{what} does not fit in the memory that is left; make the sample smaller or set 'sample every' to 0."
         ) from error
-
-
-def _stop_between_steps(*_: object) -> None:
-    runtime.stop_if_cancelled()
 
 
 def _own(tensor: Tensor) -> Tensor:

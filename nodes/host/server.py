@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
+from ...b4m_core import B4MError
 from .asking import ask
-
-_LOOKED_THROUGH = 30  # prompts of the host's history
 
 
 def send_event(event: str, payload: dict[str, Any]) -> None:
@@ -20,28 +20,46 @@ def send_event(event: str, payload: dict[str, Any]) -> None:
         server.send_sync(event, payload)
 
 
-def add_json_route(path: str, answer: Callable[[], Any]) -> None:
-    """Serve `answer()` as JSON under GET `path`. The route takes no parameters: nothing of the request is read."""
+def add_json_route(path: str, answer: Callable[[dict[str, Any]], Any]) -> None:
+    """Serve `answer(what was asked)` as JSON under POST `path`; both are JSON objects. A B4MError is answered as {"error": its sentence}.
+
+    Only application/json is taken: no other website's page can send that without being allowed to. Files are read in a thread of their own.
+    """
     server = _running_server()
     if server is None:
         return
 
-    async def handle(_: web.Request) -> web.Response:
-        return web.json_response(answer())
+    async def handle(request: web.Request) -> web.Response:
+        if request.content_type != "application/json":
+            return web.json_response({"error": "B4M answers to JSON alone."}, status=415)
+        try:
+            asked = await request.json()
+        except ValueError:
+            asked = None
+        if not isinstance(asked, dict):
+            return web.json_response({"error": "B4M was asked for nothing that it knows."}, status=400)
+        try:
+            return web.json_response(await asyncio.to_thread(answer, asked))
+        except B4MError as error:
+            return web.json_response({"error": str(error)})  # an answer like another: pages log every status of 400 as an error
+
+    server.routes.post(path)(handle)
+
+
+def add_picture_route(path: str, picture: Callable[[dict[str, str]], bytes]) -> None:
+    """Serve `picture(query)`, a JPEG, under GET `path`. The page changes the query when the picture changes, so that it may be kept."""
+    server = _running_server()
+    if server is None:
+        return
+
+    async def handle(request: web.Request) -> web.Response:
+        try:
+            body = await asyncio.to_thread(picture, dict(request.query))
+        except B4MError as error:
+            return web.json_response({"error": str(error)}, status=404)
+        return web.Response(body=body, content_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
 
     server.routes.get(path)(handle)
-
-
-def newest_result(node_id: str, key: str) -> tuple[Any, float] | None:
-    """The first value that the newest finished prompt with this node has under `key` of the node's ui, and when that prompt ended (s)."""
-    server = _running_server()
-    newest = {} if server is None else server.prompt_queue.get_history(max_items=_LOOKED_THROUGH)
-    for entry in reversed(list(newest.values())):
-        values = (entry.get("outputs", {}).get(node_id) or {}).get(key)
-        times = [message["timestamp"] for _, message in (entry.get("status") or {}).get("messages", []) if "timestamp" in message]
-        if values and times:
-            return values[0], max(times) / 1000
-    return None
 
 
 def _running_server() -> Any:

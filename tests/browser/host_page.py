@@ -68,7 +68,7 @@ class Page:
 
     def hide_earlier_trainings(self) -> None:
         """Shows workflows as on a server that has trained nothing yet."""
-        self.browser_page.route("**/b4m/live", lambda route: route.fulfill(json={}))
+        self.browser_page.route("**/b4m/shown", lambda route: route.fulfill(json={}))
 
     def open_template(self, name: str) -> None:
         """Opens a workflow of the pack's as the template browser does."""

@@ -36,21 +36,29 @@ def shown(page: Page) -> str:
 
 def trained(page: Page, run: str, state: str, step: int, end: str) -> None:
     send(page, "b4m.training", {**RAN, "state": "started", "run": run, "step": 0})
-    send(page, "b4m.training", {**RAN, "state": state, "step": step, "end": end})
+    show(page, run)
+    send(page, "b4m.training", {**RAN, "state": state, "run": run, "step": step, "end": end})
+
+
+def show(page: Page, run: str) -> None:
+    """As the server says of a run that is the node's."""
+    send(page, "executed", {"node": "1", "output": {"b4m_run": [run]}})
+    page.browser_page.wait_for_function("(run) => window.app.graph.getNodeById(1).b4mRun === run", arg=run, timeout=10_000)
 
 
 def test_an_older_result_that_the_host_hands_out_shows_what_it_came_to(trainer: Page) -> None:
     trained(trainer, "a", "done", 60, "Done.")
     trained(trainer, "b", "stopped", 17, "Stopped.")
     assert "Stopped at step 17 of 60" in shown(trainer)
-    send(trainer, "executed", {"node": "1", "output": {"b4m_run": ["a"]}})
+    show(trainer, "a")
     assert "Trained, 60 steps" in shown(trainer) and "Stopped" not in shown(trainer)
     trainer.browser_page.evaluate(NEW_NODE)  # one that was put in its place since
     assert "Not trained yet" in shown(trainer)
-    send(trainer, "executed", {"node": "1", "output": {"b4m_run": ["a"]}})
+    show(trainer, "a")
     assert "Trained, 60 steps" in shown(trainer)
     send(trainer, "executed", {"node": "1", "output": None})
     send(trainer, "executed", {"node": "1", "output": {"b4m_run": ["of another server"]}})
+    send(trainer, "b4m.training", {**RAN, "state": "training", "run": "of another graph", "step": 3})
     assert "Trained, 60 steps" in shown(trainer)
     assert trainer.complaints == []
 

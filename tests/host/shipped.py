@@ -16,12 +16,16 @@ NODES = (
     "B4MAdapterFacts",
     "B4MApplyAdapter",
     "B4MAuxiliaryPictures",
+    "B4MCompareAdapters",
     "B4MContactSheet",
     "B4MLoadAdapter",
     "B4MMergeAdapters",
     "B4MMiniModel",
+    "B4MPaint",
     "B4MPictures",
     "B4MSaveAdapter",
+    "B4MStrengthTable",
+    "B4MTrain",
     "B4MTrainContent",
     "B4MTrainStyle",
     "B4MTrainTogether",
@@ -29,9 +33,11 @@ NODES = (
 """Every node type of the pack."""
 
 FEWER: dict[str, dict[str, int]] = {
-    "B4MTrain": {"steps": 4, "sample_every": 2, "sample_steps": 2},
+    "B4MTrain": {"steps": 4, "together_steps": 4, "sample_every": 2, "sample_steps": 2},
     "B4MAuxiliary": {"sets": 1, "pictures": 2},
     "B4MContactSheet": {"steps": 2},
+    "B4MPaint": {"steps": 2},
+    "B4MStrengthTable": {"steps": 2},
     "KSampler": {"steps": 2},
 }
 """What the inputs of shipped nodes become in a test, by the beginning of the node's type."""

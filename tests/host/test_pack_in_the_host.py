@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import shipped
 
-from launcher import demo, graphs
+from launcher import demo, graphs, locales
 from launcher.client import NodeError
+from launcher.errors import LauncherError
 from launcher.server import Server
 
 OF_ANY_PACK = re.compile(r"Import times for custom nodes:|# seconds: #")
@@ -49,6 +50,23 @@ def test_a_node_its_inputs_and_its_outputs_say_what_they_are(comfyui: Server, na
     assert all(node["output_tooltips"] or [])
 
 
+@pytest.mark.parametrize("language", locales.LANGUAGES)
+def test_every_node_input_and_output_has_words_in_each_language(comfyui: Server, language: str) -> None:
+    info, source = comfyui.client.node_types(), locales.words(language)
+    assert locales.lacking(info, source) == []
+    file = shipped.ROOT / "locales" / language / "nodeDefs.json"
+    assert json.loads(file.read_text(encoding="utf-8")) == locales.built(info, source), "build it: python -m launcher.locales ADDRESS"
+    served = comfyui.client.request("/i18n")[language]["nodeDefs"]
+    assert served["B4MTrain"]["display_name"] == source["nodes"]["B4MTrain"][0]
+
+
+def test_a_language_that_lacks_a_word_is_named() -> None:
+    info = {"B4MNew": {"input": {"required": {"steps": []}, "optional": {"unheard": []}}, "output_name": ["image", "odd"]}}
+    assert locales.lacking(info, locales.words("zh")) == ["B4MNew", "B4MNew.unheard", "B4MNew > odd"]
+    with pytest.raises(LauncherError, match="B4MNew.unheard"):
+        locales.built(info, locales.words("ja"))
+
+
 @pytest.mark.parametrize("name", shipped.NODES)
 def test_the_help_of_a_node_is_served_where_the_page_looks_for_it(comfyui: Server, name: str) -> None:
     with urllib.request.urlopen(f"{comfyui.address}/extensions/b4m/docs/{name}/en.md") as answer:
@@ -77,14 +95,14 @@ def without_outputs_of_the_hosts_own(workflow: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("folder", ["", "api/"])
-@pytest.mark.parametrize("name", ["b4m_content_in_style.json", "b4m_mix_and_match.json", "b4m_mix_examples.json"])
+@pytest.mark.parametrize("name", [f"{name}.json" for name in graphs.GRAPHS if "sdxl" not in name])
 def test_the_shipped_workflow_is_what_its_builder_makes_of_this_host(comfyui: Server, folder: str, name: str) -> None:
     shipped_file = (graphs.WORKFLOWS / folder / name).read_text(encoding="utf-8")
     built = graphs.build(comfyui.client.node_types())[folder + name]
     assert without_outputs_of_the_hosts_own(built) == without_outputs_of_the_hosts_own(shipped_file)
 
 
-@pytest.mark.parametrize("file", [*(f"{name}.json" for name in graphs.GRAPHS), "b4m_content_in_style.jpg", "b4m_mix_examples.jpg"])
+@pytest.mark.parametrize("file", [f"{name}.{kind}" for name in graphs.GRAPHS for kind in ("json", "jpg")])
 def test_the_template_browser_finds_what_it_lists(comfyui: Server, file: str) -> None:
     """The host takes the first folder that there is of several names, examples among them: none but workflows may be in the pack."""
     with urllib.request.urlopen(f"{comfyui.address}/api/workflow_templates/b4m/{file}") as answer:

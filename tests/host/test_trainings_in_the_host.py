@@ -61,9 +61,10 @@ def training(name: str, kind: str = "B4MTrainContent", folder: str = "(demo cont
     }
 
 
-def state(host: Server, name: str = "train") -> dict[str, Any]:
-    """What the page shows on a node now."""
-    return next(shown for shown in host.client.request("/b4m/live")["nodes"] if shown["node"] == name)
+def state(host: Server, graph: Graph, name: str = "train") -> dict[str, Any]:
+    """What a page with that graph shows on a node now; empty while there is nothing."""
+    shown: dict[str, Any] = host.client.request("/b4m/shown", {"prompt": graph})["nodes"].get(name, {})
+    return shown
 
 
 def saved(host: Server, name: str) -> Path:
@@ -133,10 +134,10 @@ def test_a_saved_adapter_is_in_the_lora_list_at_once(comfyui: Server) -> None:
 
 def test_an_identical_training_is_reused_and_not_trained_again(comfyui: Server) -> None:
     comfyui.client.run(training("once", seed=21))
-    assert state(comfyui)["state"] == "done"
+    assert state(comfyui, training("once", seed=21))["state"] == "done"
     first = saved(comfyui, "once").read_bytes()
     comfyui.client.run(training("once", seed=21, sample_every=3))
-    assert state(comfyui)["state"] == "reused"
+    assert state(comfyui, training("once", seed=21, sample_every=3))["state"] == "reused"
     assert saved(comfyui, "once").read_bytes() == first
 
 
@@ -144,25 +145,26 @@ def test_a_cancelled_training_goes_on_to_the_same_bytes(comfyui: Server) -> None
     steps = 60
     comfyui.client.run(training("whole", steps=steps, seed=31))
     whole = saved(comfyui, "whole").read_bytes()
-    run = comfyui.client.queue(training("whole", steps=steps, seed=31, run="retrain"))
+    again = training("whole", steps=steps, seed=31, run="retrain")
+    run = comfyui.client.queue(again)
     deadline = time.monotonic() + 60
-    while not 2 < state(comfyui).get("step", 0) < steps or state(comfyui)["state"] != "training":
+    while not 2 < state(comfyui, again).get("step", 0) < steps or state(comfyui, again)["state"] != "training":
         assert time.monotonic() < deadline
         time.sleep(0.05)
     comfyui.client.interrupt()
     with pytest.raises(NodeError, match="cancelled"):
         comfyui.client.wait(run, seconds=30)
-    assert state(comfyui)["state"] == "stopped"
-    stopped_at = state(comfyui)["step"]
+    assert state(comfyui, again)["state"] == "stopped"
+    stopped_at = state(comfyui, again)["step"]
     assert 0 < stopped_at < steps
     comfyui.client.run(training("whole", steps=steps, seed=31))
-    assert state(comfyui)["state"] == "done"
+    assert state(comfyui, training("whole", steps=steps, seed=31))["state"] == "done"
     assert saved(comfyui, "whole").read_bytes() == whole
 
 
 def test_the_curve_and_the_sample_reach_the_page(comfyui: Server) -> None:
     comfyui.client.run(training("curve", seed=41, sample_every=2))
-    shown = state(comfyui)
+    shown = state(comfyui, training("curve", seed=41, sample_every=2))
     assert shown["step"] == shown["total"] == 4
     assert len(shown["curve"]["raw"]) == 4
     assert shown["sample"]["step"] == 4
@@ -199,7 +201,7 @@ def test_a_damaged_picture_among_good_ones_is_named_and_left_out(comfyui: Server
     (folder / "bad.png").write_bytes(b"not a picture")
     outputs = comfyui.client.run(training("one_bad", folder="one_is_bad", seed=51))
     assert "bad.png was left out" in str(outputs["pictures"])
-    assert "bad.png was left out" in state(comfyui)["note"]
+    assert "bad.png was left out" in state(comfyui, training("one_bad", folder="one_is_bad", seed=51))["note"]
 
 
 def test_a_folder_without_pictures_ends_in_a_sentence(comfyui: Server, input_folder: Callable[[str], Path]) -> None:
@@ -224,7 +226,7 @@ def test_a_loss_that_is_not_a_number_says_which_setting_to_lower(comfyui: Server
     graph["broken"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name="broken.safetensors", strength_model=1.0)
     graph["train"]["inputs"]["model"] = ["broken", 0]
     fails_with(comfyui, graph, "not a number at step 1 of 4.*lower learning_rate")
-    assert state(comfyui)["state"] == "failed"
+    assert state(comfyui, graph)["state"] == "failed"
     assert not saved(comfyui, "nan").exists()
 
 

@@ -37,8 +37,8 @@ WIDGETS: dict[str, Any] = {
 def live(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """nodes.live with an empty memory; the nodes are number 7."""
     module = importlib.import_module("b4m_pack.nodes.live")
-    for name in ("_latest", "_ended", "_unfinished"):
-        monkeypatch.setattr(module, name, {})
+    monkeypatch.setattr(module, "_unfinished", {})
+    monkeypatch.setattr(module.shown, "_states", {})
     for node in pack.NODES:
         node.hidden.unique_id = "7"
     return module
@@ -76,7 +76,7 @@ def test_an_error_anywhere_in_a_training_ends_its_display(
     with pytest.raises(BaseException) as caught:  # noqa: PT011
         pack.B4MTrainContent.execute(*mini, pictures("snq"), **(WIDGETS | {"seed": seed}))
     assert isinstance(caught.value, type(error) | live.B4MError)
-    known = live._latest["7"]
+    known = list(live.shown._states.values())[-1]
     assert known["state"] == state and known["end"] and known["seconds_left"] is None
 
 
@@ -85,12 +85,12 @@ def test_an_error_while_the_sample_of_a_reused_training_is_painted_ends_its_disp
     pack: ModuleType, live: ModuleType, mini: Trio, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack.B4MTrainContent.execute(*mini, pictures("snq"), **(WIDGETS | {"seed": 5}))
-    assert live._latest["7"]["state"] in ("done", "reused")
+    assert list(live.shown._states.values())[-1]["state"] in ("done", "reused")
     error, state = error_of(live, name)
     monkeypatch.setattr(live.host.HostBaseModel, "sample_with", raising(error))
     with pytest.raises(type(error)):
         pack.B4MTrainContent.execute(*mini, pictures("snq"), **(WIDGETS | {"seed": 5}))
-    known = live._latest["7"]
+    known = list(live.shown._states.values())[-1]
     assert known["state"] == state and (name == "ours" or "The training itself was done before and is kept." in known["end"])
 
 

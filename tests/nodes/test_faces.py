@@ -42,8 +42,8 @@ def test_the_contact_sheet_patches_the_model_once_for_each_column(
     assert len(patched) == 3 and sheet.shape[0] == 1 and sheet.shape[-1] == 3
     base = host.HostBaseModel(*mini, sampling=host.Sampling(steps=1, guidance=1.0))
     both = base.sample_with(core.lora_state_dict(adapter), "a car", width=64, height=64, seed=1)
-    cell, gap, title = 192, 6, 22
-    top, left = sheet.shape[1] - gap - title - gap - cell, gap + 3 * (cell + gap)  # the last row, the last column
+    cell, gap, line = 192, 6, 21
+    top, left = sheet.shape[1] - gap - line - gap - cell, gap + 3 * (cell + gap)  # the last row, the last column
     shown = sheet[0, top : top + cell, left : left + cell]
     assert torch.allclose(shown[::3, ::3].mean(dim=(0, 1)), both.mean(dim=(0, 1)), atol=0.05)
 
@@ -63,24 +63,26 @@ def test_a_compact_adapter_is_saved_once_and_loads_as_what_it_was_taught(
     assert sizes[0] < sizes[1]
 
 
-def test_a_merge_of_two_networks_shows_a_note_and_one_of_the_same_network_none(
+def test_a_merge_says_what_it_merged_and_whether_two_networks_met_in_it(
     host: ModuleType, core: ModuleType, pack: ModuleType, mini: Trio
 ) -> None:
     content = adapter_for(host, core, mini, "content", base="n1-aa", base_name="one")
     styles = [adapter_for(host, core, mini, "style", base=base, base_name="two") for base in ("n1-aa", "n1-bb")]
     same, other = (pack.B4MMergeAdapters.execute(content, style) for style in styles)
-    assert same.ui is None and "trained on two" in str(other.ui.as_dict())
+    (said,) = same.ui.as_dict()["text"]
+    assert said == "Merged: the content with the style." and "trained on two" in str(other.ui.as_dict())
     assert same.result[0].digest() == other.result[0].digest()
 
 
 def test_widgets_that_came_later_stand_last_and_may_be_missing_in_older_graphs(pack: ModuleType) -> None:
     for node, name in (
-        (pack.B4MTrainContent, "correspondence"),
-        (pack.B4MTrainStyle, "correspondence"),
+        (pack.B4MTrainContent, "preset"),
+        (pack.B4MTrainStyle, "preset"),
+        (pack.B4MTrainTogether, "preset"),
         (pack.B4MSaveAdapter, "reduce_rank"),
     ):
         last = node.define_schema().inputs[-1]
-        assert last.id == name and last.optional and last.extra_dict["advanced"]
+        assert last.id == name and last.optional
     save = [each.id for each in pack.B4MSaveAdapter.define_schema().inputs if each.io_type not in ("B4M_ADAPTER", "IMAGE")]
     assert save == ["filename", "replace", "compact", "also_save", "reduce_rank"]
 
@@ -122,17 +124,17 @@ def test_train_together_takes_the_auxiliary_pictures_of_either_training_or_of_bo
 
 def test_what_keeps_while_training_together_may_be_missing_and_moves_no_widget(pack: ModuleType) -> None:
     inputs = pack.B4MTrainTogether.define_schema().inputs
-    assert [each.id for each in inputs if each.optional] == ["content_auxiliary", "style_auxiliary"]
-    assert all(each.io_type == "B4M_AUXILIARY" for each in inputs if each.optional)
+    assert [each.id for each in inputs if each.optional] == ["content_auxiliary", "style_auxiliary", "preset"]
+    assert all(each.io_type == "B4M_AUXILIARY" for each in inputs if each.optional and each.id != "preset")
     assert [each.id for each in inputs if each.id in ("steps", "preconditioner_damping")] == ["steps", "preconditioner_damping"]
-    assert inputs[-1].id == "preconditioner_damping"
+    assert inputs[-2].id == "preconditioner_damping"
 
 
 def test_a_training_that_is_found_again_shows_its_old_curve(
     core: ModuleType, pack: ModuleType, mini: Trio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = importlib.import_module("b4m_pack.nodes.live")
-    monkeypatch.setattr(live, "_latest", {})
+    monkeypatch.setattr(live.shown, "_states", {})
     monkeypatch.setattr(pack.B4MTrainContent, "hidden", SimpleNamespace(unique_id="7", prompt=None))
     fields = {name: value for name, value in core.TrainingSettings().as_dict().items() if name != "max_grad_norm"}  # no widget
     chosen = {"steps": 2, "rank": 2, "gradient_accumulation_steps": 1, "resolution": 64, "split": "full"}
@@ -140,7 +142,8 @@ def test_a_training_that_is_found_again_shows_its_old_curve(
     curves = []
     for _ in range(2):
         trained = pack.B4MTrainContent.execute(*mini, pictures("snq"), None, **{**fields, **chosen, **shown}).result[0]
-        curves.append((live._latest["7"]["state"], live._latest["7"]["curve"]["steps"], live._latest["7"]["curve"]["raw"]))
+        newest = list(live.shown._states.values())[-1]
+        curves.append((newest["state"], newest["curve"]["steps"], newest["curve"]["raw"]))
     assert trained.facts.split == "full" and [state for state, *_ in curves] == ["done", "reused"]
     assert curves[0][1] == curves[1][1] == [1, 2]
     assert curves[0][2] == pytest.approx(curves[1][2], abs=1e-5)

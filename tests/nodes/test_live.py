@@ -7,7 +7,7 @@ import importlib
 import io
 import json
 import math
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,35 +17,36 @@ from PIL import Image
 
 @pytest.fixture
 def live(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """nodes.live with an empty memory and a list, `sent`, in place of the server."""
+    """nodes.live with an empty memory and a list, `sent`, in place of the server; `known(node)` is the newest state of a node."""
     module = importlib.import_module("b4m_pack.nodes.live")
     module.sent = []
-    for name in ("_latest", "_ended", "_unfinished"):
-        monkeypatch.setattr(module, name, {})
-    monkeypatch.setattr(module.host, "newest_result", lambda node, key: None)
+    monkeypatch.setattr(module, "_unfinished", {})
+    states: dict[str, dict[str, Any]] = {}
+    monkeypatch.setattr(module.shown, "_states", states)
+    module.known = lambda node: [state for state in states.values() if state["node"] == node][-1]
     monkeypatch.setattr(module.host, "send_event", lambda event, payload: module.sent.append(payload))
     return module
 
 
-def test_a_reloaded_page_gets_everything_that_was_sent_in_pieces(live: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    routes: dict[str, Any] = {}
-    monkeypatch.setattr(live.host, "add_json_route", routes.__setitem__)
-    live.add_routes()
-    display = live.TrainingDisplay("1:2:7", "B4MTrainStyle", 10)
+def test_what_was_sent_in_pieces_is_remembered_as_one(live: ModuleType) -> None:
+    display = live.TrainingDisplay("1:2:7", "B4MTrainStyle", 10, phase="Style, 2 of 3")
     display.update(10, [0.5] * 10, 0.0)
-    display.show_sample(torch.rand(8, 8, 3), 10)
+    for step in (5, 10):
+        display.show_sample(torch.rand(8, 8, 3), step)
     display.say("first.")
     display.say("second.")
     display.finish("done", "Saved.")
-    (node,) = routes["/b4m/live"]()["nodes"]
-    assert (node["node"], node["type"], node["state"], node["step"], node["total"]) == ("1:2:7", "B4MTrainStyle", "done", 10, 10)
-    assert (node["note"], node["end"], node["sample"]["step"]) == ("first.\nsecond.", "Saved.", 10)
+    node = live.known("1:2:7")
+    assert (node["type"], node["state"], node["step"], node["total"]) == ("B4MTrainStyle", "done", 10, 10)
+    assert (node["note"], node["end"], node["phase"]) == ("first.\nsecond.", "Saved.", "Style, 2 of 3")
+    assert [sample["step"] for sample in node["samples"]] == [5, 10]
+    assert {payload["run"] for payload in live.sent} == {display.run}, "each event says of which run it is"
 
 
 def test_a_new_training_forgets_the_curve_and_sample_of_the_last(live: ModuleType) -> None:
     live.TrainingDisplay("7", "B4MTrainStyle", 10).update(10, [0.5] * 10, 0.0)
     live.TrainingDisplay("7", "B4MTrainStyle", 20)
-    assert "curve" not in live._latest["7"] and live._latest["7"]["total"] == 20
+    assert "curve" not in live.known("7") and live.known("7")["total"] == 20
 
 
 def test_the_page_is_not_flooded_but_the_last_step_always_arrives(live: ModuleType) -> None:
@@ -56,24 +57,24 @@ def test_the_page_is_not_flooded_but_the_last_step_always_arrives(live: ModuleTy
         display.update(step, losses, None)
     assert len([payload for payload in live.sent if "step" in payload]) < 20
     display.finish("stopped", "Stopped.")
-    assert live._latest["7"]["step"] == 200 and live._latest["7"]["state"] == "stopped"
+    assert live.known("7")["step"] == 200 and live.known("7")["state"] == "stopped"
 
 
 def test_the_node_counts_the_pictures_while_they_are_encoded(live: ModuleType) -> None:
     display = live.TrainingDisplay("7", "B4MTrainContent", 10)
     display.encoding(0, 5)
     display.encoding(1, 5)  # too soon for the page
-    assert (live._latest["7"]["state"], live._latest["7"]["encoding"]) == ("encoding", [1, 5])
+    assert (live.known("7")["state"], live.known("7")["encoding"]) == ("encoding", [1, 5])
     display.update(10, [0.5] * 10, 0.0)
-    assert live._latest["7"]["state"] == "training"
+    assert live.known("7")["state"] == "training"
 
 
 def test_a_training_that_is_reused_shows_the_curve_that_its_adapter_kept(live: ModuleType) -> None:
     display = live.TrainingDisplay("7", "B4MTrainContent", 400)
     display.show_losses([1, 3, 400], [0.5, 0.25, 0.125])
-    assert live._latest["7"]["state"] == "painting"
+    assert live.known("7")["state"] == "painting"
     display.finish("reused", "Reused.")
-    known = live._latest["7"]
+    known = live.known("7")
     assert known["curve"]["steps"] == [1, 3, 400] and known["curve"]["raw"] == [0.5, 0.25, 0.125]
     assert (known["state"], known["step"]) == ("reused", 400)
 
@@ -97,7 +98,7 @@ def test_the_page_finds_the_node_though_the_host_runs_a_copy_of_its_class(live: 
 
     train = importlib.import_module("b4m_pack.nodes").B4MTrainStyle
     live.TrainingDisplay("7", shallow_clone_class(train).__name__, 3)
-    assert live._latest["7"]["type"] == "B4MTrainStyle"
+    assert live.known("7")["type"] == "B4MTrainStyle"
 
 
 def test_a_smoothed_curve_follows_the_mean_without_a_bias_at_the_start(live: ModuleType) -> None:
@@ -114,7 +115,7 @@ def test_a_sample_is_sent_as_a_small_jpeg_of_the_picture(live: ModuleType) -> No
 
 def test_a_training_outside_a_graph_shows_nothing(live: ModuleType) -> None:
     live.TrainingDisplay(None, "B4MTrainContent", 3).update(3, [1.0], 0.0)
-    assert live.sent == [] and live._latest == {}
+    assert live.sent == [] and live.shown._states == {}
 
 
 def test_the_page_knows_every_training_node_and_every_node_has_help() -> None:
@@ -124,7 +125,7 @@ def test_the_page_knows_every_training_node_and_every_node_has_help() -> None:
     for node in nodes.NODES:
         name = node.define_schema().node_id
         assert (root / "web" / "docs" / name / "en.md").is_file(), name
-        assert ("Train" in name) == (f'"{name}"' in script)
+        assert "Train" not in name or f'"{name}"' in script
 
 
 class Ended(BaseException):
@@ -153,7 +154,7 @@ def test_whatever_ends_a_training_ends_its_display_in_words(live: ModuleType, nu
     with pytest.raises(type(error)), display.ending():
         display.update(3, [0.5] * 3, 60.0)
         raise error
-    known = live._latest["7"]
+    known = live.known("7")
     assert (known["state"], known["step"], known["seconds_left"]) == (state, 3, None)
     assert sentence in known["end"] and "\n" not in known["end"]
 
@@ -163,7 +164,7 @@ def test_a_stop_before_the_first_step_does_not_say_that_something_is_kept(live: 
     with pytest.raises(live.host.Cancelled), display.ending():
         display.encoding(0, 5)
         raise live.host.Cancelled
-    assert live._latest["7"]["end"] == "Stopped. It had not come to its first step."
+    assert live.known("7")["end"] == "Stopped. It had not come to its first step."
 
 
 def test_a_stop_while_the_sample_of_a_reused_training_is_painted_says_that_the_training_is_done(live: ModuleType) -> None:
@@ -171,7 +172,7 @@ def test_a_stop_while_the_sample_of_a_reused_training_is_painted_says_that_the_t
     with pytest.raises(live.host.Cancelled), display.ending():
         display.show_losses([1, 400], [0.5, 0.25])
         raise live.host.Cancelled
-    assert live._latest["7"]["end"] == "Stopped. The training itself was done before and is kept."
+    assert live.known("7")["end"] == "Stopped. The training itself was done before and is kept."
 
 
 def test_the_host_is_to_ask_again_after_a_run_that_was_not_finished_and_only_then(live: ModuleType) -> None:
@@ -181,45 +182,6 @@ def test_the_host_is_to_ask_again_after_a_run_that_was_not_finished_and_only_the
         seen.append(live.unfinished("7"))
     assert seen[0] == seen[1] and len(set(seen)) == 3 and seen[3] == seen[4]
     assert live.unfinished("8") == live.unfinished(None) == seen[0]
-
-
-def test_an_older_result_that_the_host_hands_out_later_is_what_the_node_shows(live: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    routes: dict[str, Any] = {}
-    monkeypatch.setattr(live.host, "add_json_route", routes.__setitem__)
-    live.add_routes()
-    first = live.TrainingDisplay("7", "B4MTrainContent", 10)
-    first.finish("done", "First.")
-    second = live.TrainingDisplay("7", "B4MTrainContent", 20)
-    second.finish("done", "Second.")
-    shown = lambda: routes["/b4m/live"]()["nodes"][0]["end"]  # noqa: E731
-    assert shown() == "Second."
-    for when, sentence in ((live._latest["7"]["at"] + 1, "First."), (live._latest["7"]["at"] - 1, "Second.")):
-        monkeypatch.setattr(live.host, "newest_result", lambda node, key, when=when: (first.run, when))
-        assert shown() == sentence
-    monkeypatch.setattr(live.host, "newest_result", lambda node, key: ("of another server", math.inf))
-    assert shown() == "Second."
-    assert {each["run"] for each in routes["/b4m/live"]()["ended"]} == {first.run, second.run}
-
-
-def test_the_newest_result_is_read_from_the_hosts_history(host: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = importlib.import_module("b4m_pack.nodes.host.server")
-
-    def entry(outputs: dict[str, Any], ended: int) -> dict[str, Any]:
-        times = [["execution_start", {"timestamp": ended - 5000}], ["execution_success", {"timestamp": ended}]]
-        return {"outputs": outputs, "status": {"messages": times}}
-
-    history = {
-        "a": entry({"7": {"b4m_run": ["one"]}}, 10_000),
-        "b": entry({"7": {"b4m_run": ["two"]}}, 20_000),
-        "c": entry({"8": {"x": [1]}}, 30_000),
-        "d": {"outputs": {}, "status": None},
-    }
-    queue = SimpleNamespace(get_history=lambda max_items: history)
-    monkeypatch.setattr(server, "_running_server", lambda: SimpleNamespace(prompt_queue=queue))
-    assert host.newest_result("7", "b4m_run") == ("two", 20.0)
-    assert host.newest_result("9", "b4m_run") is None
-    monkeypatch.setattr(server, "_running_server", lambda: None)
-    assert host.newest_result("7", "b4m_run") is None
 
 
 def test_every_training_node_asks_for_its_fingerprint_and_names_its_run(live: ModuleType, pack: ModuleType) -> None:

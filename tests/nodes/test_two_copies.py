@@ -67,14 +67,14 @@ def routes_can_be_added(routes: web.RouteTableDef) -> bool:
     """aiohttp raises where a route is there twice."""
     app = web.Application()
     app.add_routes(routes)
-    return len([route for route in routes if route.path == "/b4m/live"]) == 1  # type: ignore[attr-defined]
+    return len([route for route in routes if route.path == "/b4m/shown"]) == 1  # type: ignore[attr-defined]
 
 
 def test_of_two_copies_the_first_is_used_and_one_line_names_the_folder_to_delete(
     host_nodes: ModuleType, routes: web.RouteTableDef, load: Load, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert load("B4M-ComfyUI-main", "") and load("b4m", "")
-    assert folders_of(host_nodes) == {"custom_nodes.B4M-ComfyUI-main"} and len(host_nodes.NODE_CLASS_MAPPINGS) == 12
+    assert folders_of(host_nodes) == {"custom_nodes.B4M-ComfyUI-main"} and len(host_nodes.NODE_CLASS_MAPPINGS) == 14
     assert list(host_nodes.EXTENSION_WEB_DIRS) == ["B4M-ComfyUI-main"]
     assert routes_can_be_added(routes)
     (line,) = [record.getMessage() for record in caplog.records if "installed twice" in record.getMessage()]
@@ -97,5 +97,5 @@ def test_a_copy_that_fails_leaves_the_place_to_the_one_that_works(
 ) -> None:
     assert not load("a_half_unpacked", missing)
     assert load("b4m", "")
-    assert folders_of(host_nodes) == {"custom_nodes.b4m"} and len(host_nodes.NODE_CLASS_MAPPINGS) == 12
+    assert folders_of(host_nodes) == {"custom_nodes.b4m"} and len(host_nodes.NODE_CLASS_MAPPINGS) == 14
     assert routes_can_be_added(routes) and "installed twice" not in caplog.text

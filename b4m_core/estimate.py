@@ -1,0 +1,176 @@
+"""What a training will take, before it runs: minutes and memory.
+
+The time of a pass through the network is what earlier trainings of this machine took, kept in the run store; for sizes
+that were not measured it is scaled by the arithmetic in a pass. Where nothing was measured the arithmetic is divided by
+what the machine should reach. docs/speed.md says how well that holds.
+"""
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from .atomic import write_atomically
+from .errors import B4MError
+from .planner import ADAPTER, GIB, MEMORY_MODES, fastest_way
+
+_KEPT = 5  # of the newest measurements of one size
+_LAUNCHES = {"cuda": 0.021}  # seconds of a pass that are not arithmetic: reading batches, launching, stepping
+_REACHED = {"cuda": 0.45, "cpu": 0.75}  # of what a product of large matrices reaches, or of what the makers publish
+_FORWARD = 0.45  # of a pass forward and back
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of base model (see presets.kind_of): the TFLOP of one row forward and back, by latent pixels n as
+    ``linear`` n + ``square`` n^2, and its bytes: of the network, of one rank of an adapter with all that trains it, and
+    what a step keeps beside, as a share of SDXL's.
+    """
+
+    linear: float
+    square: float
+    network: int
+    adapter: int
+    share: float
+
+    def work(self, rows: int, latent_pixels: int) -> float:
+        """TFLOP of ``rows`` rows forward and back."""
+        return rows * (self.linear * latent_pixels + self.square * latent_pixels**2)
+
+
+KINDS = {
+    "sdxl": Kind(7.71e-4, 8.44e-9, int(4.8 * GIB), ADAPTER, 1.0),
+    "embedded": Kind(1.45e-5, 1.2e-9, int(0.06 * GIB), ADAPTER // 80, 0.05),
+}
+"""SDXL: 3.3 TFLOP at 512 and 14.9 at 1024 px (docs/speed.md). The embedded model: 8.7 GFLOP at 192 px."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What computes: its name and type ("cuda", "cpu", ...), what it reaches at best in TFLOP/s, and its bytes."""
+
+    name: str
+    type: str
+    tflops: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """One training: ``passes`` forward and back of ``rows`` rows of ``latent_pixels``, and ``painted`` passes of two
+    rows forward: those of sample and auxiliary pictures.
+    """
+
+    kind: str
+    passes: int
+    rows: int
+    latent_pixels: int
+    painted: int
+    rank: int
+
+
+class Speeds:
+    """What passes took on this machine: a small file of its own in the run store."""
+
+    def __init__(self, root: Path) -> None:
+        self._file = root / "speeds.json"
+
+    def _read(self) -> dict[str, list[float]]:
+        try:
+            found = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return {
+            key: [float(value) for value in values]
+            for key, values in (found.items() if isinstance(found, dict) else ())
+            if isinstance(values, list) and values and all(isinstance(value, (int, float)) and value > 0 for value in values)
+        }
+
+    def note(self, machine: Machine, what: str, kind: str, rows: int, latent_pixels: int, seconds: float) -> None:
+        """Keep the seconds of one pass; ``what`` is "train" or "paint". A store that cannot be written keeps nothing."""
+        known, key = self._read(), _key(machine, what, kind, rows, latent_pixels)
+        known[key] = [*known.get(key, []), round(seconds, 6)][-_KEPT:]
+        self._write(known)
+
+    def seconds(self, machine: Machine, what: str, kind: str, rows: int, latent_pixels: int) -> float | None:
+        """The seconds of one pass: of this size where it was measured, else scaled from the nearest; None without any."""
+        start = _key(machine, what, kind, 0, 0).rsplit("|", 1)[0] + "|"
+        sizes = {tuple(map(int, key[len(start) :].split("x"))): each for key, each in self._read().items() if key.startswith(start)}
+        if not sizes:
+            return None
+        wanted = KINDS[kind].work(rows, latent_pixels)
+        work = {size: KINDS[kind].work(size[0], size[1]) for size in sizes}
+        nearest = min(sizes, key=lambda size: abs(work[size] - wanted))
+        fixed = _LAUNCHES.get(machine.type, 0.0)
+        measured = statistics.median(sizes[nearest])
+        return fixed + max(measured - fixed, measured / 10) * wanted / work[nearest] if nearest != (rows, latent_pixels) else measured
+
+
+    def remember(self, name: str) -> None:
+        """Keep that something was done on this machine."""
+        self._write(self._read() | {name: [1.0]})
+
+    def remembers(self, name: str) -> bool:
+        """Whether it was."""
+        return name in self._read()
+
+    def _write(self, known: dict[str, list[float]]) -> None:
+        try:
+            write_atomically(self._file, [json.dumps(known, indent=1).encode()], check=lambda partial: None)
+        except B4MError:
+            pass  # an estimate is no reason to end a training that is done
+
+
+def _key(machine: Machine, what: str, kind: str, rows: int, latent_pixels: int) -> str:
+    return f"{machine.name}|{what}|{kind}|{rows}x{latent_pixels}"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a training will take; ``measured`` where it comes from passes that were timed on this machine."""
+
+    seconds: float
+    gib: float
+    measured: bool
+
+
+def estimate(work: Work, machine: Machine, speeds: Speeds) -> Estimate:
+    """The time and the memory of a training."""
+    kind = KINDS[work.kind]
+    mode, gib = _memory(work, machine)
+    trained = speeds.seconds(machine, "train", work.kind, work.rows, work.latent_pixels)
+    painted = speeds.seconds(machine, "paint", work.kind, 2, work.latent_pixels)
+    reached = machine.tflops * _REACHED.get(machine.type, 0.45)
+    fixed = _LAUNCHES.get(machine.type, 0.0)
+    if painted is None:
+        painted = kind.work(2, work.latent_pixels) * _FORWARD / reached + fixed / 2
+    computed = trained is None
+    if trained is None:
+        twice = 1.4 if MEMORY_MODES[mode].gradient_checkpointing else 1.0
+        streamed = 0.12 if MEMORY_MODES[mode].offload else 0.0  # seconds for half of SDXL over the bus, there and back
+        trained = fixed + kind.work(work.rows, work.latent_pixels) / reached * twice + streamed
+    return Estimate(work.passes * trained + work.painted * painted, gib, not computed)
+
+
+def _memory(work: Work, machine: Machine) -> tuple[int, float]:
+    """The number of the way that the planner will take, and the GiB that it holds."""
+    kind = KINDS[work.kind]
+    held = kind.network + work.rank * kind.adapter
+    mode = 0
+    if machine.type == "cuda" and kind.share == 1.0:
+        mode = fastest_way(machine.memory - held - GIB, work.rows, work.latent_pixels)
+    return mode, (held + max(0, MEMORY_MODES[mode].needed(work.rows, work.latent_pixels)) * kind.share) / GIB
+
+
+def in_words(total: Estimate, machine: Machine) -> str:
+    """One line: "About 40 min and 9 GB on NVIDIA GeForce RTX 4070"."""
+    return f"About {duration(total.seconds)} and {max(1, round(total.gib))} GB on {machine.name}"
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "12 min", "1.5 h"."""
+    if seconds < 90:
+        return f"{max(5, round(seconds / 5) * 5)} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"

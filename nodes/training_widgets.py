@@ -1,0 +1,178 @@
+"""The widgets of the trainings. All but the preset and the words are advanced: pages fold them away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.v0_0_2 import io
+
+from ..b4m_core import TrainingSettings
+from ..b4m_core.presets import DEFAULT, NAMES
+from ..b4m_core.settings import CORRESPONDENCES
+from ..b4m_core.splits import SPLITS
+from .widgets import advanced, rate_widget, sampling_widgets
+
+REUSE, RETRAIN, TAKE = "continue or reuse", "retrain", "use what is trained"
+
+
+def training_widgets() -> list[Any]:
+    """The widgets of every training, in the order in which saved graphs keep them: new ones go last."""
+    return [
+        advanced(
+            io.Int.Input(
+                "steps",
+                default=0,
+                min=0,
+                max=100_000,
+                tooltip="0: as the preset says. More when the likeness is weak, fewer when every picture looks like the ones you gave.",
+            )
+        ),
+        advanced(
+            rate_widget(
+                "learning_rate",
+                "As the preset says. Lower it when the loss jumps or samples turn to noise; raise it when nothing is learned.",
+            )
+        ),
+        advanced(
+            io.Int.Input(
+                "resolution",
+                default=0,
+                min=0,
+                max=2048,
+                step=32,
+                tooltip="0: as the preset says. Lower it when memory runs out; 1024 learns finer detail and takes twice as long as 768.",
+            )
+        ),
+        advanced(
+            io.Int.Input(
+                "seed",
+                default=0,
+                min=0,
+                max=2**53,
+                control_after_generate=False,
+                tooltip="Another number is another try with the same pictures. Same inputs and seed, same LoRA.",
+            )
+        ),
+        advanced(
+            io.Int.Input(
+                "sample_every",
+                default=-1,
+                min=-1,
+                max=100_000,
+                tooltip="A sample picture every so many steps. -1: as the preset says. 0: none, which saves time and memory.",
+            )
+        ),
+        io.String.Input(
+            "sample_prompt", default="", tooltip="What the samples show; {content} and {style} are your words. Empty: it follows them."
+        ),
+        advanced(
+            io.Combo.Input(
+                "run",
+                options=[REUSE, RETRAIN, TAKE],
+                tooltip="Go on with a stopped training and reuse a finished one; train anew; or take what is trained by now, up to the steps.",
+            )
+        ),
+        *sampling_widgets(),
+        advanced(
+            io.Int.Input(
+                "batch_size",
+                default=0,
+                min=0,
+                max=64,
+                tooltip="0: as the preset says. Pictures of yours in every pass: more is calmer and takes more memory.",
+            )
+        ),
+        advanced(
+            io.Int.Input(
+                "gradient_accumulation_steps",
+                default=0,
+                min=0,
+                max=64,
+                tooltip="0: as the preset says. Passes that make one step: more is calmer and slower, and takes no memory.",
+            )
+        ),
+        advanced(
+            rate_widget("weight_decay", "Pull of what is learned to zero. Raise it when the LoRA bends other pictures.", "1e-2")
+        ),
+        advanced(
+            io.Boolean.Input("flip", default=False, tooltip="Train on the mirror images too. Leave it off for faces, text and emblems.")
+        ),
+        advanced(
+            io.Combo.Input(
+                "file_dtype",
+                options=["float16", "bfloat16", "float32"],
+                tooltip="Precision of the saved file. float16 is what others use; float32 doubles its size for nothing you can see.",
+            )
+        ),
+    ]
+
+
+def preset_widget(**more: Any) -> Any:
+    """Quick, normal or thorough: what all numbers come from that were not set by hand."""
+    return io.Combo.Input(
+        "preset",
+        options=list(NAMES),
+        default=DEFAULT,
+        tooltip="quick shows whether your pictures work; normal is for use; thorough takes several times as long, for the final one.",
+        **more,
+    )
+
+
+def apart_widgets() -> list[Any]:
+    """What the content and the style training have besides; both need the same values to fit together."""
+    return [
+        advanced(
+            rate_widget(
+                "auxiliary_learning_rate",
+                "Only for correspondence = multi_correspondence: how fast auxiliary pictures train the other half. Leave it low.",
+                "1e-5",
+            )
+        ),
+        advanced(
+            io.Int.Input(
+                "rank",
+                default=0,
+                min=0,
+                max=512,
+                tooltip="0: as the preset says. Size of the LoRA: raise it for fine detail, lower it for smaller files and less memory. "
+                "The same for the content and the style.",
+            )
+        ),
+        advanced(
+            io.Int.Input(
+                "basis_seed",
+                default=0,
+                min=0,
+                max=2**31,
+                control_after_generate=False,
+                tooltip="Leave it: a content and a style fit together only with the same number.",
+            )
+        ),
+        advanced(
+            io.Combo.Input(
+                "start",
+                options=["zero_start", "published"],
+                tooltip="zero_start leaves the model undisturbed at first; published goes with split = halves.",
+            )
+        ),
+        advanced(
+            io.Combo.Input(
+                "split",
+                options=list(SPLITS),
+                default=TrainingSettings.split,
+                optional=True,
+                tooltip="free: content and style learn all of their own. full: each learns against a frozen, shared factor. "
+                "halves: as published, each in half of every layer's rows and columns. Same for content and style.",
+            )
+        ),
+        advanced(
+            io.Combo.Input(
+                "correspondence",
+                options=list(CORRESPONDENCES),
+                default=TrainingSettings.correspondence,
+                optional=True,
+                tooltip="What auxiliary pictures do. output_preservation: on them, what is taught must not change the model. "
+                "multi_correspondence: they train the other half, as published.",
+            )
+        ),
+    ]

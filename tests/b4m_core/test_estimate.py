@@ -1,0 +1,60 @@
+"""What a training will take: by what was timed, by arithmetic, and in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from b4m_core.estimate import KINDS, Estimate, Machine, Speeds, Work, duration, estimate, in_words
+
+H100 = Machine("H100", "cuda", 989.0, 80 * 2**30)
+SMALL = Machine("RTX 4060", "cuda", 60.0, 8 * 2**30)
+CPU = Machine("this processor", "cpu", 0.11, 16 * 2**30)
+
+
+@pytest.mark.parametrize(("side", "seconds"), [(512, 0.145 / 4), (1024, 0.391 / 4)])
+def test_the_arithmetic_gives_the_passes_that_were_measured_on_a_card(tmp_path: Path, side: int, seconds: float) -> None:
+    """docs/speed.md: a default step of four micro-steps inside ComfyUI."""
+    found = estimate(Work("sdxl", 1000, 2, (side // 8) ** 2, 0, 32), H100, Speeds(tmp_path))
+    assert not found.measured and found.seconds == pytest.approx(1000 * seconds, rel=0.3)
+
+
+def test_what_was_timed_counts_and_other_sizes_are_scaled_from_the_nearest(tmp_path: Path) -> None:
+    speeds = Speeds(tmp_path)
+    for seconds in (0.30, 0.34, 9.0):  # one of them beside something else
+        speeds.note(CPU, "train", "embedded", 4, 576, seconds)
+    same = estimate(Work("embedded", 100, 4, 576, 0, 16), CPU, Speeds(tmp_path))
+    assert same.measured and same.seconds == pytest.approx(34)
+    double = estimate(Work("embedded", 100, 8, 576, 0, 16), CPU, Speeds(tmp_path))
+    assert double.seconds == pytest.approx(68)
+    assert not estimate(Work("embedded", 100, 4, 576, 0, 16), H100, Speeds(tmp_path)).measured, "another machine"
+
+
+def test_pictures_that_are_painted_count_too(tmp_path: Path) -> None:
+    speeds = Speeds(tmp_path)
+    speeds.note(CPU, "train", "embedded", 4, 576, 0.3)
+    speeds.note(CPU, "paint", "embedded", 2, 576, 0.1)
+    assert estimate(Work("embedded", 10, 4, 576, 50, 16), CPU, speeds).seconds == pytest.approx(8)
+
+
+def test_a_small_card_takes_a_way_that_fits(tmp_path: Path) -> None:
+    work = Work("sdxl", 1000, 2, 128**2, 0, 32)
+    small, large = (estimate(work, machine, Speeds(tmp_path)) for machine in (SMALL, H100))
+    assert small.gib <= 8 < large.gib and small.seconds > large.seconds
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', '{"a|train|sdxl|1x1": ["x"]}', '{"a|train|sdxl|1x1": [-1]}'])
+def test_a_damaged_file_of_speeds_counts_as_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "speeds.json").write_text(text)
+    assert not estimate(Work("sdxl", 1, 2, 4096, 0, 32), H100, Speeds(tmp_path)).measured
+    Speeds(tmp_path).note(H100, "train", "sdxl", 2, 4096, 0.04)
+    assert json.loads((tmp_path / "speeds.json").read_text())
+    assert estimate(Work("sdxl", 100, 2, 4096, 0, 32), H100, Speeds(tmp_path)).seconds == pytest.approx(4)
+
+
+def test_it_is_said_in_one_line_that_people_can_read() -> None:
+    assert in_words(Estimate(2400, 9.2, True), SMALL) == "About 40 min and 9 GB on RTX 4060"
+    assert [duration(seconds) for seconds in (2, 44, 600, 9000)] == ["5 s", "45 s", "10 min", "2.5 h"]
+    assert set(KINDS) == {"sdxl", "embedded"}

@@ -1,0 +1,94 @@
+// What a training will take, above its display before it ran; and, while it runs, the time left of all trainings of the workflow.
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { allNodes, ask, findNode, make } from "./b4m_parts.js";
+
+const ROUTE = "/b4m/estimate";
+const EVENT = "b4m.training";
+const RUNNING = new Set(["started", "auxiliary", "encoding", "training", "painting"]);
+const WAIT = 600; // milliseconds after the last change, before the server is asked
+
+/** @type {Map<string, {seconds: number, text: string}>} by execution id */
+let estimates = new Map();
+const over = new Set(); // training nodes that this run of the workflow is done with, or took from the cache
+let timer = null;
+
+/** "45 s", "12 min", "1.5 h". */
+function duration(seconds) {
+    if (seconds < 90) return `${Math.max(Math.round(seconds), 1)} s`;
+    return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}
+
+/** The line on a node, made when it is first needed. */
+function line(node) {
+    const view = node.b4mView;
+    if (view && !view.estimate) {
+        view.estimate = make("div", "b4m-estimate");
+        Object.assign(view.estimate.style, { flex: "none", color: "var(--descrip-text, #999)" });
+        view.root.prepend(view.estimate);
+    }
+    return view?.estimate;
+}
+
+function say(node, text) {
+    const place = line(node);
+    if (!place || place.textContent === text) return;
+    place.textContent = text;
+    place.hidden = !text;
+}
+
+/** Ask what the trainings of the open workflow will take. */
+async function askAll() {
+    if (!allNodes().some((node) => node.b4mView)) return;
+    const { output } = await app.graphToPrompt();
+    const answer = await ask(ROUTE, { prompt: output });
+    estimates = new Map(Object.entries(answer?.nodes ?? {}));
+    for (const [id, { text }] of estimates) {
+        const node = findNode(id);
+        const state = node?.b4mView?.root.dataset.state;
+        if (node) say(node, !state || state === "idle" || state === "stopped" ? text : RUNNING.has(state) ? line(node)?.textContent ?? "" : "");
+    }
+}
+
+function soon() {
+    clearTimeout(timer);
+    timer = setTimeout(() => askAll().catch(() => {}), WAIT); // the server is away: nothing is estimated
+}
+
+/** The time left of this training, of those that its own node has still to do, and of other nodes. */
+function timeLeft(id, state) {
+    let left = (state.seconds_left ?? 0) + (state.later ?? 0);
+    for (const [other, { seconds }] of estimates) if (other !== id && !over.has(other)) left += seconds;
+    return left;
+}
+
+const states = new Map();
+
+function receive(payload) {
+    const id = String(payload?.node ?? "");
+    const node = findNode(id);
+    if (!node?.b4mView) return;
+    const state = payload.state === "started" ? { ...payload } : { ...states.get(id), ...payload };
+    states.set(id, state);
+    if (payload.state === "started") over.delete(id);
+    if (!RUNNING.has(state.state)) {
+        if (!state.later) over.add(id); // else its next training begins
+        if (state.state === "done" || state.state === "reused") say(node, "");
+        soon();
+        return;
+    }
+    const left = timeLeft(id, state);
+    const others = left - (state.seconds_left ?? 0) > 1;
+    say(node, state.state === "training" && others ? `All trainings: about ${duration(left)} left` : estimates.get(id)?.text ?? "");
+}
+
+app.registerExtension({
+    name: "b4m.estimate",
+    setup() {
+        api.addEventListener(EVENT, ({ detail }) => receive(detail));
+        api.addEventListener("execution_start", () => over.clear());
+        api.addEventListener("execution_cached", ({ detail }) => (detail?.nodes ?? []).forEach((id) => over.add(String(id))));
+        api.addEventListener("graphChanged", soon);
+    },
+    afterConfigureGraph: soon,
+});

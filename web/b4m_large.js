@@ -1,0 +1,48 @@
+// Pictures opened large, over the page: arrows go through them, Escape or a click beside them closes.
+import { addStyle, button, make } from "./b4m_parts.js";
+
+addStyle(`
+.b4m-large { position: fixed; inset: 0; z-index: 10000; display: flex; flex-direction: column; align-items: center; justify-content: center;
+    gap: 12px; background: rgba(0, 0, 0, 0.85); color: #eee; font: 14px/1.4 Inter, Arial, sans-serif; }
+.b4m-large img { max-width: 92vw; max-height: 80vh; min-width: min(60vw, 60vh); object-fit: contain; image-rendering: auto; }
+.b4m-large div { display: flex; gap: 10px; align-items: center; }
+`);
+
+/**
+ * Show pictures large, beginning with one of them.
+ * @param {{url: string, title: string}[]} pictures
+ * @param {number} index
+ * @param {(index: number) => HTMLElement[]} extras further buttons for a picture
+ */
+export function openLarge(pictures, index, extras = () => []) {
+    const image = make("img", "");
+    const title = make("span", "");
+    const more = make("div", "");
+    const go = (step) => show((place + step + pictures.length) % pictures.length);
+    const bar = make("div", "", button("◀", "Earlier", () => go(-1)), title, button("▶", "Later", () => go(1)), more, button("Close", "Close", close));
+    const root = make("div", "b4m-large", image, bar);
+    let place = index;
+
+    function show(next) {
+        place = next;
+        image.src = pictures[place].url;
+        title.textContent = pictures[place].title;
+        more.replaceChildren(...extras(place));
+    }
+    function close() {
+        root.remove();
+        document.removeEventListener("keydown", key, true);
+    }
+    function key(event) {
+        if (event.key === "Escape") close();
+        else if (event.key === "ArrowLeft") go(-1);
+        else if (event.key === "ArrowRight") go(1);
+        else return;
+        event.stopPropagation();
+        event.preventDefault();
+    }
+    root.addEventListener("click", (event) => event.target === root && close());
+    document.addEventListener("keydown", key, true);
+    document.body.append(root);
+    show(place);
+}

@@ -1,0 +1,155 @@
+// How one training looks on its node: step and time left, loss curve, samples with their steps, notes. It fits into the room that it has.
+import { drawCurve } from "./b4m_curve.js";
+import { openLarge } from "./b4m_large.js";
+import { addStyle, make, pictureAddress, safePicture } from "./b4m_parts.js";
+
+export const HEIGHT = 300; // the least; a taller node gives more to the sample
+
+addStyle(`
+.b4m-head { display: flex; justify-content: space-between; gap: 8px; font-weight: 600; }
+.b4m-head span:last-child { font-weight: 400; color: var(--descrip-text, #999); white-space: nowrap; }
+.b4m-bar { flex: none; height: 4px; border-radius: 2px; background: var(--comfy-input-bg, #222); overflow: hidden; }
+.b4m-bar div { height: 100%; width: 0; border-radius: 2px; background: #4c9be8; transition: width 0.2s linear; }
+.b4m-live[data-state="done"] .b4m-bar div, .b4m-live[data-state="reused"] .b4m-bar div { background: #57a773; }
+.b4m-live[data-state="stopped"] .b4m-bar div { background: #d9a441; }
+.b4m-live[data-state="failed"] .b4m-bar div { background: #d65a5a; }
+.b4m-said { flex: none; max-height: 50px; overflow: hidden auto; white-space: pre-line; overflow-wrap: anywhere; }
+.b4m-note { color: var(--descrip-text, #999); }
+.b4m-live[data-state="failed"] .b4m-end { color: #ff8a80; }
+.b4m-curve { flex: none; width: 100%; height: 84px; display: block; border-radius: 4px; background: var(--comfy-input-bg, #222); }
+.b4m-sample { flex: 1 1 0; min-height: 0; margin: 0; position: relative; display: flex; justify-content: center; border-radius: 4px;
+    overflow: hidden; background: var(--comfy-input-bg, #222); cursor: zoom-in; }
+.b4m-sample img { display: block; width: 100%; height: 100%; object-fit: contain; position: absolute; }
+.b4m-sample figcaption { position: absolute; left: 6px; bottom: 6px; padding: 1px 6px; border-radius: 3px; background: rgba(0, 0, 0, 0.6);
+    color: #fff; font-size: 11px; }
+.b4m-strip { flex: none; display: flex; gap: 4px; height: 48px; overflow: auto hidden; scrollbar-width: thin; }
+.b4m-strip button { flex: none; position: relative; padding: 0; border: 2px solid transparent; border-radius: 4px; overflow: hidden;
+    height: 44px; width: 44px; background: none; cursor: pointer; }
+.b4m-strip button[aria-pressed="true"] { border-color: #4c9be8; }
+.b4m-strip img { width: 100%; height: 100%; object-fit: cover; display: block; }
+.b4m-strip span { position: absolute; right: 1px; bottom: 1px; padding: 0 3px; border-radius: 2px; font-size: 9px; line-height: 12px;
+    color: #fff; background: rgba(0, 0, 0, 0.65); }
+`);
+
+/** The display's elements. `root` is what the page places. */
+export function makeView() {
+    const view = { step: make("span", ""), left: make("span", ""), bar: make("div", ""), end: make("div", "b4m-end"), note: make("div", "b4m-note") };
+    view.curve = make("canvas", "b4m-curve");
+    view.image = make("img", "");
+    view.caption = make("figcaption", "");
+    view.progress = make("div", "b4m-bar", view.bar);
+    view.said = make("div", "b4m-said", view.end, view.note);
+    view.sample = make("figure", "b4m-sample", view.image, view.caption);
+    view.strip = make("div", "b4m-strip");
+    view.root = make("div", "b4m-live", make("div", "b4m-head", view.step, view.left), view.progress, view.said, view.curve, view.sample, view.strip);
+    view.chosen = null; // the step of the sample that the artist looks at; null follows the newest
+    view.shown = []; // the samples in the strip
+    view.sample.addEventListener("click", () => openLarge(large(view), Math.max(shownIndex(view), 0), view.extras));
+    return view;
+}
+
+/** "about 2 min left", "45 s left". */
+function timeLeft(seconds) {
+    if (seconds === null || seconds === undefined) return "";
+    if (seconds < 90) return `${Math.max(Math.round(seconds), 1)} s left`;
+    if (seconds < 5400) return `${Math.round(seconds / 60)} min left`;
+    return `${(seconds / 3600).toFixed(1)} h left`;
+}
+
+/** What the first line says in each state. */
+function headline(state) {
+    if (!state) return "Not trained yet: press Run";
+    const steps = `${state.step ?? 0} of ${state.total ?? 0}`;
+    if (state.state === "started") return "Preparing the pictures";
+    if (state.state === "auxiliary") return `Painting auxiliary picture ${state.encoding?.[0] ?? 0} of ${state.encoding?.[1] ?? 0}`;
+    if (state.state === "encoding") return `Encoding picture ${state.encoding?.[0] ?? 0} of ${state.encoding?.[1] ?? 0}`;
+    if (state.state === "training") return `Step ${steps}`;
+    if (state.state === "painting") return "Trained before, painting a sample";
+    if (state.state === "done") return `Trained, ${state.total} steps`;
+    if (state.state === "reused") return "Trained before, reused";
+    if (state.state === "stopped") return `Stopped at step ${steps}`;
+    return `Failed at step ${steps}`;
+}
+
+/** All samples of a state, by step; the address of each may be shown. */
+function samplesOf(state) {
+    const found = new Map();
+    for (const sample of [...(state?.samples ?? []), state?.sample]) if (safePicture(sample?.url)) found.set(sample.step, sample);
+    return [...found.values()].sort((one, other) => one.step - other.step);
+}
+
+/** The place in the strip of the sample that is shown, -1 without one. */
+function shownIndex(view) {
+    const chosen = view.shown.findIndex((sample) => sample.step === view.chosen);
+    return chosen >= 0 ? chosen : view.shown.length - 1;
+}
+
+function large(view) {
+    return view.shown.map((sample) => ({ url: pictureAddress(sample.url), title: `sample at step ${sample.step}`, step: sample.step }));
+}
+
+/** Put `state` (undefined before the first training) into the view. */
+export function render(view, state) {
+    const share = state?.total ? (state.step ?? 0) / state.total : 0;
+    const phase = state?.phase ? `${state.phase}: ` : "";
+    view.root.dataset.state = state?.state ?? "idle";
+    view.step.textContent = phase + headline(state);
+    view.left.textContent = timeLeft(state?.seconds_left);
+    view.progress.hidden = !state;
+    view.bar.style.width = `${Math.round(100 * (state?.state === "done" || state?.state === "reused" ? 1 : share))}%`;
+    view.end.textContent = state?.end ?? "";
+    view.end.hidden = !state?.end;
+    view.note.textContent = state?.note ?? "";
+    view.note.hidden = !state?.note;
+    view.said.hidden = view.end.hidden && view.note.hidden;
+    view.curve.hidden = !(state?.curve?.steps?.length > 1);
+    renderSamples(view, state);
+    if (!view.curve.hidden) drawWhenChanged(view, state);
+}
+
+/** The samples' strip, and one of them in the room that is left. */
+function renderSamples(view, state) {
+    const samples = samplesOf(state);
+    const changed = samples.length !== view.shown.length || samples.some((each, index) => each.url !== view.shown[index].url);
+    view.shown = samples;
+    view.sample.hidden = !samples.length;
+    view.strip.hidden = samples.length < 2;
+    if (changed) view.strip.replaceChildren(...samples.map((sample) => stripButton(view, state, sample)));
+    const shown = samples[shownIndex(view)];
+    if (!shown) return;
+    const address = pictureAddress(shown.url);
+    if (view.image.getAttribute("src") !== address) view.image.src = address;
+    view.caption.textContent = `sample at step ${shown.step}`;
+    [...view.strip.children].forEach((each, index) => each.setAttribute("aria-pressed", String(samples[index] === shown)));
+    if (changed && view.chosen === null) view.strip.scrollLeft = view.strip.scrollWidth;
+}
+
+function stripButton(view, state, sample) {
+    const image = make("img", "");
+    image.loading = "lazy";
+    image.src = pictureAddress(sample.url);
+    const press = make("button", "", image, make("span", "", String(sample.step)));
+    press.type = "button";
+    press.title = `Sample at step ${sample.step}. Click twice to open it large.`;
+    press.addEventListener("click", (event) => {
+        event.stopPropagation();
+        view.chosen = sample.step === view.shown.at(-1)?.step ? null : sample.step;
+        renderSamples(view, view.state);
+    });
+    press.addEventListener("dblclick", () => openLarge(large(view), Math.max(shownIndex(view), 0), view.extras));
+    return press;
+}
+
+/** Draw the curve in the next frame, once for all that came in until then and only if it is another one. */
+function drawWhenChanged(view, state) {
+    view.curveOf = state;
+    if (view.drawing) return;
+    view.drawing = requestAnimationFrame(() => {
+        view.drawing = 0;
+        const { curve, total } = view.curveOf;
+        const look = `${curve.steps.length}|${curve.steps.at(-1)}|${total}|${view.curve.clientWidth}x${view.curve.clientHeight}`;
+        if (look === view.look || !view.curve.clientWidth) return;
+        view.look = look;
+        drawCurve(view.curve, curve, total);
+    });
+}
