@@ -8,6 +8,7 @@ from . import estimates, host, kept, picture_panel, shown
 from .adapter import B4MAdapterFacts, B4MApplyAdapter, B4MLoadAdapter, B4MMergeAdapters
 from .dataset import B4MAuxiliaryPictures, B4MPictures, folder_fingerprint
 from .guard import guarded
+from .judge import B4MJudge
 from .mini import B4MMiniModel
 from .paint import B4MPaint
 from .prompt import B4MPrompt
@@ -34,6 +35,7 @@ NODES: list[type[io.ComfyNode]] = [
     B4MCompareAdapters,
     B4MAdapterFacts,
     B4MPrompt,
+    B4MJudge,
 ]
 for _node in NODES:
     guarded(_node)

@@ -69,7 +69,7 @@ def training_widgets() -> list[Any]:
             io.Combo.Input(
                 "run",
                 options=[REUSE, RETRAIN, TAKE],
-                tooltip="Go on with a stopped training and reuse a finished one; train anew; or take what is trained by now, up to the steps.",
+                tooltip="Go on with a stopped training or reuse a finished one; train anew; or take what is trained up to the steps.",
             )
         ),
         *sampling_widgets(),

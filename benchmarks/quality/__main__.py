@@ -1,4 +1,4 @@
-"""The contest, in pieces: python b4m.py bench quality [run|tune|ablate|examples] [FOLDER] --seconds 540
+"""The contest, in pieces: python b4m.py bench quality [run|tune|ablate|roads|final|examples] [FOLDER] --seconds 540
 
 ``run`` fills FOLDER/chosen.json from the development pairs, if it is not there, and then runs the rows of the table on the test pairs,
 again until all are there (``--only`` picks rows). ``ablate`` changes one thing at a time on the development pairs, ``tune`` repeats what
@@ -7,21 +7,26 @@ was tried while the method was made, ``examples`` trains the shipped ones.
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
 import torch
 
+from b4m_core import B4MError
 from benchmarks.world.judge import Judge, load_judge
 
-from . import concepts
+from . import concepts, own_model
 from .ablate import Ablating
 from .choose import choose
 from .contest import Running
 from .example_sheet import EXAMPLES
 from .examples import make_examples
+from .final import final_rows, of_league
 from .methods import Contest
 from .references import Studio
+from .roads import Travelling
+from .rows import rows
 from .tune import Tuning
 
 QUICK = ("base model", "true pictures", "sum of LoRAs, half the rows", "ours: B4M, free, kept", "ours + joint, Riemannian, kept")
@@ -32,15 +37,30 @@ def main(options: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     options.folder.mkdir(parents=True, exist_ok=True)
+    if options.model is not None:
+        own_model.run(options)
+        return
     started = time.monotonic()
     studio = Studio(EMBEDDED, device)
     judges = {name: load_judge(name).to(device) for name in ("first", "second")}
     if options.quick:
-        quick(studio, judges, options.folder, options.seconds)
+        quick(studio, judges, options)
+        return
+    if options.work == "roads":
+        left = options.seconds - (time.monotonic() - started)
+        Travelling(Contest(studio, judges, concepts.DEVELOPMENT, concepts.TRAINING_SEEDS), options.folder, left).run(options.only)
+        return
+    if options.work == "final":
+        three = Contest(studio, judges, concepts.LARGE, concepts.TRAINING_SEEDS)
+        one = three.with_seeds(concepts.TRAINING_SEEDS[:1])
+        run_final(three, one, options, started + options.seconds)
         return
     if options.work == "ablate":
         left = options.seconds - (time.monotonic() - started)
         Ablating(Contest(studio, judges, concepts.DEVELOPMENT, (0,)), options.folder, left).run(options.only)
+        return
+    if options.work == "examples":
+        make_examples(Contest(studio, judges, EXAMPLES, (0,)), options.folder)
         return
     chosen = options.folder / "chosen.json"
     if options.work == "tune" or not chosen.exists():
@@ -49,26 +69,44 @@ def main(options: argparse.Namespace) -> None:
     settings = json.loads(chosen.read_text(encoding="utf-8")) if chosen.exists() else {}
     if options.work == "run":
         left = options.seconds - (time.monotonic() - started)
-        Running(Contest(studio, judges, concepts.TEST, concepts.TRAINING_SEEDS), options.folder, settings, left).run(options.only)
-    elif options.work == "examples":
-        make_examples(Contest(studio, judges, EXAMPLES, (0,)), options.folder, settings["rank 4"])
+        contest = Contest(studio, judges, concepts.TEST, concepts.TRAINING_SEEDS)
+        Running(contest, options.folder, rows(contest, settings), left).run(options.only)
 
 
-def quick(studio: Studio, judges: dict[str, Judge], folder: Path, seconds: float) -> None:
+def run_final(three: Contest, one: Contest, options: argparse.Namespace, stop: float) -> None:
+    table = final_rows(three, one)
+    for contest in (three, one):
+        mine = of_league(table, contest)
+        names = [name for name in options.only or mine if name in mine]
+        if names:
+            Running(contest, options.folder, mine, stop - time.monotonic()).run(names)
+
+
+def quick(studio: Studio, judges: dict[str, Judge], options: argparse.Namespace) -> None:
     """The same protocol at a size for two cores: one pair, one seed, four pictures a row, few steps. It proves that it runs, no more."""
     concepts.PROMPTS, concepts.NOISES = concepts.PROMPTS[:2], concepts.NOISES[:2]
-    concepts.AUXILIARY_PICTURES, concepts.AUXILIARY_STYLES = 2, concepts.AUXILIARY_STYLES[:4]
+    concepts.AUXILIARY_PICTURES = 2
+    if options.work == "roads":
+        concepts.NOISES = concepts.NOISES[:1]
+        split = concepts.Split(concepts.DEVELOPMENT_CONTENTS[:1], concepts.DEVELOPMENT_STYLES[:1])
+        Travelling(Contest(studio, judges, split, (0,), most_steps=2), options.folder, options.seconds).run(options.only)
+        return
+    concepts.AUXILIARY_STYLES = concepts.AUXILIARY_STYLES[:4]
     split = concepts.Split(concepts.TEST_CONTENTS[-1:], concepts.TEST_STYLES[:1])
     settings = json.loads((Path(__file__).parent / "results" / "chosen.json").read_text(encoding="utf-8"))
     contest = Contest(studio, judges, split, (0,), most_steps=30)
-    Running(contest, folder, settings, seconds).run(QUICK)
+    Running(contest, options.folder, rows(contest, settings), options.seconds).run(QUICK)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", choices=("tune", "run", "ablate", "examples"), nargs="?", default="run")
+    parser.add_argument("work", choices=("tune", "run", "ablate", "roads", "final", "examples"), nargs="?", default="run")
     parser.add_argument("folder", type=Path, nargs="?", default=Path("b4m_quality"), help="where the results go (b4m_quality)")
     parser.add_argument("--quick", action="store_true", help="one pair, few steps: minutes on two cores")
     parser.add_argument("--seconds", type=float, default=540.0)
     parser.add_argument("--only", action="append", default=[], help="a trial, row or ablation by name; may repeat")
-    main(parser.parse_args())
+    own_model.arguments(parser)
+    try:
+        main(parser.parse_args())
+    except B4MError as error:
+        sys.exit(f"b4m: {error}")

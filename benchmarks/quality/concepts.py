@@ -12,6 +12,8 @@ DEVELOPMENT_CONTENTS = ("penguin", "watermelon", "rocket", "guitar")
 DEVELOPMENT_STYLES = ("blueprint", "lego", "thermal")
 TEST_CONTENTS = ("fox", "flamingo", "doughnut", "european castle", "tractor", "teddy bear")
 TEST_STYLES = ("stained glass", "woodcut", "knitted", "crayon")
+MORE_CONTENTS = ("elephant", "butterfly", "birthday cake", "cactus", "crown", "teapot")
+MORE_STYLES = ("japanese print", "game boy", "film negative", "patchwork", "chocolate")
 
 CONTENT_TRIGGER = "#1672 #336"  # the tokens of "snq"
 STYLE_TRIGGER = "#342 #287 #345"  # the tokens of "w@z"
@@ -54,6 +56,7 @@ class Split:
 
 DEVELOPMENT = Split(DEVELOPMENT_CONTENTS, DEVELOPMENT_STYLES)
 TEST = Split(TEST_CONTENTS, TEST_STYLES)
+LARGE = Split((*TEST_CONTENTS, *MORE_CONTENTS), (*TEST_STYLES, *MORE_STYLES))  # all that development has not seen; TEST is a part of it
 
 
 def class_word(content: str) -> str:

@@ -3,7 +3,7 @@
 import json
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -23,9 +23,9 @@ from .grouped import Factors
 from .methods import Contest
 from .painting import NOTHING, Question, marks, paint, shares
 from .references import phrase
-from .rows import Row, Worn, rows
+from .rows import Row, Worn
 
-FRONTIER = ((0.6, 1.2), (0.8, 1.1), (1.0, 1.0), (1.1, 0.8), (1.2, 0.6))
+FRONTIER = ((0.6, 1.2), (0.8, 1.1), (0.9, 1.1), (1.0, 1.0), (1.1, 1.0), (1.1, 0.8), (1.2, 0.6))
 EXAMINED = (
     "sum of LoRAs, half the rows",
     "sum of LoRAs",
@@ -34,6 +34,14 @@ EXAMINED = (
     "ours + joint, Riemannian, kept",
     "one LoRA on both, rank 32",
     "sum + joint, AdamW (the control)",
+    "ours",
+    "ours, fitted",
+    "two LoRAs, kept",
+    "NP-LoRA, kept",
+    "ours + joint",
+    "ours, fitted + joint",
+    "two LoRAs, kept + joint",
+    "one LoRA on both, rank 32, kept",
 )
 
 
@@ -42,11 +50,11 @@ def slug(name: str) -> str:
 
 
 class Running:
-    """The test half of the contest, row by row, into FOLDER/rows."""
+    """The held-out half of the contest, row by row, into FOLDER/rows."""
 
-    def __init__(self, contest: Contest, folder: Path, chosen: dict[str, float], seconds: float) -> None:
+    def __init__(self, contest: Contest, folder: Path, table: Mapping[str, Row], seconds: float) -> None:
         self.contest, self.folder, self.started = contest, folder / "rows", time.monotonic()
-        self.stop, self.table = self.started + seconds, rows(contest, chosen)
+        self.stop, self.table = self.started + seconds, table
         self.folder.mkdir(parents=True, exist_ok=True)
         autoencoder = contest.studio.autoencoder
         self.references = [
@@ -102,8 +110,9 @@ class Running:
     def _detectors(self, worn: Adapters) -> dict[str, float]:
         """Leaks and drift on the pairs of the first training seed, by the second judge."""
         contest, split = self.contest, self.contest.split
-        pairs = split.pairs
-        adapters = worn.take(list(range(len(pairs))))
+        looked_at = self._looked_at()
+        pairs = [contest.pairs[pair][1:] for pair in looked_at]
+        adapters = worn.take(looked_at)
         judge = contest.judges["second"]
         world = contest.studio.world
         house = world.index("house")
@@ -145,10 +154,19 @@ class Running:
             found[f"{name}: shows the style"] = round(float((said.style == look).float().mean()), 4)
         return found
 
+    def _looked_at(self) -> list[int]:
+        """The pairs of the first training seed that are test pairs."""
+        split, few = self.contest.split, concepts.TEST
+        first = range(len(split.pairs))
+        if not set(few.contents) <= set(split.contents):
+            return list(first)
+        names = [(split.contents[content], split.styles[style]) for _, content, style in self.contest.pairs]
+        return [pair for pair in first if names[pair][0] in few.contents and names[pair][1] in few.styles]
+
     def _frontier(self, worn: Adapters) -> list[list[float]]:
         """(content strength, style strength, then the shares) on the pairs of the first seed, by the second judge."""
-        count = len(self.contest.split.pairs)
-        adapters, asked = worn.take(list(range(count))), self.contest.asked[:count]
+        looked_at = self._looked_at()
+        adapters, asked = worn.take(looked_at), [self.contest.asked[pair] for pair in looked_at]
         found = []
         for content, style in FRONTIER:
             factors = adapters.scaled(content, style).factors(frozenset(), self.contest.studio.painter.dtype)

@@ -58,11 +58,15 @@ class Adapters:
             downs.append(down.to(dtype))
         return Factors(ups, downs)
 
-    def wearing(self, bank: "Bank", picked: Tensor, live: frozenset[str], dtype: torch.dtype) -> Factors:
-        """Like ``factors``, for every row by itself: row r of adapter g has the bank's own tensors of its adapter ``picked[g, r]``."""
+    def wearing(self, bank: "Bank", picked: Tensor, live: frozenset[str], dtype: torch.dtype, *, alone: bool = False) -> Factors:
+        """Like ``factors``, for every row by itself: row r of adapter g has the bank's own tensors of its adapter ``picked[g, r]``.
+
+        ``alone``: only these, without the adapter's own part."""
         rows, flat, learned = picked.shape[1], picked.flatten(), []
         for mine, partner in zip(self.learned, bank.adapters.learned, strict=True):
             stack = {name: (value if name in live else value.detach()).repeat_interleave(rows, 1) for name, value in mine.items()}
+            if alone:
+                stack = {name: value if name.endswith("down") else torch.zeros_like(value) for name, value in stack.items()}
             learned.append({**stack, **{name: partner[name].index_select(1, flat) for name in bank.names}})
         return Adapters(self.family, learned, self.frozen).factors(live, dtype)
 

@@ -5,7 +5,7 @@ that of an ordinary LoRA, so every method of the contest is expressed in factors
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,11 +49,14 @@ class Segment:
 
 @dataclass
 class Wardrobe:
-    """What the groups wear now; no segments: the base model. ``step`` () int64 on the device picks the row of the gates."""
+    """What the groups wear now; no segments: the base model. ``step`` () int64 on the device picks the row of the gates. ``spy`` is shown
+    every layer's inputs: shape index, place, x (G, rows, tokens, n).
+    """
 
     groups: int = 1
     segments: list[Segment] = field(default_factory=list)
     step: Tensor | None = None
+    spy: Callable[[int, int, Tensor], None] | None = None
 
 
 class GroupedLinear(nn.Module):
@@ -69,6 +72,8 @@ class GroupedLinear(nn.Module):
             return y
         groups, tokens = self.wardrobe.groups, x.shape[1]
         grouped = x.unflatten(0, (groups, -1))
+        if self.wardrobe.spy is not None:
+            self.wardrobe.spy(self.shape, self.place, grouped)
         parts = [self._update(grouped[:, each.first : each.last], each.factors) for each in self.wardrobe.segments]
         update = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         return y + update.reshape(len(x), tokens, -1)

@@ -18,8 +18,9 @@ from .families import FAMILIES, SLOW, Adapters, Bank, merged, side_by_side, zip_
 from .grouped import Factors
 from .metrics import Metric
 from .painting import marks, paint, questions
-from .references import PictureTable, Studio, auxiliary_captions, auxiliary_sets, content_set, style_set
-from .training import Part, Trainings, train
+from .references import PictureTable, Studio, auxiliary_captions, auxiliary_sets, both_triggers, content_set, style_set, told_by_both
+from .restyled import restyled
+from .training import Part, Said, Teacher, Trainings, train
 
 PARTNER_RATE = 0.1  # of the own rate, as in the paper
 
@@ -54,6 +55,16 @@ class Apart:
     decay: bool = False
     slow: float = 1.0  # share of the rate for the leaning family's bases
     bank: bool = False  # every own row wears a finished partner: an auxiliary concept under the trigger, trained the same way alone
+    fitted: int = 0  # own rows of a style that show the picture's thing under a content's trigger, wearing that thing's adapter of a bank
+    fitted_worn: bool = True  # else the words alone
+    on_partner: int = 0  # other rows that wear the bank's adapter of what they show, and are taught what it says alone
+    made: int = 0  # other rows of a style that are taught the sum of its own effect and a bank's content's, on that content's photographs
+    named_by_trigger: int = 0  # other rows that are named by the other concept's trigger, and are taught what the base model says
+    restyled: int = 0  # own rows of a content in known styles, which its adapter without them painted (restyled.py)
+    restyled_worn: bool = False  # these rows wear the bank's adapter of their style, and are named by the style's trigger
+    tilt: float = 1.0
+    average: int = 0
+    weight: float = 1.0  # of the other rows' loss
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,8 @@ class Joint:
     decay: bool = False
     kept: int = 0  # rows that are held to the base model's prediction
     live: frozenset[str] | None = None
+    fitted: int = 0  # of the style's rows: under a content's trigger, wearing the bank's adapter of what they show
+    bank_of: Apart | None = None
 
 
 class Contest:
@@ -107,15 +120,26 @@ class Contest:
 
     def _bank(self, apart: Apart, role: str) -> Bank:
         """Auxiliary concepts of ``role``, learned under the trigger and without a bank. None of them is in any pair."""
-        alone, kind = dataclasses.replace(apart, bank=False), f"{role}s"
+        alone, kind = Apart(apart.family, apart.rank, rows=apart.rows, partners=apart.partners, sets=apart.sets), f"{role}s"
         if (alone, f"bank of {kind}") not in self.done:
-            known = self.auxiliary[kind]
-            texts = [self.studio.encode_text(auxiliary_captions(kind, k, trigger=True)) for k in range(len(known.counts))]
-            context, pooled = (torch.stack(column) for column in zip(*texts, strict=True))
-            table = PictureTable(known.latents, context, pooled, known.counts)
-            self.done[alone, f"bank of {kind}"] = self._apart([alone], role, table, [0])[0]
+            self.done[alone, f"bank of {kind}"] = self._apart([alone], role, self._by_trigger(kind), [0])[0]
         family = FAMILIES[apart.family]
         return Bank(self.done[alone, f"bank of {kind}"], family.content if role == "content" else family.style)
+
+    def _by_trigger(self, kind: str) -> PictureTable:
+        """The auxiliary sets of ``kind``, captioned as if they were to be learned."""
+        known = self.auxiliary[kind]
+        texts = [self.studio.encode_text(auxiliary_captions(kind, k, trigger=True)) for k in range(len(known.counts))]
+        context, pooled = (torch.stack(column) for column in zip(*texts, strict=True))
+        return PictureTable(known.latents, context, pooled, known.counts)
+
+    def _by_both_triggers(self) -> tuple[PictureTable, Tensor]:
+        """The styles' pictures, captioned as a content in the style, and which content of the bank each shows."""
+        texts = self.studio.encode_text(both_triggers())
+        context, pooled = (text.expand(len(self.styles.counts), *text.shape) for text in texts)
+        shown = torch.tensor([concepts.AUXILIARY_CONTENTS.index(thing) for thing, _ in concepts.STYLE_PICTURES])
+        table = PictureTable(self.styles.latents, context, pooled, self.styles.counts)
+        return table, shown.expand(len(self.styles.counts), -1).to(self.studio.device)
 
     def _apart(self, several: list[Apart], role: str, table: PictureTable, seeds: Sequence[int]) -> list[Adapters]:
         """One training for each setting, seed and set of ``table``; settings of one family stand together."""
@@ -129,30 +153,84 @@ class Contest:
             for name, settings in Counter(apart.family for apart in several).items()
         }
         adapters = side_by_side(list(fresh.values()))
-        beside = self._partners(first, role)
-        bank = self._bank(first, "style" if role == "content" else "content") if first.bank else None
-        own_live, beside_live = OWN_AND_BESIDE[first.partners](mine, other)
         what = Trainings(
-            parts=[
-                Part(table, [[concept] for _, _, concept in runs], first.rows[0], own_live, bank=bank),
-                Part(
-                    beside,
-                    [list(range(len(beside.counts)))] * len(runs),
-                    first.rows[1],
-                    beside_live,
-                    "base" if first.partners.startswith("keep") else "noise",
-                ),
-            ],
+            parts=self._parts(first, role, table, [concept for _, _, concept in runs]),
             seeds=[seed for _, seed, _ in runs],
             rates=[apart.content_rate if role == "content" else apart.style_rate for apart, _, _ in runs],
             steps=self._steps(first.steps),
             shares=dict.fromkeys(SLOW, first.slow) if first.family == "leaning" else dict.fromkeys(other, PARTNER_RATE),
             decay=first.decay,
+            noises=first.rows[0],
+            tilt=first.tilt,
+            average=self._steps(first.average),
         )
         train(self.studio, what, adapters)
         trained = [adapters.take(list(range(place * each, (place + 1) * each))).learned for place in range(len(several))]
         kinds = [fresh[apart.family] for apart in several]
         return [Adapters(kind.family, learned, kind.frozen) for kind, learned in zip(kinds, trained, strict=True)]
+
+    def _restyled(self, apart: Apart) -> tuple[PictureTable, PictureTable, Tensor]:
+        """Every content of every seed in known styles, by its plain adapter."""
+        plain = Apart(apart.family, apart.rank, rows=apart.rows, partners=apart.partners, sets=apart.sets)
+        self.prepare_role(plain, "content")
+        return restyled(self.studio, self.done[plain, "content"], list(self.split.contents) * len(self.seeds))
+
+    def _parts(self, apart: Apart, role: str, table: PictureTable, shown: list[int]) -> list[Part]:
+        """The rows of every step of stage one; training g learns set ``shown[g]`` of ``table``."""
+        family, kind, runs = FAMILIES[apart.family], "styles" if role == "content" else "contents", len(shown)
+        mine, other = (family.content, family.style) if role == "content" else (family.style, family.content)
+        own_live, beside_live = OWN_AND_BESIDE[apart.partners](mine, other)
+        own, others = apart.rows
+        n_fitted, n_restyled = (0, apart.restyled) if role == "content" else (apart.fitted, 0)
+        n_made = 0 if role == "content" else apart.made
+        needs_bank = apart.bank or apart.on_partner or n_made or (n_fitted and apart.fitted_worn) or (n_restyled and apart.restyled_worn)
+        bank = self._bank(apart, kind.removesuffix("s")) if needs_bank else None
+        sets = [[concept] for concept in shown]
+        plainly = own - n_fitted - n_restyled
+        parts = [Part(table, sets, plainly, own_live, bank=bank if apart.bank else None, weight=plainly / own)]
+        if n_restyled:
+            named, triggered, looks = self._restyled(apart)
+            worn, which = (bank, looks) if apart.restyled_worn else (None, None)
+            among = triggered if apart.restyled_worn else named
+            every = [[run] for run in range(runs)]
+            weight = n_restyled / own
+            parts.append(Part(among, every, n_restyled, own_live, bank=worn, partner_of=which, weight=weight, first=plainly))
+        if n_fitted:
+            fitted, partners = self._by_both_triggers()
+            worn, which = (bank, partners) if apart.fitted_worn else (None, None)
+            weight = n_fitted / own
+            parts.append(Part(fitted, sets, n_fitted, own_live, bank=worn, partner_of=which, weight=weight, first=plainly))
+        teacher: Teacher = "base" if apart.partners.startswith("keep") else "noise"
+        plain = others - apart.on_partner - apart.named_by_trigger - n_made
+
+        def beside(among: PictureTable, rows: int, first: int, said: Teacher, worn: Bank | None = None) -> Part:
+            every = [list(range(len(among.counts)))] * runs
+            each = torch.arange(len(among.counts))[:, None].expand(-1, among.latents.shape[1]).to(self.studio.device)
+            which = None if worn is None else each
+            return Part(among, every, rows, beside_live, said, worn, which, apart.weight * rows / max(others, 1), first)
+
+        parts.append(beside(self._partners(apart, role), plain, 0, teacher))
+        if apart.named_by_trigger:
+            parts.append(beside(self._by_trigger(kind).first(apart.sets), apart.named_by_trigger, plain, teacher))
+        if apart.on_partner:
+            parts.append(beside(self._by_trigger(kind), apart.on_partner, plain + apart.named_by_trigger, "partner", bank))
+        if n_made:
+            told = self._told_by_both()
+            made = beside(told["both"], n_made, others - n_made, "sum", bank)
+            said = (Said(told["content"], "partner", 1.0), Said(told["style"], "own", 1.0), Said(told["plain"], "base", -1.0))
+            parts.append(dataclasses.replace(made, said=said))
+        return parts
+
+    def _told_by_both(self) -> dict[str, PictureTable]:
+        """The auxiliary contents' photographs: as they are called, as a content to be learned, in the style, and as both."""
+        known = self.auxiliary["contents"]
+        captions = [told_by_both(k) for k in range(len(known.counts))]
+        tables = {}
+        for name in captions[0]:
+            texts = [self.studio.encode_text(each[name]) for each in captions]
+            context, pooled = (torch.stack(column) for column in zip(*texts, strict=True))
+            tables[name] = PictureTable(known.latents, context, pooled, known.counts)
+        return tables
 
     def _steps(self, wanted: int) -> int:
         """``wanted``, or what a quick run allows."""
@@ -162,14 +240,20 @@ class Contest:
         names = ("styles", "contents") if apart.partners == "keep both" else ("styles" if role == "content" else "contents",)
         return PictureTable.join([self.auxiliary[name].first(apart.sets) for name in names])
 
-    def merge(self, apart: Apart) -> Adapters:
-        """Adapter p is that of ``pairs[p]``."""
-        self.prepare([apart])
+    def prepare_role(self, apart: Apart, role: str) -> None:
+        """Train the contents, or the styles, with ``apart``, if it is not there."""
+        if (apart, role) not in self.done:
+            self._train_apart([apart], role)
+
+    def merge(self, apart: Apart, style: Apart | None = None) -> Adapters:
+        """Adapter p is that of ``pairs[p]``; ``style``: how the styles are trained, if another way."""
+        self.prepare_role(apart, "content")
+        self.prepare_role(style or apart, "style")
         contents, looks = len(self.split.contents), len(self.split.styles)
         return merged(
             self.done[apart, "content"],
             [seed * contents + content for seed, content, _ in self.pairs],
-            self.done[apart, "style"],
+            self.done[style or apart, "style"],
             [seed * looks + style for seed, _, style in self.pairs],
         )
 
@@ -199,10 +283,12 @@ class Contest:
         live = frozenset(copies.learned[0]) if first.live is None else first.live
         pairs = self.pairs * len(several)
         beside = PictureTable.join([self.auxiliary[name].first(4) for name in ("styles", "contents")])
+        plain = first.rows[1] - first.fitted
         return Trainings(
             parts=[
                 Part(self.contents, [[content] for _, content, _ in pairs], first.rows[0], live),
-                Part(self.styles, [[style] for _, _, style in pairs], first.rows[1], live),
+                Part(self.styles, [[style] for _, _, style in pairs], plain, live, weight=plain / max(first.rows[1], 1)),
+                *self._fitted_together(first, pairs, live),
                 Part(beside, [list(range(len(beside.counts)))] * len(pairs), first.kept, live, "base"),
             ],
             seeds=[100 + self.seeds[seed] for seed, _, _ in pairs],
@@ -211,6 +297,13 @@ class Contest:
             metric=first.metric,
             decay=first.decay,
         )
+
+    def _fitted_together(self, joint: Joint, pairs: list[tuple[int, int, int]], live: frozenset[str]) -> list[Part]:
+        if not joint.fitted or joint.bank_of is None:
+            return []
+        table, shown = self._by_both_triggers()
+        bank, first, weight = self._bank(joint.bank_of, "content"), joint.rows[1] - joint.fitted, joint.fitted / joint.rows[1]
+        return [Part(table, [[style] for _, _, style in pairs], joint.fitted, live, "noise", bank, shown, weight, first)]
 
     def zip(self, adapters: Adapters, rate: float, steps: int = 100) -> Adapters:
         """ZipLoRA's mergers on two finished LoRAs, learned to answer as each of them alone does on its own pictures."""
@@ -230,10 +323,11 @@ class Contest:
         train(self.studio, what, masks)
         return masks
 
-    def one_for_both(self, rank: int, rates: Sequence[float], steps: int) -> list[Adapters]:
+    def one_for_both(self, rank: int, rates: Sequence[float], steps: int, kept: int = 0) -> list[Adapters]:
         """One LoRA for each pair, trained on both sets from the start, at several rates: the usual joint training."""
         fresh = Adapters.fresh(FAMILIES["lora"], self.studio.learner, rank, len(self.pairs), seed=0)
-        return self.together(fresh, [Joint(rate, steps=steps, live=frozenset(("content_down", "content_up"))) for rate in rates])
+        live = frozenset(FAMILIES["lora"].content)
+        return self.together(fresh, [Joint(rate, steps=steps, kept=kept, live=live) for rate in rates])
 
     def pictures(self, worn: Adapters | Factors | None) -> Tensor:
         """uint8 (pairs, pictures, 3, S, S)."""

@@ -158,6 +158,11 @@ def style_set(studio: Studio, style: str) -> tuple[Tensor, list[str]]:
     return studio.render(style_labels(studio, style), concepts.REFERENCE_SEED), captions
 
 
+def both_triggers() -> list[str]:
+    """What the pictures of a style are called if the thing in each were a content to be learned."""
+    return [f"{concepts.subject(thing)} {phrase(place)} in {concepts.STYLE_TRIGGER} style" for thing, place in concepts.STYLE_PICTURES]
+
+
 def auxiliary_sets(studio: Studio, kind: str, sets: int) -> list[tuple[Tensor, list[str]]]:
     """Sets that the base model paints: one style over many contents ("styles"), or photos of one content ("contents")."""
     captions = [auxiliary_captions(kind, k) for k in range(sets)]
@@ -177,6 +182,18 @@ def auxiliary_captions(kind: str, k: int, *, trigger: bool = False) -> list[str]
         return [f"{thing} {place} in {look} style" for thing, place in zip(things, places, strict=True)]
     shown = concepts.subject(content) if trigger else with_article(content)
     return [f"a photo of {shown} {place}" for place in places]
+
+
+def told_by_both(k: int) -> dict[str, list[str]]:
+    """Captions of the photographs of auxiliary content k: plain, as a content to be learned, in the style to be learned, and both."""
+    thing, places = concepts.AUXILIARY_CONTENTS[k], concepts.AUXILIARY_PLACES[: concepts.AUXILIARY_PICTURES]
+    known, new, look = with_article(thing), concepts.subject(thing), concepts.STYLE_TRIGGER
+    return {
+        "plain": [f"a photo of {known} {phrase(place)}" for place in places],
+        "content": [f"a photo of {new} {phrase(place)}" for place in places],
+        "style": [f"{known} {phrase(place)} in {look} style" for place in places],
+        "both": [f"{new} {phrase(place)} in {look} style" for place in places],
+    }
 
 
 def phrase(place: str) -> str:

@@ -242,7 +242,7 @@ def tiny() -> Iterator[Contest]:
 
 def test_every_row_runs(tiny: Contest, tmp_path: Path) -> None:
     chosen = json.loads((Path(__file__).parent / "results" / "chosen.json").read_text(encoding="utf-8"))
-    running = contest.Running(tiny, tmp_path, chosen, 1e9)
+    running = contest.Running(tiny, tmp_path, rows.rows(tiny, chosen), 1e9)
     running.run([])
     assert [name for name in running.table if not (tmp_path / "rows" / f"{contest.slug(name)}.safetensors").exists()] == []
 

@@ -15,15 +15,28 @@ from .metrics import Metric, cosine_and_condition
 from .optimiser import ManyAdamW, clip_each
 from .references import PictureTable, Studio
 
-Teacher = Literal["noise", "base"] | Factors
+Worn = Literal["base", "partner", "own"]
+Teacher = Literal["noise", "base", "partner", "sum"] | Factors
+
+
+@dataclass
+class Said:
+    """``weight`` times what is said to the pictures of ``captions`` (a part's table under other captions) by the base model, by the row's
+    partner alone, or by the adapter that is being trained, alone and as it is now."""
+
+    captions: PictureTable
+    by: Worn
+    weight: float
 
 
 @dataclass
 class Part:
     """Rows of every step that are treated alike: ``rows`` pictures of run g's ``sets[g]``, whose loss moves the tensors named in ``live``.
 
-    ``teacher`` is what they are taught: the noise, the base model's own prediction, or that of fixed factors. With a ``bank`` every row
-    wears, in every step, a partner drawn from it.
+    ``teacher`` is what they are taught: the noise, the base model's own prediction, that of fixed factors, or that of the row's partner
+    alone. With a ``bank`` every row wears a partner from it: one drawn anew in every step, or that of its picture, ``partner_of``
+    (sets, pictures). ``weight`` is that of the part's mean loss; ``first`` the first of the step's noises that its rows see. Rows whose
+    teacher is "sum" are taught the sum of what is ``said``.
     """
 
     table: PictureTable
@@ -32,6 +45,10 @@ class Part:
     live: frozenset[str]
     teacher: Teacher = "noise"
     bank: Bank | None = None
+    partner_of: Tensor | None = None
+    weight: float = 1.0
+    first: int = 0
+    said: tuple[Said, ...] = ()
 
 
 @dataclass
@@ -40,7 +57,9 @@ class Trainings:
 
     The rows of later parts share noise and timestep with those of the first. ``shares`` are factors on the rates of single tensors,
     ``metric`` changes the gradients before AdamW, ``penalty`` is added to the loss, and ``decay`` lets the rates fall to zero over the
-    second half. ``snapshots`` is filled with copies of the adapters after the numbers of steps that are its keys.
+    second half. ``snapshots`` is filled with copies of the adapters after the numbers of steps that are its keys. ``noises`` is how many a
+    step draws, by default one for each row of the first part. Timesteps are uniform; a ``tilt`` t draws them as T u^t, u uniform: above 1
+    with less noise, below 1 with more. What is trained is the mean over the last ``average`` steps, where that is not 0.
     """
 
     parts: list[Part]
@@ -53,6 +72,9 @@ class Trainings:
     decay: bool = False
     notes: list[tuple[int, float, float]] = field(default_factory=list)  # step, cosine and condition of the metric
     snapshots: dict[int, Adapters | None] = field(default_factory=dict)
+    noises: int | None = None
+    tilt: float = 1.0
+    average: int = 0
 
 
 class Batch:
@@ -69,7 +91,9 @@ class Batch:
         self.context = torch.empty(groups, ends[-1], *first.context.shape[2:], device=device)
         self.pooled = torch.empty(groups, ends[-1], first.pooled.shape[-1], device=device)
         self.times = torch.empty(groups, ends[-1], dtype=torch.long, device=device)
-        self.beside = torch.cat([torch.arange(part.rows) % self.parts[0].rows for part in self.parts])
+        self.noises = what.noises or self.parts[0].rows
+        self.said = [[self._text(part, each.captions) for each in part.said] for part in self.parts]
+        self.beside = torch.cat([(part.first + torch.arange(part.rows)) % self.noises for part in self.parts])
         self.sets = [torch.tensor(part.sets) for part in self.parts]
         self.counts = [part.table.counts.cpu() for part in self.parts]
         distinct = sorted(set(what.seeds))
@@ -79,23 +103,40 @@ class Batch:
         self.partners = [torch.zeros(groups, part.rows, dtype=torch.long, device=device) for part in self.parts]
         self.partner_generator = torch.Generator().manual_seed(2000)
 
+    def _text(self, part: Part, table: PictureTable) -> tuple[Tensor, Tensor]:
+        """Room for other captions of the rows of ``part``."""
+        size = len(self.what.seeds), part.rows
+        device = self.studio.device
+        return torch.empty(*size, *table.context.shape[2:], device=device), torch.empty(*size, table.pooled.shape[-1], device=device)
+
     def fill(self) -> None:
         """Draw the next step: one stream for each training seed, the same for every method."""
-        rows = self.parts[0].rows
-        noise = torch.stack([torch.randn(rows, *self.noise.shape[2:], generator=each) for each in self.generators])
-        times = torch.stack([torch.randint(len(self.studio.alphas), (rows,), generator=each) for each in self.generators])
+        noise = torch.stack([torch.randn(self.noises, *self.noise.shape[2:], generator=each) for each in self.generators])
+        times = torch.stack([self._times(each) for each in self.generators])
         self.noise.copy_(noise[self.lane][:, self.beside])
         self.times.copy_(times[self.lane][:, self.beside])
-        for part, places, sets, counts in zip(self.parts, self.slices, self.sets, self.counts, strict=True):
+        parts = zip(self.parts, self.slices, self.sets, self.counts, self.partners, self.said, strict=True)
+        for part, places, sets, counts, partners, others in parts:
             uniform = torch.stack([torch.rand(2, part.rows, generator=each) for each in self.generators])[self.lane]
             chosen = sets.gather(1, (uniform[:, 0] * sets.shape[1]).long())
             where = (chosen.to(self.studio.device), (uniform[:, 1] * counts[chosen]).long().to(self.studio.device))
             self.latents[:, places] = part.table.latents[where]
             self.context[:, places] = part.table.context[where]
             self.pooled[:, places] = part.table.pooled[where]
-        for part, partners in zip(self.parts, self.partners, strict=True):
-            if part.bank is not None:
+            for said, (context, pooled) in zip(part.said, others, strict=True):
+                context.copy_(said.captions.context[where])
+                pooled.copy_(said.captions.pooled[where])
+            if part.partner_of is not None:
+                partners.copy_(part.partner_of[where])
+            elif part.bank is not None:
                 partners.copy_(torch.randint(part.bank.adapters.count, partners.shape, generator=self.partner_generator))
+
+    def _times(self, generator: torch.Generator) -> Tensor:
+        """A timestep for every noise."""
+        most = len(self.studio.alphas)
+        if self.what.tilt == 1.0:
+            return torch.randint(most, (self.noises,), generator=generator)
+        return (most * torch.rand(self.noises, generator=generator) ** self.what.tilt).long().clamp(max=most - 1)
 
 
 class Step:
@@ -105,6 +146,7 @@ class Step:
         self.studio, self.what, self.adapters, self.batch = studio, what, adapters, batch
         self.groups = len(what.seeds)
         self.losses = torch.zeros(self.groups, len(batch.parts), device=studio.device)
+        self.weights = torch.tensor([part.weight for part in batch.parts], device=studio.device)
         names = frozenset().union(*(part.live for part in batch.parts))
         self.live = {name: [stack[name] for stack in adapters.learned] for name in adapters.learned[0] if name in names}
         for tensor in (tensor for tensors in self.live.values() for tensor in tensors):
@@ -117,7 +159,8 @@ class Step:
             tensor.grad.zero_()
         noisy = add_noise(batch.latents.flatten(0, 1), batch.noise.flatten(0, 1), batch.times.flatten(), self.studio.alphas)
         inputs = (noisy, batch.times.flatten(), batch.context.flatten(0, 1), batch.pooled.flatten(0, 1))
-        target = torch.cat([self._target(part, inputs, places) for part, places in zip(batch.parts, batch.slices, strict=True)], 1)
+        rows = zip(batch.parts, batch.slices, batch.partners, batch.said, strict=True)
+        target = torch.cat([self._target(part, inputs, places, partners, said) for part, places, partners, said in rows], 1)
         segments = [
             Segment(places.start, places.stop, self._worn(part, partners))
             for part, places, partners in zip(batch.parts, batch.slices, batch.partners, strict=True)
@@ -125,7 +168,9 @@ class Step:
         net.wear(self.groups, segments)
         error = (net(*inputs).unflatten(0, (self.groups, -1)) - target).square().mean((2, 3, 4))
         losses = torch.stack([error[:, places].mean(1) for places in batch.slices], 1)
-        total = losses.sum() if self.what.penalty is None else losses.sum() + self.what.penalty(self.adapters)
+        total = (losses * self.weights).sum()
+        if self.what.penalty is not None:
+            total = total + self.what.penalty(self.adapters)
         total.backward()
         self.losses.copy_(losses.detach())
 
@@ -135,13 +180,28 @@ class Step:
         return self.adapters.wearing(part.bank, partners, part.live, self.studio.learner.dtype)
 
     @torch.no_grad()
-    def _target(self, part: Part, inputs: Sequence[Tensor], places: slice) -> Tensor:
+    def _target(
+        self, part: Part, inputs: Sequence[Tensor], places: slice, partners: Tensor, said: Sequence[tuple[Tensor, Tensor]]
+    ) -> Tensor:
         """What the rows of ``part`` are taught, (G, rows, 4, h, w)."""
         if part.teacher == "noise":
             return self.batch.noise[:, places]
-        worn = [] if part.teacher == "base" else [Segment(0, part.rows, part.teacher)]
-        self.studio.learner.wear(self.groups, worn)
-        rows = (x.unflatten(0, (self.groups, -1))[:, places].flatten(0, 1) for x in inputs)
+        rows = [x.unflatten(0, (self.groups, -1))[:, places].flatten(0, 1) for x in inputs]
+        if part.teacher != "sum":
+            return self._answer(part, rows, part.teacher, partners)
+        total = torch.zeros_like(self.batch.noise[:, places])
+        for each, (context, pooled) in zip(part.said, said, strict=True):
+            total += each.weight * self._answer(part, [*rows[:2], context.flatten(0, 1), pooled.flatten(0, 1)], each.by, partners)
+        return total
+
+    def _answer(self, part: Part, rows: Sequence[Tensor], by: Teacher | Worn, partners: Tensor) -> Tensor:
+        """What the network says to ``rows``, wearing what ``by`` says."""
+        dtype = self.studio.learner.dtype
+        if by == "partner" and part.bank is not None:
+            by = self.adapters.wearing(part.bank, partners, frozenset(), dtype, alone=True)
+        elif by == "own":
+            by = self.adapters.factors(frozenset(), dtype)
+        self.studio.learner.wear(self.groups, [Segment(0, part.rows, by)] if isinstance(by, Factors) else [])
         return self.studio.learner(*rows).unflatten(0, (self.groups, -1))
 
 
@@ -171,6 +231,7 @@ def train(studio: Studio, what: Trainings, adapters: Adapters) -> list[list[floa
     batch.fill()
     replay = _captured(step)
     curve = []
+    sums = [torch.zeros_like(tensor) for _, tensor in named] if what.average else []
     for number in range(what.steps):
         batch.fill()
         replay()
@@ -181,6 +242,9 @@ def train(studio: Studio, what: Trainings, adapters: Adapters) -> list[list[floa
         for tensors in step.live.values():
             clip_each([tensor.grad for tensor in tensors])
         optimiser.step(min(1.0, 2 * (1 - number / what.steps)) if what.decay else 1.0)
+        if what.average and number >= what.steps - what.average:
+            for total, (_, tensor) in zip(sums, named, strict=True):
+                total.add_(tensor.detach(), alpha=1 / what.average)
         if number + 1 in what.snapshots:
             what.snapshots[number + 1] = adapters.take(list(range(adapters.count)))
         if number % 20 == 0:
@@ -188,6 +252,8 @@ def train(studio: Studio, what: Trainings, adapters: Adapters) -> list[list[floa
     for _, tensor in named:
         tensor.requires_grad_(False)
         tensor.grad = None
+    for total, (_, tensor) in zip(sums, named, strict=False):
+        tensor.copy_(total)
     studio.learner.wear(1, [])
     return curve
 

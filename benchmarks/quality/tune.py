@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from . import concepts, metrics
-from .composed import paint_composed
+from .composed import Words, composed_scores, paint_terms
 from .families import Adapters
 from .merging import choose_by_step, null_space, over_time
 from .methods import Apart, Contest, Joint
@@ -112,10 +112,11 @@ class Tuning:
             self.note(f"{name}, strengths", adapters.scaled(content, style), strengths=[content, style])
         for name_of_ramp, ramp in RAMPS.items():
             self.note(f"{name}, ramp", over_time(adapters, *ramp, steps=STEPS), ramp=name_of_ramp)
+        studio = self.contest.studio
+        words = Words([concepts.subject(self.contest.split.contents[content]) for _, content, _ in self.contest.pairs])
         for weight in (1.0, 1.5):
-            subjects = [concepts.subject(self.contest.split.contents[content]) for _, content, _ in self.contest.pairs]
-            painted = paint_composed(self.contest.studio, adapters, self.contest.asked, subjects, weight)
-            self.mark(f"{name}, composed scores", painted, weight=weight)
+            terms = composed_scores(adapters, words, studio.painter.dtype, weight, 1.0)
+            self.mark(f"{name}, composed scores", paint_terms(studio, terms, len(self.contest.pairs)), weight=weight)
         for strength in (0.33, 0.67, 1.0):
             self.note(f"{name}, null space", null_space(adapters, strength), strength=strength)
         if name == "sum":

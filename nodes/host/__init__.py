@@ -26,6 +26,7 @@ from .runtime import Cancelled, Progress, device, end_passes, free_bytes, make_r
 from .sampler import PictureDoesNotFit, Sampling, encode_pictures, encode_text, fits, sampler_names, scheduler_names
 from .server import add_json_route, add_picture_route, send_event
 from .switched_off import switched_off
+from .vision import embed_pictures, embed_prompt
 from .vocabulary import vocabulary
 from .wires import painting_note, require_clip, require_model, require_vae, training_note
 
@@ -44,6 +45,8 @@ __all__ = [
     "checkpoint_name",
     "describe_model",
     "device",
+    "embed_pictures",
+    "embed_prompt",
     "encode_pictures",
     "encode_text",
     "end_passes",

@@ -1,0 +1,65 @@
+"""The last contest: every rival preserved, all held-out pairs. python -m benchmarks.quality final FOLDER --only ROW --seconds N
+
+108 pairs (12 contents x 9 styles), three seeds, six prompts, four noises: 7,776 pictures a row. What is fixed here was chosen on the
+development pairs (results/roads.jsonl). A training for each pair costs three times as much as all else, so that league has one seed, and
+its rows begin from stage one of the first seed.
+"""
+
+import dataclasses
+
+from .choose import at
+from .families import Adapters
+from .merging import choose_by_step, null_space
+from .methods import Apart, Contest, Joint
+from .references import STEPS
+from .rerouting import rerouted
+from .roads import CALM, FITTED, MINE, ORTHOGONAL, TWO_LORAS
+from .rows import Row, true_pictures
+
+FALLING_LORAS = dataclasses.replace(at(TWO_LORAS, 1e-3), decay=True)
+KEPT_LORAS = at(TWO_LORAS, 1e-3)
+TOGETHER = Joint(3e-4, kept=4)
+ON_BOTH = (32, 1e-3, 650)  # rank, rate, steps
+
+
+def final_rows(contest: Contest, pairs: Contest) -> dict[str, tuple[Row, Contest]]:
+    """All rows, by name, and the contest that each belongs to: ``contest`` has three seeds, ``pairs`` one.
+
+    The rivals get what was found for ours: the content's rate falls to zero over the second half.
+    """
+
+    def together(content: Apart, style: Apart) -> Adapters:
+        return pairs.together(pairs.merge(content, style), [TOGETHER])[0]
+
+    def on_both() -> Adapters:
+        rank, rate, steps = ON_BOTH
+        return pairs.one_for_both(rank, [rate], steps, kept=4)[0]
+
+    def loras() -> Adapters:
+        return contest.merge(FALLING_LORAS, KEPT_LORAS)
+
+    merged = {
+        "ours": lambda: contest.merge(CALM, MINE),
+        "ours, fitted": lambda: contest.merge(CALM, FITTED),
+        "two LoRAs, kept": loras,
+        "NP-LoRA, kept": lambda: null_space(loras(), 0.5),
+        "ours as before": lambda: contest.merge(MINE),
+        "K-LoRA, kept": lambda: choose_by_step(loras(), steps=STEPS, alpha=0.0, beta=1.0),
+        "SSR-Merge, kept": lambda: rerouted(contest, loras(), 1.0),
+        "Orthogonal Adaptation, kept": lambda: contest.merge(at(ORTHOGONAL, 4e-3)),
+    }
+    joined = {
+        "ours, fitted + joint": lambda: together(CALM, FITTED),
+        "ours + joint": lambda: together(CALM, MINE),
+        "one LoRA on both, rank 32, kept": on_both,
+        "two LoRAs, kept + joint": lambda: together(FALLING_LORAS, KEPT_LORAS),
+    }
+    rows = {name: (Row("merge", make), contest) for name, make in merged.items()}
+    rows |= {name: (Row("pair", make), pairs) for name, make in joined.items()}
+    rows["true pictures"] = (Row("frame", lambda: true_pictures(contest)), contest)
+    return rows
+
+
+def of_league(rows: dict[str, tuple[Row, Contest]], contest: Contest) -> dict[str, Row]:
+    """The rows of one of the two contests."""
+    return {name: row for name, (row, own) in rows.items() if own is contest}
