@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .errors import B4MError
+
 DETAIL = "detail"
 UP, DOWN, ALPHA, DORA, MAGNITUDE = "lora_up.weight", "lora_down.weight", "alpha", "dora_scale", "lora_magnitude_vector"
 ROTATION = "oft_r"
@@ -97,9 +99,13 @@ class Carried:
         norms = self.tensors.get(DORA, self.tensors.get(MAGNITUDE))
         if norms is None:
             return True
-        if DORA in self.tensors and norms.ndim > 1 and norms.shape[0] == 1:
-            return norms.numel() == shape[1]
-        return norms.numel() == shape[0]
+        if self._by_rows(norms, shape[0]):
+            return norms.numel() == shape[0]
+        return norms.ndim > 1 and norms.shape[0] == 1 and len(shape) > 1 and norms.numel() == shape[1]
+
+    def _by_rows(self, norms: Tensor, rows: int) -> bool:
+        """Whether there is a norm for each row of the weight; otherwise for each column."""
+        return MAGNITUDE in self.tensors or (norms.ndim > 0 and norms.shape[0] == rows)
 
     def added(self, weight: Tensor) -> Tensor:
         """What is added to ``weight`` at full strength of its concept, in that dtype, finer than half precision."""
@@ -129,11 +135,11 @@ class Carried:
     def _norms(self, whole: Tensor) -> Tensor:
         """The norms that are wanted over those that ``whole`` has, by row or by column."""
         others = (1,) * (whole.ndim - 1)
-        if MAGNITUDE in self.tensors or self.tensors[DORA].shape[0] == len(whole):
-            wanted = self.tensors.get(MAGNITUDE, self.tensors.get(DORA)).to(whole)  # type: ignore[union-attr]
+        wanted = next(self.tensors[name] for name in (MAGNITUDE, DORA) if name in self.tensors).to(whole)
+        if self._by_rows(wanted, len(whole)):
             return wanted.reshape(-1, *others) / _not_zero(whole.flatten(1).norm(dim=1)).reshape(-1, *others)
         have = whole.transpose(0, 1).flatten(1).norm(dim=1)
-        return self.tensors[DORA].to(whole).reshape(1, -1, *others[1:]) / _not_zero(have).reshape(1, -1, *others[1:])
+        return wanted.reshape(1, -1, *others[1:]) / _not_zero(have).reshape(1, -1, *others[1:])
 
     def digest(self) -> bytes:
         """sha256 of all that it says."""
@@ -154,6 +160,25 @@ def sum_added(pieces: Sequence[Carried], weight: Tensor, strengths: Mapping[str,
         if strength:
             total += strength * piece.added(weight)
     return total
+
+
+def add_to(
+    weights: Mapping[str, Tensor], pieces: Sequence[Carried], strengths: Mapping[str, float], shown: str
+) -> None:
+    """Add ``pieces`` to ``weights``, in place, which go by the names of layers with ``.weight`` or ``.bias`` behind.
+
+    Raises :class:`B4MError` where one does not fit the model that people call ``shown``; then nothing has changed.
+    """
+    wanted: dict[str, list[Carried]] = {}
+    for piece in pieces:
+        wanted.setdefault(f"{piece.key}.{'bias' if piece.kind == 'diff_b' else 'weight'}", []).append(piece)
+    for key, own in wanted.items():
+        if key not in weights or not all(piece.fits(weights[key].shape) for piece in own):
+            raise B4MError(
+                f"The adapter's layer {own[0].key} does not fit {shown}: it was made for a model of another kind."
+            )
+    for key, own in wanted.items():
+        weights[key] += sum_added(own, weights[key].float(), strengths).to(weights[key])
 
 
 def of_concept(pieces: Sequence[Carried], *concepts: str) -> tuple[Carried, ...]:
@@ -225,7 +250,7 @@ def _lokr(known: Mapping[str, Tensor]) -> tuple[Tensor, int]:
             rank = len(b)
             factor = a @ b if core is None else torch.einsum("i j ..., j n, i m -> m n ...", core, b, a)
         factors.append(factor)
-    first, second = factors
+    first, second = (factor.contiguous() for factor in factors)
     return torch.kron(first.reshape(*first.shape[:2], *(1,) * (second.ndim - 2)), second), rank
 
 

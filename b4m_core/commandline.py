@@ -24,6 +24,8 @@ from .adapter import Adapter
 from .auxiliary import own_auxiliary, sample_auxiliary
 from .caption_notes import plain_text_note
 from .carried import Carried, in_words
+from .checkpoint_file import CheckpointFile
+from .compact_format import COMPACT_ENDING
 from .compose import base_note, merge, sum_note
 from .concepts import check_apart, check_together
 from .diffusers_folder import DiffusersFolder
@@ -35,6 +37,7 @@ from .plan import Plan
 from .remarks import enlarged
 from .run_store import RunStore
 from .runs import Run
+from .saving import LORA_ENDING, require_ending
 from .set_words import fill_prompt, words_of
 from .settings import TrainingSettings
 from .training import Progress, take, train
@@ -80,10 +83,10 @@ def _parser() -> argparse.ArgumentParser:
         sub = roles.add_parser(role)
         sub.set_defaults(run=run, role=role)
         _model_arguments(sub)
-        sub.add_argument("--out", type=Path, required=True, help="the LoRA file to write")
+        sub.add_argument("--out", type=Path, required=True, help="the file to write, name.safetensors")
         _store_argument(sub)
         sub.add_argument(
-            "--compact", action="store_true", help="write only what was taught: small, but for B4M's own loader only"
+            "--compact", action="store_true", help="write only what was taught: small, for B4M alone; ends in .b4m"
         )
         how = sub.add_mutually_exclusive_group()
         how.add_argument("--retrain", action="store_true", help="start anew even if this training was done before")
@@ -133,7 +136,7 @@ def _store_argument(parser: argparse.ArgumentParser) -> None:
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
     embedded = Path(__file__).resolve().parents[1] / "mini"
     parser.add_argument(
-        "--model", type=Path, default=embedded, help="a model folder in diffusers' layout (default: the embedded model)"
+        "--model", type=Path, default=embedded, help="an SDXL checkpoint, or a folder in diffusers' layout (default: the embedded model)"
     )
     parser.add_argument(
         "--tokenizer",
@@ -195,7 +198,8 @@ def _joint_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _base(options: argparse.Namespace) -> DiffusersFolder:
-    return DiffusersFolder(
+    kind = CheckpointFile if options.model.is_file() else DiffusersFolder
+    return kind(
         options.model, tokenizer=options.tokenizer, device=options.device, dtype=getattr(torch, options.dtype)
     )
 
@@ -230,6 +234,7 @@ def _auxiliary(
 
 
 def _train_one(options: argparse.Namespace) -> None:
+    _require_ending(options)
     base = _base(options)
     settings = _settings(options, base)
     pictures = _pictures(options, "")  # what is wrong with them is said before anything is painted
@@ -238,7 +243,13 @@ def _train_one(options: argparse.Namespace) -> None:
     _run(Plan(options.role, pictures, others, settings), base, options)
 
 
+def _require_ending(options: argparse.Namespace) -> None:
+    """What is wrong with the name is said before anything is trained."""
+    require_ending(options.out, COMPACT_ENDING if options.compact else LORA_ENDING)
+
+
 def _train_together(options: argparse.Namespace) -> None:
+    _require_ending(options)
     base = _base(options)
     content, style = (verbs.loaded(getattr(options, f"{role}_adapter"), role) for role in ("content", "style"))
     start = merge(content, style)

@@ -3,7 +3,8 @@ free split), or all.
 
 An eighth to a half of the LoRA of the same adapter; as large in the free split. Tensors: ``<module path>.D`` and so on,
 and ``shapes``, int32 (layers, 2), the m and n of every layer in the order of their names. What is frozen is drawn again
-(basis.py). The names say "lora" nowhere: diffusers refuses such a file, ComfyUI's own loader paints without it.
+(basis.py). ComfyUI's own LoRA loader would report success and paint without it, as would others, so such a file
+ends in .b4m, which no LoRA loader lists.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from .metadata import Facts
 from .models import family_named
 from .projection import PartlyLearnableProjection
 
-SHAPES = "shapes"
+SHAPES, COMPACT_ENDING = "shapes", ".b4m"
 
 
 def taught_halves(adapter: Adapter) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from .adapter import Adapter
-from .carried import DETAIL, Carried, sum_added
+from .carried import DETAIL, Carried, add_to
 from .checked import whole
 from .compact_text import FILE as COMPACT
 from .compact_text import compact_state_dict
@@ -46,9 +46,9 @@ SDXL_SCHEDULE = {
 
 _MOST_TIMESTEPS = 100_000
 _OWN_FILES = {"use_safetensors": True, "local_files_only": True}
-_REFINER_WIDTH = 1280
+REFINER_WIDTH = 1280
 _TOKENS = 77  # of the text encoders, a beginning and an end among them
-_KINDS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", _REFINER_WIDTH: "the SDXL refiner"}
+KINDS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", REFINER_WIDTH: "the SDXL refiner"}
 
 
 class DiffusersFolder:
@@ -74,12 +74,13 @@ class DiffusersFolder:
     ) -> None:
         if not (folder / "unet" / "config.json").is_file() or not list((folder / "unet").glob("*.safetensors")):
             raise B4MError(
-                f"{folder} is not a model folder in diffusers' layout with safetensors weights: choose another one."
+                f"{folder} is not a model folder in diffusers' layout with safetensors weights: choose another one, or a "
+                "checkpoint that ends in .safetensors."
             )
-        with _readable(folder.name, "unet"):
+        with readable(folder.name, "unet"):
             config: dict[str, Any] = dict(json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8")))
-        if config.get("addition_embed_type") != "text_time" or config.get("cross_attention_dim") == _REFINER_WIDTH:
-            kind = _KINDS.get(config.get("cross_attention_dim", 0), "another kind of model")
+        if config.get("addition_embed_type") != "text_time" or config.get("cross_attention_dim") == REFINER_WIDTH:
+            kind = KINDS.get(config.get("cross_attention_dim", 0), "another kind of model")
             raise B4MError(f"{folder.name} is {kind}, and B4M trains SDXL: choose an SDXL model folder.")
         self.folder, self.device, self.dtype = folder, torch.device(device), dtype
         self._config = config
@@ -89,14 +90,14 @@ class DiffusersFolder:
     @functools.cached_property
     def unet(self) -> nn.Module:
         """The frozen network."""
-        with torch.inference_mode(False), _readable(self.name, "unet"):
+        with torch.inference_mode(False), readable(self.name, "unet"):
             unet = UNet2DConditionModel.from_pretrained(self.folder / "unet", **self._reading("unet"))
-            return cast(nn.Module, _frozen(unet, self.device))
+            return cast(nn.Module, frozen(unet, self.device))
 
     @functools.cached_property
     def schedule(self) -> NoiseSchedule:
         """From scheduler/scheduler_config.json, or SDXL's own where the folder has none."""
-        with _readable(self.name, "scheduler"):
+        with readable(self.name, "scheduler"):
             config = self._scheduler_config()
             scheduler = DDPMScheduler.from_config({**config, "prediction_type": "epsilon"})
             alphas = scheduler.alphas_cumprod.double()
@@ -120,7 +121,7 @@ class DiffusersFolder:
         """See :class:`~b4m_core.base_model.BaseModel`. Read from the files, so that the compute dtype does not
         matter.
         """
-        with contextlib.ExitStack() as stack, _readable(self.name, "unet"):
+        with contextlib.ExitStack() as stack, readable(self.name, "unet"):
             files = [
                 stack.enter_context(safe_open(file, "pt"))
                 for file in weights_of(self.folder / "unet")
@@ -135,7 +136,7 @@ class DiffusersFolder:
     @property
     def native_size(self) -> int:
         """The side in pixels that the network was made for."""
-        with _readable(self.name, "unet"):
+        with readable(self.name, "unet"):
             return whole(self._config["sample_size"], "the sample_size of its network", 4, 1024) * 8
 
     @torch.no_grad()
@@ -223,17 +224,8 @@ class DiffusersFolder:
         alone; ``strengths`` by concept, 1 for one that is not there. Raises :class:`B4MError` where a piece does not
         fit, and then nothing has changed.
         """
-        wanted: dict[str, list[Carried]] = {}
-        for piece in carried:
-            wanted.setdefault(f"{piece.key}.{'bias' if piece.kind == 'diff_b' else 'weight'}", []).append(piece)
-        weights = self._weights(any(piece.of_text_encoder for piece in carried)) if carried else {}
-        for key, pieces in wanted.items():
-            if key not in weights or not all(piece.fits(weights[key].shape) for piece in pieces):
-                raise B4MError(
-                    f"The adapter's layer {pieces[0].key} does not fit {self.name}: it was made for a model of another kind."
-                )
-        for key, pieces in wanted.items():
-            weights[key] += sum_added(pieces, weights[key].float(), strengths).to(weights[key])
+        if carried:
+            add_to(self._weights(any(piece.of_text_encoder for piece in carried)), carried, strengths, self.name)
 
     def _weights(self, text_encoders: bool) -> dict[str, Tensor]:
         """Weights and biases by the names of carried.py."""
@@ -256,18 +248,18 @@ class DiffusersFolder:
 
     @functools.cached_property
     def _vae(self) -> Any:
-        with _readable(self.name, "vae"):
+        with readable(self.name, "vae"):
             tiny = json.loads((self.folder / "vae" / "config.json").read_text())["_class_name"] == "AutoencoderTiny"
             kind = AutoencoderTiny if tiny else AutoencoderKL
-            return _frozen(kind.from_pretrained(self.folder / "vae", **self._reading("vae")), self.device)
+            return frozen(kind.from_pretrained(self.folder / "vae", **self._reading("vae")), self.device)
 
     @functools.cached_property
     def _text_encoders(self) -> list[Any]:
         kinds = (CLIPTextModel, CLIPTextModelWithProjection)
         folders = (self.folder / "text_encoder", self.folder / "text_encoder_2")
-        with _readable(self.name, "text encoders"):
+        with readable(self.name, "text encoders"):
             return [
-                _frozen(_text_encoder(folder, kind, self._reading(folder.name)), self.device)
+                frozen(_text_encoder(folder, kind, self._reading(folder.name)), self.device)
                 for folder, kind in zip(folders, kinds, strict=True)
             ]
 
@@ -277,9 +269,9 @@ class DiffusersFolder:
 
     @functools.cached_property
     def _tokenizers(self) -> list[CLIPTokenizer]:
-        found = []
+        found: list[CLIPTokenizer] = []
         for name, padding in (("tokenizer", "<|endoftext|>"), ("tokenizer_2", "!")):
-            with _readable(self.name, name):
+            with readable(self.name, name):
                 tokenizer = clip_tokenizer((self.folder / name, self._tokenizer), padding)
             if tokenizer is None:
                 raise B4MError(
@@ -311,7 +303,7 @@ def _text_encoder(folder: Path, kind: Any, reading: dict[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _readable(name: str, part: str) -> Iterator[None]:
+def readable(name: str, part: str) -> Iterator[None]:
     """A part of a model folder that is missing or damaged becomes one sentence."""
     try:
         yield
@@ -324,5 +316,5 @@ def _readable(name: str, part: str) -> Iterator[None]:
         ) from error
 
 
-def _frozen(module: Any, device: torch.device) -> Any:
+def frozen(module: Any, device: torch.device) -> Any:
     return module.to(device).eval().requires_grad_(False)

@@ -8,10 +8,13 @@ from pathlib import Path
 from .adapter import Adapter
 from .apart import JOINT, apart, apart_note
 from .atomic import NameTaken
+from .compact_format import COMPACT_ENDING
 from .errors import B4MError
 from .files import load_adapter, save_adapter
 from .resize import resized
 from .side_files import write_beside
+
+LORA_ENDING = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,26 @@ def pieces(adapter: Adapter, choices: Choices) -> Pieces:
     if choices.rank:
         adapter, error = resized(adapter, choices.rank)
         notes.append(rank_note(adapter, error))
-    made = {"": adapter.compacted() if choices.compact else adapter.with_facts(compact=False)}
+    plain = adapter.with_facts(compact=False, file_format="")
+    made = {"": plain.compacted() if choices.compact else plain}
     if choices.apart and adapter.facts.role not in JOINT:
         notes.append(f"It is a {adapter.facts.role} alone, so there is nothing to take apart.")
     elif choices.apart:
-        made |= {f"_{concept}": one for concept, one in apart(adapter).items()}
+        made |= {f"_{concept}": one for concept, one in apart(plain).items()}
         notes.append(apart_note(adapter))
     return Pieces(made, notes)
+
+
+def ending_of(adapter: Adapter) -> str:
+    """The ending that the adapter's file must have: one that no LoRA loader lists where none could read it."""
+    return COMPACT_ENDING if adapter.facts.compact else LORA_ENDING
+
+
+def require_ending(path: Path, ending: str) -> None:
+    """Raise :class:`B4MError` for a file name of another ending."""
+    if path.suffix.lower() != ending:
+        who = "other loaders pass it over" if ending == COMPACT_ENDING else "LoRA loaders look for it"
+        raise B4MError(f"{path.name} needs the ending {ending}, so that {who}: name it {path.stem or path.name}{ending}.")
 
 
 def rank_note(adapter: Adapter, error: float) -> str:

@@ -13,6 +13,7 @@ from .adapter import Adapter
 from .apart import apart, apart_note, apart_paths
 from .block_weights import ATTENTION_BLOCKS, BlockWeights
 from .cards import activation_text
+from .compact_format import COMPACT_ENDING
 from .compose import Share, base_note, merge, sum_note, with_detail
 from .errors import B4MError
 from .files import load_adapter, read_facts, save_adapter, save_in_layout
@@ -20,10 +21,10 @@ from .foreign import USES
 from .layouts import FOLDER_LAYOUTS, KOHYA
 from .metadata import FILE_DTYPES
 from .resize import resized
-from .saving import rank_note
+from .saving import LORA_ENDING, ending_of, rank_note, require_ending
 from .side_files import write_beside
 
-COMPACT, ENDING = "compact", ".safetensors"
+COMPACT = "compact"
 SHARES = ("content", "style", "detail")
 Commands = Any
 """argparse's collection of commands, whose type has no public name."""
@@ -76,8 +77,7 @@ def save(adapter: Adapter, path: Path) -> None:
     """Write an adapter and what lies beside it, and print its path. Raises :class:`B4MError` for an ending that other
     tools do not look for.
     """
-    if path.suffix.lower() != ENDING:
-        raise B4MError(f"{path.name} has not the ending that LoRA loaders look for: name it {path.stem or path.name}{ENDING}.")
+    require_ending(path, ending_of(adapter))
     save_adapter(adapter, path)
     write_beside(adapter, path, new_picture=True)
     print(path)
@@ -103,7 +103,8 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if not path.exists():
             raise B4MError(f"{path} is not there: name a file or a folder.")
-        yield from sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+        within = (file for ending in (LORA_ENDING, COMPACT_ENDING) for file in path.rglob(f"*{ending}"))
+        yield from sorted(within) if path.is_dir() else [path]
 
 
 def loaded(path: Path, use_as: str) -> Adapter:

@@ -23,9 +23,9 @@ FORWARDED = {
     "convert": "Write an adapter in another layout or precision.",
     "resize": "Write an adapter with a smaller rank.",
     "runs": "List what is kept of trainings and what it takes; --prune removes the oldest.",
-    "bench": "Measure: `bench speed`, `quality`, `precision` or `reliability`, with --help for more.",
+    "bench": "Measure: `bench speed`, `quality`, `precision`, `reliability`, `formats` or `inputs`, with --help for more.",
 }
-BENCHMARKS = ("speed", "quality", "precision", "reliability")
+BENCHMARKS = ("speed", "quality", "precision", "reliability", "formats", "inputs")
 
 
 def run(arguments: Sequence[str], do: Do | None = None) -> int:
@@ -64,7 +64,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if options.command in FORWARDED:
         options.words += rest
     elif rest:
-        raise LauncherError(f"`{options.command}` does not know {' '.join(rest)}: see `python b4m.py {options.command} --help`.")
+        raise LauncherError(
+            f"`{options.command}` does not know {' '.join(rest)}: see `python b4m.py {options.command} --help`."
+        )
     return options
 
 
@@ -98,11 +100,19 @@ def _parser() -> argparse.ArgumentParser:
     comfyui = add("comfyui", "Start a ComfyUI with B4M in it, for playing.")
     test = add("test", "Run every test: lint, types, unit tests, the real server, the real page.")
     for command in (demo, comfyui):
-        command.add_argument("--port", type=int, metavar="N", help="listen on this port (otherwise the first free one from 8188 on)")
+        command.add_argument(
+            "--port", type=int, metavar="N", help="listen on this port (otherwise the first free one from 8188 on)"
+        )
         command.add_argument("--comfyui", metavar="PATH", help="use the ComfyUI in this folder instead of bringing one")
     demo.add_argument("--keep", action="store_true", help="leave the server running and print its address")
-    test.add_argument("--comfyui", metavar="PATH", help="run what meets a ComfyUI (nodes, server, page) against the one in this folder")
-    test.add_argument("--page", metavar="VERSION", help="with this version of ComfyUI's web page (comfyui-frontend-package)")
+    test.add_argument(
+        "--comfyui",
+        metavar="PATH",
+        help="run what meets a ComfyUI (nodes, server, page) against the one in this folder",
+    )
+    test.add_argument(
+        "--page", metavar="VERSION", help="with this version of ComfyUI's web page (comfyui-frontend-package)"
+    )
     test.add_argument("--fast", action="store_true", help="without the real server and the real page")
     test.add_argument("--no-browser", action="store_true", help="without the real page; installs no Chromium")
     for name, about in FORWARDED.items():

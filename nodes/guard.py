@@ -33,7 +33,7 @@ def guarded(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     @functools.wraps(inner)
     def execute(cls: type[io.ComfyNode], *values: Any, **named: Any) -> io.NodeOutput:
         given = {**dict(zip(names, values, strict=False)), **named}
-        for name in checks.keys() & given.keys():
+        for name in [name for name in checks if name in given]:
             given[name] = _each(checks[name], given[name], name) if schema.is_input_list else _one(checks[name], given[name], name)
         return inner(cls, **given)
 

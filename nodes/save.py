@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from comfy_api.v0_0_2 import io, ui
 from torch import Tensor
 
 from ..b4m_core import Adapter, B4MError, thumbnail
-from ..b4m_core.saving import Choices, pieces, save_numbered
+from ..b4m_core.saving import Choices, ending_of, pieces, save_numbered
 from . import adapter as listing
 from . import host
 from .widgets import CATEGORY, AdapterWire, advanced, alone_note, require_adapter
@@ -50,7 +51,7 @@ class B4MSaveAdapter(io.ComfyNode):
                         "compact",
                         default=False,
                         optional=True,
-                        tooltip="Only what was taught, smaller where split is full or halves; for B4M only, other loaders cannot read it.",
+                        tooltip="Only what was taught, smaller where split is full or halves: name.b4m, which only B4M lists and reads.",
                     )
                 ),
                 io.Image.Input(
@@ -107,7 +108,7 @@ class B4MSaveAdapter(io.ComfyNode):
         made = pieces(_shown(adapter, thumbnail), Choices(reduce_rank, compact, also_save == APART))
         stem = host.safe_new_lora_path(filename).stem
         paths = [
-            save_numbered(one, host.safe_new_lora_path, stem + ending, replace=replace, new_picture=thumbnail is not None)
+            save_numbered(one, _path_of(one), stem + ending, replace=replace, new_picture=thumbnail is not None)
             for ending, one in made.adapters.items()
         ]
         host.refresh_lora_list()
@@ -117,6 +118,11 @@ class B4MSaveAdapter(io.ComfyNode):
         off = host.switched_off(cls.hidden, "adapter")
         notes = [f"Saved as {names} in the loras folder.", *made.notes, *(alone_note(adapter, off) if off else [])]
         return io.NodeOutput(adapter, paths[0].name, ui=ui.PreviewText("\n".join(notes)))
+
+
+def _path_of(adapter: Adapter) -> Callable[[str], Path]:
+    """Where the adapter goes, by the stem of its name."""
+    return lambda stem: host.safe_new_lora_path(stem + ending_of(adapter))
 
 
 def _shown(adapter: Adapter, picture: Any) -> Adapter:

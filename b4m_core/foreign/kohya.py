@@ -8,7 +8,7 @@ import re
 
 import torch
 
-from ..carried import ALPHA, DOWN
+from ..carried import ALPHA, DORA, DOWN
 from .layout import Configuration, Layout, Parts
 
 _KEY = re.compile(
@@ -24,11 +24,13 @@ def split(key: str) -> tuple[str, str] | None:
 
 
 def finish(layer: str, parts: Parts, configuration: Configuration) -> Parts:
-    """Work a LoCon's core into its down, and turn OFT's bound into that of the norm."""
+    """Work a LoCon's core into its down, stand norms beside their rows, and turn OFT's bound into that of the norm."""
     core, down = parts.get("lora_mid.weight"), parts.get(DOWN)
     if core is not None and down is not None:  # W = up (core down): the core of CP decomposition, (r, r, k, k)
         parts = {name: tensor for name, tensor in parts.items() if name != "lora_mid.weight"}
         parts[DOWN] = torch.einsum("i j ..., j n -> i n ...", core.float(), down.flatten(1).float())
+    if DORA in parts and parts[DORA].ndim == 1:
+        parts = {**parts, DORA: parts[DORA].reshape(-1, 1)}
     if "oft_blocks" in parts and ALPHA in parts:  # both write the bound for one row
         rows = len(parts["oft_blocks"]) * parts["oft_blocks"].shape[-1]
         parts = {**parts, ALPHA: parts[ALPHA].float() * rows}

@@ -78,7 +78,7 @@ def _layers(
     for key in table.layers:
         try:
             pieces = layer_of(table, key, tensor, configuration)
-        except (ValueError, RuntimeError, KeyError) as error:
+        except (ValueError, RuntimeError, KeyError, IndexError, TypeError, NotImplementedError) as error:
             raise B4MError(
                 f"{path.name} is damaged: its layer {key} is one {str(error).splitlines()[0][:120]}; download it again."
             ) from error

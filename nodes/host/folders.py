@@ -16,13 +16,16 @@ from pathlib import Path
 import folder_paths
 
 from ...b4m_core import B4MError, regular_files
+from ...b4m_core.compact_format import COMPACT_ENDING
 from ...b4m_core.picture_kinds import holds_pictures, is_litter
+from ...b4m_core.saving import LORA_ENDING
 from ...b4m_core.temporary import sweep, sweep_below
 
 NOT_ALL = "(there are more folders than this list holds)"
 _DEEPEST_LEVEL, _MOST_FOLDERS = 12, 2000  # the list is read each time the page loads
 _LONGEST_NAME, _MOST_BYTES = 150, 230  # letters, and their bytes: file systems take 255, and an ending and a number come to them
 _LONGEST_PART, _LONGEST_PATH = 255, 1000  # bytes of a folder's name; letters of a path below the input folder
+_OURS = "b4m"  # the host's name for B4M's own files in the loras folders: it keeps and renews their list as it does others
 _NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|clock\$|(com|lpt)[\d¹²³])\s*(\..*)?", re.IGNORECASE)
 
@@ -112,8 +115,10 @@ def loras_folder() -> Path:
 
 
 def lora_files() -> list[str]:
-    """Names of the .safetensors files that the host's LoRA loaders list."""
-    return [name for name in folder_paths.get_filename_list("loras") if name.lower().endswith(".safetensors")]
+    """Names of the .safetensors files that the host's LoRA loaders list, and of B4M's own beside them, which end in .b4m."""
+    folder_paths.folder_names_and_paths[_OURS] = (folder_paths.folder_names_and_paths["loras"][0], {COMPACT_ENDING})
+    listed = [name for name in folder_paths.get_filename_list("loras") if name.lower().endswith(LORA_ENDING)]
+    return [*listed, *folder_paths.get_filename_list(_OURS)]
 
 
 def lora_folder_times() -> tuple[tuple[str, int], ...]:
@@ -150,8 +155,9 @@ def safe_lora_path(name: str) -> Path:
 
 
 def safe_new_lora_path(name: str) -> Path:
-    """The path to save an adapter under: a plain file name (".safetensors" is added) directly in the loras folder."""
-    stem = name[: -len(".safetensors")] if name.lower().endswith(".safetensors") else name
+    """The path to save an adapter under: a plain file name (.safetensors is added, unless it ends in .b4m) directly in the loras folder."""
+    ending = next((each for each in (LORA_ENDING, COMPACT_ENDING) if name.lower().endswith(each)), "")
+    stem = name[: len(name) - len(ending)]
     plain = stem.strip() and stem == stem.strip().rstrip(".") and not stem.startswith(".")
     if not plain or len(stem) > _LONGEST_NAME or not 0 < _bytes(stem) <= _MOST_BYTES:
         raise B4MError(f"{shown(name)} cannot be a file name; write a short name such as my_style.")
@@ -159,12 +165,13 @@ def safe_new_lora_path(name: str) -> Path:
         raise B4MError(
             f'{shown(name)} cannot be a file name on every system; write a plain name without folders and without < > : " / \\ | ? *'
         )
-    return _inside(loras_folder(), f"{stem}.safetensors", "the loras folder")
+    return _inside(loras_folder(), stem + (ending or LORA_ENDING), "the loras folder")
 
 
 def refresh_lora_list() -> None:
     """Make a file just saved show up in the host's LoRA lists at once."""
-    folder_paths.filename_list_cache.pop("loras", None)
+    for kind in ("loras", _OURS):
+        folder_paths.filename_list_cache.pop(kind, None)
     folder_paths.cache_helper.clear()
 
 

@@ -107,6 +107,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
         (["--model", "MISSING"], "is not a model folder in diffusers' layout"),
         (["--pictures", "MISSING"], "The folder missing is not there any more"),
         (["--steps", "0"], "steps is 0: it must be at least 1"),
+        (["--out", "MISSING"], "missing needs the ending .safetensors, so that LoRA loaders look for it: name it missing.safetensors"),
         (["--rank", "4000"], "Rank 4000 does not fit layer"),
         (["--learning-rate", "nan"], "learning_rate is nan"),
         (["--start", "zero"], "start is 'zero': choose one of"),
@@ -117,6 +118,7 @@ def test_every_mistake_is_one_sentence_and_exit_code_one(
     words: list[str], sentence: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = {
+        "--out": str(tmp_path / "x.safetensors"),
         "--model": str(place / "model"),
         "--pictures": str(place / "bear"),
         "--store": str(tmp_path / "store"),
@@ -126,7 +128,7 @@ def test_every_mistake_is_one_sentence_and_exit_code_one(
     }
     options |= {words[0]: words[1].replace("MISSING", str(tmp_path / "missing"))}
     arguments = [text for pair in options.items() for text in pair]
-    assert main(["train", "content", "--device", "cpu", "--dtype", "float32", "--out", str(tmp_path / "x.safetensors"), *arguments]) == 1
+    assert main(["train", "content", "--device", "cpu", "--dtype", "float32", *arguments]) == 1
     lines = said(capsys)
     assert len(lines) == 1 and lines[0].startswith("b4m: ") and sentence in lines[0]
     assert not (tmp_path / "x.safetensors").exists()
@@ -162,14 +164,14 @@ def test_an_adapter_of_another_network_paints_with_a_note(trained: Path, tmp_pat
 def test_a_compact_file_is_small_and_paints_and_trains_on(trained: Path, tmp_path: Path) -> None:
     """The finished training is reused; only what is written differs."""
     words = ["--pictures", str(trained / "drawing"), "--trigger", "w@z", "--class", "drawing", "--auxiliary-sets", "0", "--compact"]
-    assert call(trained, "train", "style", *words, "--out", str(tmp_path / "small.safetensors")) == 0
-    small, whole = load_adapter(tmp_path / "small.safetensors"), load_adapter(trained / "drawing.safetensors")
+    assert call(trained, "train", "style", *words, "--out", str(tmp_path / "small.b4m")) == 0
+    small, whole = load_adapter(tmp_path / "small.b4m"), load_adapter(trained / "drawing.safetensors")
     assert small.facts.compact and small.digest() == whole.digest()
-    assert (tmp_path / "small.safetensors").stat().st_size < (trained / "drawing.safetensors").stat().st_size
-    options = ["--adapter", str(tmp_path / "small.safetensors"), "--out", str(tmp_path / "x.png")]
+    assert (tmp_path / "small.b4m").stat().st_size < (trained / "drawing.safetensors").stat().st_size
+    options = ["--adapter", str(tmp_path / "small.b4m"), "--out", str(tmp_path / "x.png")]
     assert call(trained, "generate", "a bear", *options) == 0
     joint = ["--content-pictures", str(trained / "bear"), "--style-pictures", str(trained / "drawing")]
-    joint += ["--content-adapter", str(trained / "bear.safetensors"), "--style-adapter", str(tmp_path / "small.safetensors")]
+    joint += ["--content-adapter", str(trained / "bear.safetensors"), "--style-adapter", str(tmp_path / "small.b4m")]
     joint += ["--auxiliary-sets", "0"]
     assert call(trained, "train", "joint", *joint, "--out", str(tmp_path / "both.safetensors")) == 0
     assert not load_adapter(tmp_path / "both.safetensors").facts.compact
@@ -218,7 +220,8 @@ def test_a_joint_training_keeps_the_auxiliary_pictures_of_both_kinds(
 def test_a_joint_training_that_would_not_keep_its_auxiliary_pictures_is_refused(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    joint = ["--content-pictures", str(trained / "bear"), "--style-pictures", str(trained / "drawing"), "--out", str(tmp_path / "x")]
+    joint = ["--content-pictures", str(trained / "bear"), "--style-pictures", str(trained / "drawing")]
+    joint += ["--out", str(tmp_path / "x.safetensors")]
     joint += ["--content-adapter", str(trained / "bear.safetensors"), "--style-adapter", str(trained / "drawing.safetensors")]
     assert (
         call(trained, "train", "joint", *joint, "--content-auxiliary", str(trained / "aux"), "--correspondence", "multi_correspondence")

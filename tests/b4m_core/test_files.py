@@ -17,9 +17,12 @@ from tiny_files import FACTS, parts, saved
 from torch import Tensor
 
 from b4m_core import Adapter, B4MError, Facts, PartlyLearnableProjection, load_adapter, lora_state_dict, read_facts, save_adapter
+from b4m_core.files import FORMATS
+from b4m_core.metadata import FILE_DTYPES, FORMAT
+from b4m_core.splits import SPLITS, STARTS
 
 GOLDEN = Path(__file__).with_name("golden")
-GOLDEN_NAMES = ["format_1_float32", "format_1_float16_published", "format_2_full", "format_2_compact"]
+GOLDEN_NAMES = sorted(file.stem for file in GOLDEN.glob("format_*.safetensors"))
 
 
 @pytest.mark.parametrize("start", ["zero_start", "published"])
@@ -166,6 +169,15 @@ def test_an_adapter_loaded_and_saved_in_inference_mode_is_an_ordinary_one(tmp_pa
         layer = load_adapter(tmp_path / "x.safetensors").layers[tiny.LAYER]
         tensors = lora_state_dict(load_adapter(tmp_path / "x.safetensors"))
     assert not any(value.is_inference() for value in (layer.A, layer.B, layer.C, layer.D, *tensors.values()))
+
+
+def test_there_are_golden_files_of_every_format_every_split_and_every_form() -> None:
+    """A new format, split or form brings its golden file; none that was written is ever taken away."""
+    facts = [read_facts(GOLDEN / f"{name}.safetensors") for name in GOLDEN_NAMES]
+    assert {json.loads(each.to_json())["format"] for each in facts} == set(range(1, FORMAT + 1))
+    assert {each.split for each in facts} == set(SPLITS) and {each.form for each in facts} == set(FORMATS)
+    assert {each.file_dtype for each in facts} == set(FILE_DTYPES) and {each.start for each in facts} == set(STARTS)
+    assert {f"{name}.json" for name in GOLDEN_NAMES} <= {file.name for file in GOLDEN.iterdir()} and len(GOLDEN_NAMES) >= 7
 
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)

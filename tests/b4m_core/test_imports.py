@@ -27,12 +27,16 @@ FORBIDDEN_MODULES = {
     "pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "subprocess", "socket", "ssl", "urllib", "urllib3",
     "requests", "httpx",
     "http", "ftplib", "smtplib", "telnetlib", "ctypes", "pty", "code", "codeop", "runpy", "pip", "huggingface_hub", "multiprocessing",
-    "xmlrpc",
+    "xmlrpc", "socketserver", "websockets", "webbrowser", "imaplib", "nntplib", "poplib", "cffi", "imp", "yaml", "dbm",
+    "zipfile", "tarfile", "gdown", "boto3", "paramiko", "git",
 }  # fmt: skip
 FORBIDDEN_CALLS = {
-    "eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.startfile", "torch.load", "torch.save", "torch.hub.load",
-    "np.load", "numpy.load",
-    "breakpoint",
+    "eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.startfile", "os.fork", "os.forkpty", "torch.load", "torch.save",
+    "torch.hub", "torch.jit.load", "torch.serialization", "torch.package", "torch.ops.load_library", "torch.classes.load_library",
+    "torch.utils.cpp_extension", "torch.utils.model_zoo", "torch.distributed", "np.load", "numpy.load", "numpy.lib.format",
+    "breakpoint", "builtins.eval", "builtins.exec", "builtins.compile", "builtins.__import__", "importlib.util", "aiohttp.ClientSession",
+    "aiohttp.request", "asyncio.open_connection", "asyncio.start_server", "asyncio.create_subprocess_exec",
+    "asyncio.create_subprocess_shell", "shutil.unpack_archive", "comfy.utils.load_torch_file",
 }  # fmt: skip
 CALLS_THE_DRIVER = {"b4m_core/fast/native_calls.py": ["import ctypes (line 6)"]}  # torch has no word for what is asked there
 FORBIDDEN_BEGINNINGS = ("os.exec", "os.spawn", "os.posix_spawn", "torch.hub.")
@@ -55,19 +59,38 @@ def dotted(node: ast.AST) -> str:
     return ""
 
 
+def aliases(tree: ast.AST) -> dict[str, str]:
+    """What names in a file stand for: import torch as t; from os import system."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update({each.asname: each.name for each in node.names if each.asname})
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.update({each.asname or each.name: f"{node.module}.{each.name}" for each in node.names})
+    return found
+
+
+def is_forbidden(name: str) -> bool:
+    """Whether a whole dotted name is forbidden, or something inside of what is."""
+    inside = any(name == each or name.startswith(each + ".") for each in FORBIDDEN_CALLS)
+    return inside or name.startswith(FORBIDDEN_BEGINNINGS)
+
+
 def findings(source: str) -> list[str]:
     """What a shipped file may not hold."""
     tree = ast.parse(source)
+    known = aliases(tree)
     found = [f"import {name} (line {line})" for name, line in imports(tree) if name.split(".")[0] in FORBIDDEN_MODULES]
     for node in ast.walk(tree):
-        name = dotted(node)
+        first, _, rest = dotted(node).partition(".")
+        name = f"{known.get(first, first)}.{rest}" if rest else known.get(first, first)
         if (
             isinstance(node, ast.Call)
             and dotted(node.func) in ("importlib.import_module", "import_module", "getattr")
             and _foreign_name(node)
         ):
             found.append(f"{dotted(node.func)} (line {node.lineno})")
-        if isinstance(node, (ast.Name, ast.Attribute)) and (name in FORBIDDEN_CALLS or name.startswith(FORBIDDEN_BEGINNINGS)):
+        if isinstance(node, (ast.Name, ast.Attribute)) and is_forbidden(name):
             found.append(f"{name} (line {node.lineno})")
         if (
             isinstance(node, ast.keyword)
@@ -75,6 +98,8 @@ def findings(source: str) -> list[str]:
             and getattr(node.value, "value", True)
         ):
             found.append(f"{node.arg} (line {node.value.lineno})")
+        if isinstance(node, ast.keyword) and node.arg == "weights_only":
+            found.append(f"weights_only (line {node.value.lineno})")
     return found
 
 
@@ -112,7 +137,12 @@ def test_libraries_are_called_by_names_that_nobody_can_choose() -> None:
         "x = exec",
         "os.system('x')", "os.execv('x', [])", "np.load('x', allow_pickle=True)", "importlib.import_module('pickle')",
         "getattr(os, 'system')('x')",
-        "from torch.hub import load\ntorch.hub.load('x')", "__import__('socket')", "AutoModel.from_pretrained('x', trust_remote_code=True)",
+        "from torch.hub import load\ntorch.hub.load('x')", "__import__('socket')",
+        "from os import system\nsystem('x')", "from torch import load as read\nread('x')", "import torch as t\nt.load('x')",
+        "import torch\ntorch.jit.load('x')", "import builtins\nbuiltins.eval('1')", "import zipfile",
+        "from asyncio import open_connection\nopen_connection()",
+        "import aiohttp\naiohttp.ClientSession()", "import os\nos.fork()", "getattr(builtins, 'eval')('1')",
+        "AutoModel.from_pretrained('x', trust_remote_code=True)",
     ],
 )  # fmt: skip
 def test_the_search_for_forbidden_code_finds_it(source: str) -> None:

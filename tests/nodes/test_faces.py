@@ -54,7 +54,7 @@ def test_a_compact_adapter_is_saved_once_and_loads_as_what_it_was_taught(
 ) -> None:
     adapter = adapter_for(host, core, mini, "content", split=split)
     names = [pack.B4MSaveAdapter.execute(adapter, f"small_{split}", False, compact).result[1] for compact in (True, True, False)]
-    assert names == [f"small_{split}.safetensors", f"small_{split}.safetensors", f"small_{split}_2.safetensors"]
+    assert names == [f"small_{split}.b4m", f"small_{split}.b4m", f"small_{split}.safetensors"]
     small, whole = (pack.B4MLoadAdapter.execute(name).result[0] for name in (names[0], names[2]))
     assert small.digest() == adapter.compacted().digest() and whole.digest() == adapter.digest()
     assert pack.B4MSaveAdapter.execute(small, f"again_{split}", False).result[0] is small

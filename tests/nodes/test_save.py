@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from types import ModuleType
@@ -123,3 +124,47 @@ def test_the_picture_on_the_wire_is_in_the_header_and_beside_the_file(
     for wrong in (torch.zeros(3), "picture", torch.zeros(0, 4, 4, 3)):
         with pytest.raises(error, match="The input thumbnail got no picture"):
             pack.B4MSaveAdapter.execute(adapter, "bear", False, thumbnail=wrong)
+
+
+def test_a_compact_file_is_listed_by_b4m_and_by_no_lora_loader(
+    host: ModuleType, core: ModuleType, pack: ModuleType, mini: Trio, loras: Path
+) -> None:
+    import nodes as host_nodes
+
+    adapter = adapter_for(host, core, mini, "content", split="full")
+    assert pack.B4MSaveAdapter.execute(adapter, "small", False, compact=True).result[1] == "small.b4m"
+    listed = host_nodes.LoraLoader.INPUT_TYPES()["required"]["lora_name"][0]
+    assert "small.b4m" not in listed and "small.b4m" in pack.B4MLoadAdapter.define_schema().inputs[0].options
+    loaded = pack.B4MLoadAdapter.execute("small.b4m").result[0]
+    assert loaded.facts.compact and loaded.digest() == adapter.compacted().digest()
+    before = pack.B4MSaveAdapter.fingerprint_inputs("small", False, compact=True)
+    (loras / "small.b4m").rename(loras / "moved.b4m")
+    host.refresh_lora_list()
+    assert "moved.b4m" in host.lora_files() and pack.B4MSaveAdapter.fingerprint_inputs("small", False, compact=True) != before
+
+
+def test_the_command_line_writes_the_same_bytes_under_the_same_names(
+    host: ModuleType, core: ModuleType, pack: ModuleType, mini: Trio, loras: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """merge, split, resize and convert against B4M Merge Adapters and B4M Save Adapter, side files too."""
+    main = importlib.import_module("b4m_pack.b4m_core.commandline").main
+    for role, word in (("content", "snq"), ("style", "w@z")):
+        concept = {role: core.Concept(word, "", (f"a {word}",))}
+        core.save_adapter(adapter_for(host, core, mini, role, split="full", **concept), tmp_path / f"{role}.safetensors")
+    content, style = (core.load_adapter(tmp_path / f"{role}.safetensors") for role in ("content", "style"))
+    both = pack.B4MMergeAdapters.execute(content, style).result[0]
+    pack.B4MSaveAdapter.execute(both, "both", False, also_save=APART)
+    pack.B4MSaveAdapter.execute(both, "small", False, reduce_rank=1)
+    pack.B4MSaveAdapter.execute(both, "taught", False, compact=True)
+    out = tmp_path / "out"
+    pair = ["--content", tmp_path / "content.safetensors", "--style", tmp_path / "style.safetensors"]
+    for words in (
+        ["merge", *pair, "--out", out / "both.safetensors"],
+        ["split", out / "both.safetensors"],
+        ["resize", out / "both.safetensors", "--rank", 1, "--out", out / "small.safetensors"],
+        ["convert", out / "both.safetensors", "--to", "compact", "--out", out / "taught.b4m"],
+    ):
+        assert main([str(word) for word in words]) == 0
+    assert names(out) == names(loras) and len(names(out)) == 10
+    for name in names(out):
+        assert (out / name).read_bytes() == (loras / name).read_bytes(), name
