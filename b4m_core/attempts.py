@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -238,6 +239,18 @@ class Attempt:
 
 
 def asked_for(adapter: Adapter, settings: Mapping[str, Any]) -> Adapter:
-    """A kept adapter as a training of ``settings`` gives it: its facts, and what is learned in its file dtype."""
+    """A kept adapter as a training of ``settings`` gives it: its facts, and what is learned in its file dtype.
+
+    Raises :class:`B4MError` where that dtype cannot hold it.
+    """
     facts = dataclasses.replace(adapter.facts, settings=dict(settings), file_dtype=settings["file_dtype"])
-    return Adapter(adapter.layers, facts).rounded()
+    found = Adapter(adapter.layers, facts).rounded()
+    for some, parts in found.alike():
+        for part, values in parts.items():
+            good = torch.isfinite(values).flatten(1).all(1)  # (L,)
+            if not good.all():
+                raise B4MError(
+                    f"Layer {some[int(good.int().argmin())].name} {part} has numbers that {facts.file_dtype} cannot hold: "
+                    "choose file_dtype = float32 or bfloat16, or lower learning_rate."
+                )
+    return found

@@ -60,7 +60,8 @@ def caption_notes(told: Sequence[Told], trigger: str, class_word: str, pattern: 
     braces = {word for each in told if each.own for word in _BRACES.findall(each.caption)}
     notes = []
     if made and len(made) < len(told):
-        notes.append(f'Without a caption of their own: {listed([each.name for each in made])}. They get "{made[0].caption}".')
+        given = "one made from their names" if "{name}" in pattern.lower() else f'"{made[0].caption}"'
+        notes.append(f"Without a caption of their own: {listed([each.name for each in made])}. They get {given}.")
     if empty:
         notes.append(f"The captions of these are empty: {listed(list(empty))}. They get the node's.")
     if blank:

@@ -14,7 +14,9 @@ from .picture_kinds import listed, shown
 from .pictures import PictureSet
 
 _END = "</w>"  # of a word, in CLIP's vocabulary
-_KNOWN_RANK, _RARE_RANK = 40_000, 46_000  # its pieces are numbered by how often they came
+_RARE = ("ohwx", "nlwx", "nmwx", "mswx", "scwx", "kprs", "knw", "ncds", "snf", "hns", "smw", "pbb", "phc", "kts", "slv", "nrf", "csw")
+"""Pieces from the end of the vocabulary, of which a picture shows nothing that people know."""
+_KNOWN_RANK = 40_000  # its pieces are numbered by how often they came
 _EVERYDAY_RANK = 20_000
 _WRONG_KIND = {"content": "contents", "style": "styles"}
 _RIGHT_KIND = {"content": "other styles", "style": "other contents"}
@@ -40,7 +42,7 @@ def trigger_notes(trigger: str, class_word: str, vocabulary: Vocabulary) -> list
     pieces = vocabulary.pieces(trigger)
     words = [piece.removesuffix(_END) for piece in pieces]
     ranks = [vocabulary.ranks.get(piece, 0) for piece in pieces]
-    advice = f"A word that stays whole and means nothing, such as {suggestion(trigger, vocabulary)}, is learned more easily."
+    advice = f"A word that stays whole and means little, such as {suggestion(trigger, vocabulary)}, is learned more easily."
     if len(pieces) == 1 and _is_known(words[0], ranks[0]):
         return [f"The model knows {told} already, so learning changes what it means. {advice}"]
     everyday = [len(word) >= 2 and rank < _EVERYDAY_RANK and word.isalpha() for word, rank in zip(words, ranks, strict=True)]
@@ -53,13 +55,9 @@ def trigger_notes(trigger: str, class_word: str, vocabulary: Vocabulary) -> list
 
 
 def suggestion(trigger: str, vocabulary: Vocabulary) -> str:
-    """A rare word of the vocabulary that stays whole, the most like a trigger."""
-    rare = sorted(
-        word.removesuffix(_END)
-        for word, rank in vocabulary.ranks.items()
-        if rank >= _RARE_RANK and re.fullmatch(rf"[bcdfghjklmnpqrstvwxz]{{3,4}}{_END}", word) and word != f"sks{_END}"
-    )
-    return max(rare, key=lambda word: difflib.SequenceMatcher(None, trigger.lower(), word).ratio(), default="ohwx")
+    """Of some rare words that stay whole, the most like a trigger."""
+    whole = [word for word in _RARE if word + _END in vocabulary.ranks and word != trigger.lower()]
+    return max(whole, key=lambda word: difflib.SequenceMatcher(None, trigger.lower(), word).ratio(), default=_RARE[0])
 
 
 def check_apart(role: str, pictures: PictureSet, auxiliary: Sequence[PictureSet], correspondence: str) -> list[str]:

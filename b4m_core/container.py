@@ -140,7 +140,7 @@ def _readable(shown: str) -> Iterator[None]:
         raise UnreadableFile(
             f"{shown} cannot be read ({error.strerror or error}): check its disk, and that it may be read."
         ) from error
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:  # torch says so of a file that it cannot map
         raise UnreadableFile(f"{shown} cannot be read (memory ran out): close other programs and try again.") from error
     except SafetensorError as error:
         if "os error" not in str(error):  # the library's words for what the system said

@@ -81,7 +81,14 @@ def _needed(homes: Sequence[Sequence[Bucket]], number: int, index: int, primary_
 def _encode_texts(base: BaseModel, prompts: Sequence[str]) -> dict[str, dict[str, Tensor]]:
     """The text's share of the conditioning, each prompt once."""
     encoded = {prompt: base.family.encode_prompt(base, prompt) for prompt in dict.fromkeys(prompts)}
-    return {prompt: {name: _ours(value) for name, value in text.items()} for prompt, text in encoded.items()}
+    texts = {prompt: {name: _ours(value) for name, value in text.items()} for prompt, text in encoded.items()}
+    for prompt, text in texts.items():
+        if not all(torch.isfinite(value).all() for value in text.values()):
+            raise B4MError(
+                f'The text encoders turn the caption "{prompt[:80]}" into values that are not numbers: load the CLIP in '
+                "another precision, or without the embedding or LoRA that brings them in."
+            )
+    return texts
 
 
 def _sample(

@@ -135,9 +135,11 @@ class Learned:
         return {}
 
     def is_finite(self) -> bool:
-        """Whether all of it are numbers: one look at a few large tensors, where they are."""
-        looked = [torch.isfinite(tensor).all() for tensor in self.state_dict().values()]
-        return bool(torch.stack(looked).all())
+        """Whether all of it are numbers: one look at a few large tensors, where they are if there is room."""
+        tensors = list(self.state_dict().values())
+        with contextlib.suppress(torch.cuda.OutOfMemoryError), by_one_name():
+            return bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all())
+        return all(bool(torch.isfinite(tensor.cpu()).all()) for tensor in tensors)
 
     def _parameters(self) -> Iterator[tuple[str, Tensor]]:
         for index, group in enumerate(self.optimiser.param_groups):

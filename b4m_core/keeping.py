@@ -15,6 +15,7 @@ from .adapter import Adapter
 from .attempts import STATES, Attempt
 from .engine import Engine
 from .errors import B4MError
+from .memory import is_out_of_memory
 
 SAVE_SECONDS = 60.0
 KEEP_EVERY = 100
@@ -45,7 +46,7 @@ class Keeper:
         self.every, self._tell = every, tell
         self._tried = time.monotonic()
         self._kept = engine.steps  # the newest step whose state is there
-        self._troubled = False
+        self._troubled = self._stopping = False
 
     def require_room(self) -> None:
         """Raise :class:`B4MError` unless the disk has room for the states, the adapter and the samples of a training."""
@@ -84,6 +85,7 @@ class Keeper:
     def stop(self) -> int:
         """Keep what there is of a training that is stopped; the step that it can go on from, 0 for none."""
         if self.engine.consistent and self.engine.steps > self._kept and self._is_finite():
+            self._stopping, self._troubled = True, False
             self._keep_state()
             self._keep_adapter()
         return self._kept
@@ -130,9 +132,14 @@ class Keeper:
         """Within: what cannot be written is told, once until something can be written again."""
         try:
             yield
-        except B4MError as error:
+        except (B4MError, MemoryError, RuntimeError) as error:
+            if not isinstance(error, (B4MError, MemoryError)) and not is_out_of_memory(error):
+                raise
             if not self._troubled:
-                self._tell(f"Training goes on, but step {self.engine.steps} could not be kept; it is tried again. {error}")
+                what = error if isinstance(error, B4MError) else "Memory ran out: close other programs."
+                kept = f"Run goes on from step {self._kept}" if self._kept else "no step is kept"
+                then = kept if self._stopping else "training goes on, and it is tried again"
+                self._tell(f"Step {self.engine.steps} could not be kept; {then}. {what}")
             self._troubled = True
         else:
             if self._troubled:

@@ -10,6 +10,9 @@ from typing import IO
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 """How a system says that another has the lock; anything else says that there are no locks here."""
 
+_TRIES = 20
+"""For file systems that give a file another number each time they are asked."""
+
 
 @contextlib.contextmanager
 def holding(path: Path) -> Iterator[bool]:
@@ -19,10 +22,10 @@ def holding(path: Path) -> Iterator[bool]:
     goes on; two programs on one thing is the rarer harm. Raises BlockingIOError while another holds it, also another
     part of this program, and OSError where the file cannot be made.
     """
-    while True:
+    for left in reversed(range(_TRIES)):
         with open(path, "a+b") as file:
             locked = _lock(file)
-            if not _is_still(file, path):
+            if left and not _is_still(file, path):
                 continue  # who held it before has removed it: the lock that others will ask for is a new file
             with contextlib.suppress(OSError):
                 os.utime(path)

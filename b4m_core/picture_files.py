@@ -29,7 +29,7 @@ _FORMATS = (
 _ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 _FRAMES, _FRAMES_LOOKED_AT, _NEARLY = 240, 24, 0.8  # of an animation; the first is kept when it shows nearly as much
 _MOST_TEXT = 256 * 2**20  # bytes of text and profile in a PNG: the workflow of a large graph is one such text
-_STRIP_PIXELS = 4_000_000
+_STRIP_PIXELS, _ROWS = 4_000_000, 256  # worked on at once
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -228,7 +228,7 @@ def with_eight_bits(image: Image.Image, most: int) -> Image.Image:
         rows = max(factor, _STRIP_PIXELS // image.width // factor * factor)
         tops = range(0, image.height, rows)
         strips = [
-            _plain(image.crop((0, top, image.width, min(top + rows, image.height))), top_value).reduce(factor) for top in tops
+            _reduced(_plain(image.crop((0, top, image.width, min(top + rows, image.height))), top_value), factor) for top in tops
         ]
         small = Image.new(strips[0].mode, (strips[0].width, sum(strip.height for strip in strips)))
         for number, strip in enumerate(strips):
@@ -239,14 +239,23 @@ def with_eight_bits(image: Image.Image, most: int) -> Image.Image:
     return small
 
 
+def _reduced(image: Image.Image, factor: int) -> Image.Image:
+    """Made smaller, its colours weighed by alpha; where nothing is opaque, as they are."""
+    if image.mode in ("RGBA", "LA") and image.getchannel("A").getextrema() == (0, 0):
+        return Image.merge(image.mode, [band.reduce(factor) for band in image.split()])
+    return image.reduce(factor)
+
+
 def _brightest(image: Image.Image) -> float:
     """White in a mode of more than 8 bits: what the file's numbers may reach, told by what they do reach."""
     if image.mode.startswith("I;16"):
         return 65535.0
     if image.mode not in ("I", "F"):
         return 255.0
-    values = np.asarray(image)
-    top = float(values.max(initial=0, where=np.isfinite(values)))
+    top = 0.0
+    for row in range(0, image.height, _ROWS):
+        values = np.asarray(image.crop((0, row, image.width, min(row + _ROWS, image.height))))
+        top = max(top, float(values.max(initial=0, where=np.isfinite(values))))
     steps = (65535.0, 2.0**31 - 1, 2.0**32 - 1) if image.mode == "I" else (1.5, 255.5, 65535.0)
     reached = next((step for step in steps if top <= step), top)
     return {1.5: 1.0, 255.5: 255.0}.get(reached, reached)

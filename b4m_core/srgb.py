@@ -43,6 +43,8 @@ def converted(image: Image.Image, info: dict[str, Any], *, adobe: bool, notes: l
 
 def _by_profile(image: Image.Image, profile: bytes) -> Image.Image:
     source = ImageCms.getOpenProfile(io.BytesIO(profile))
+    if image.mode == "L" and source.profile.xcolor_space == "RGB ":  # a grey photo that kept its camera's profile
+        image = image.convert("RGB")
     if "srgb" in str(ImageCms.getProfileDescription(source)).lower() and image.mode == "RGB":
         return image
     changed = ImageCms.profileToProfile(

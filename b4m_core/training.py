@@ -78,10 +78,10 @@ def train(
     a disk is full. Raises :class:`B4MError` for what is not a number (the last good state is kept), for a disk that is
     too full to begin, or too little memory.
     """
-    store.prune()
     run = store.open(plan.key(base))
     run.tell = tell
-    with run.locked():
+    with run.locked():  # what is held is not pruned
+        store.prune()
         attempt = run.begin(retrain=retrain)
         adapter = attempt.adapter(plan.settings.steps)
         if adapter is None and not attempt.retraining:
@@ -90,7 +90,7 @@ def train(
             with torch.inference_mode(False), torch.enable_grad(), _repeatable(base.device):
                 adapter = _trained(plan, base, attempt, watch, keep_every, tell)
         run.settle(attempt)
-    store.prune()
+        store.prune()
     return asked_for(adapter, plan.settings.as_dict())
 
 

@@ -27,7 +27,8 @@ def guarded(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     """The same class, its widgets checked from now on."""
     schema = node.GET_SCHEMA()
     checks = {each.id: check for each in schema.inputs if (check := _check_of(each, node)) is not None}
-    inner: Callable[..., io.NodeOutput] = vars(node)["execute"].__func__
+    own: Any = node.execute  # the class's, or one that it inherits
+    inner: Callable[..., io.NodeOutput] = own.__func__
     names = list(inspect.signature(inner).parameters)[1:]
 
     @functools.wraps(inner)

@@ -51,7 +51,7 @@ class TrainingDisplay:
         self.node_id, self._total, self._sent_at = node_id, total, -math.inf
         self.run = uuid.uuid4().hex
         self.goes_on = "What was trained is kept: Run goes on from here."
-        self.stored = ""
+        self.stored, self.before_first = "", "It had not come to its first step."
         self._step = 0
         self._notes: list[str] = []
         self._unsent: dict[str, Any] = {}
@@ -73,9 +73,11 @@ class TrainingDisplay:
         """Show that auxiliary picture `done` + 1 of `total` is being painted."""
         self._send({"state": "auxiliary", "encoding": [min(done + 1, total), total]})
 
-    def stored_as(self, key: str) -> None:
-        """Name the run in the run store, by which what is kept of it is asked for (kept.py)."""
+    def stored_as(self, key: str, reach: int = 0) -> None:
+        """Name the run in the run store, by which what is kept of it is asked for (kept.py), and the step that it has come to before."""
         self.stored = key
+        if reach:
+            self.before_first = f"It had not come to a further step; step {reach} is kept: Run goes on from there."
         self._send({"stored": key})
 
     def encoding(self, done: int, total: int) -> None:
@@ -132,7 +134,7 @@ class TrainingDisplay:
             raise
 
     def _kept(self) -> str:
-        return self.goes_on if self._step else "It had not come to its first step."
+        return self.goes_on if self._step else self.before_first
 
     def _flush(self) -> None:
         """Send the newest update if it was held back."""

@@ -18,7 +18,7 @@ from .lettering import cannot_be_drawn
 from .widgets import CATEGORY, AdapterWire, Pictures, alone_note, model_clip_vae, require_adapter, require_pictures, schema
 
 COLUMNS = {"base": None, "content only": (1.0, 0.0), "style only": (0.0, 1.0), "both": (1.0, 1.0)}
-_MOST_STRENGTHS, _MOST_ADAPTERS, _HIGHEST_STRENGTH = 8, 4, 4.0
+_MOST_STRENGTHS, _MOST_ADAPTERS, _HIGHEST_STRENGTH, _MOST_LINES = 8, 4, 4.0, 64
 
 
 def _painting_widgets(size: int) -> list[Any]:
@@ -79,6 +79,8 @@ def _prompts(text: str, what: str) -> list[str]:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise B4MError(f"The {what} has no prompt: write at least one line.")
+    if len(lines) > _MOST_LINES:
+        raise B4MError(f"The {what} has {len(lines)} prompts, and each is a row of pictures: write at most {_MOST_LINES} lines.")
     return lines
 
 

@@ -86,12 +86,13 @@ class _Session:
         elif self.mode == TAKE:
             self.display.finish("reused", f"Taken as it is at step {adapter.facts.steps}; nothing was trained.")
         else:
-            self.display.finish("reused", "Nothing has changed since this was trained, so the result was reused.")
+            self.display.finish("reused", "This was trained before, so the result was reused.")
         return adapter
 
     def _trained(self, plan: Plan) -> Adapter:
         store, key = RunStore(host.run_store_folder()), plan.key(self.base)
-        self.display.stored_as(store.open(key).key)
+        run = store.open(key)
+        self.display.stored_as(run.key, run.reach())
         if self.mode == TAKE:
             return take(plan, self.base, store, self._watch, tell=self.display.say)
         retrain = self.mode == RETRAIN and key not in _retrained.get(self.display.node_id, ())

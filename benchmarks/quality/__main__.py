@@ -41,7 +41,7 @@ def main(options: argparse.Namespace) -> None:
         own_model.run(options)
         return
     started = time.monotonic()
-    studio = Studio(EMBEDDED, device)
+    studio = Studio(EMBEDDED, device, everywhere=options.everywhere)
     judges = {name: load_judge(name).to(device) for name in ("first", "second")}
     if options.quick:
         quick(studio, judges, options)
@@ -59,9 +59,6 @@ def main(options: argparse.Namespace) -> None:
         left = options.seconds - (time.monotonic() - started)
         Ablating(Contest(studio, judges, concepts.DEVELOPMENT, (0,)), options.folder, left).run(options.only)
         return
-    if options.work == "examples":
-        make_examples(Contest(studio, judges, EXAMPLES, (0,)), options.folder)
-        return
     chosen = options.folder / "chosen.json"
     if options.work == "tune" or not chosen.exists():
         tuning = Tuning(Contest(studio, {"first": judges["first"]}, concepts.DEVELOPMENT, (0,)), options.folder, options.seconds)
@@ -71,6 +68,8 @@ def main(options: argparse.Namespace) -> None:
         left = options.seconds - (time.monotonic() - started)
         contest = Contest(studio, judges, concepts.TEST, concepts.TRAINING_SEEDS)
         Running(contest, options.folder, rows(contest, settings), left).run(options.only)
+    elif options.work == "examples":
+        make_examples(Contest(studio, judges, EXAMPLES, (0,)), options.folder, settings["rank 4"])
 
 
 def run_final(three: Contest, one: Contest, options: argparse.Namespace, stop: float) -> None:
@@ -105,6 +104,7 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="one pair, few steps: minutes on two cores")
     parser.add_argument("--seconds", type=float, default=540.0)
     parser.add_argument("--only", action="append", default=[], help="a trial, row or ablation by name; may repeat")
+    parser.add_argument("--everywhere", action="store_true", help="roads: adapt every Linear of the transformers, not attention alone")
     own_model.arguments(parser)
     try:
         main(parser.parse_args())

@@ -1,6 +1,6 @@
 """Eight contents and eight styles trained at a small rank, written as the adapters that come with the pack.
 
-    python -m benchmarks.quality examples FOLDER
+    mkdir FOLDER; cp benchmarks/quality/results/chosen.json FOLDER; python -m benchmarks.quality examples FOLDER
 
 FOLDER gets content/*.safetensors and style/*.safetensors (what the pack has in adapters/), and, from these files, the table of all pairs
 (example_sheet.py) as examples.webp and what the judges say of six prompts and four noises of every pair as examples.json.
@@ -17,26 +17,23 @@ from b4m_core.metadata import Concept, Facts
 from b4m_core.settings import TrainingSettings
 
 from . import concepts
+from .choose import OURS, at
 from .example_sheet import EMBEDDED, factors_of_pairs, file_of, save_table
 from .families import Adapters
 from .methods import Apart, Contest
 from .painting import shares
 from .references import SIZE, content_set, style_set
-from .roads import CALM, MINE
 
 RANK = 4
 WORDS = {concepts.CONTENT_TRIGGER: "snq", concepts.STYLE_TRIGGER: "w@z"}  # what people write for those tokens
 BASE_NAME = "the B4M mini model"  # what the nodes call it
 
 
-CONTENT, STYLE = (dataclasses.replace(apart, rank=RANK) for apart in (CALM, MINE))
-
-
-def make_examples(contest: Contest, folder: Path) -> None:
+def make_examples(contest: Contest, folder: Path, rate: float) -> None:
     """Train, write the files, and paint and judge all pairs with what the files say."""
-    contest.prepare_role(CONTENT, "content")
-    contest.prepare_role(STYLE, "style")
-    write_files(contest, CONTENT, STYLE, folder)
+    apart = at(dataclasses.replace(OURS, rank=RANK), rate)
+    contest.prepare([apart])
+    write_files(contest, apart, folder)
     factors = factors_of_pairs(folder, contest.split, contest.studio.learner)
     save_table(folder / "examples.webp", contest.studio, contest.split, factors)
     judged = contest.judged(contest.pictures(factors))
@@ -45,13 +42,12 @@ def make_examples(contest: Contest, folder: Path) -> None:
     for judge, right in judged.items():
         by_pair = right.float().prod(-1).mean(1).view(len(contest.split.contents), -1)
         report[f"{judge}: all three by pair"] = [[round(share, 3) for share in row] for row in by_pair.tolist()]
-    report |= {"rate": CONTENT.content_rate, "rank": RANK, "contents": contest.split.contents, "styles": contest.split.styles}
+    report |= {"rate": rate, "rank": RANK, "contents": contest.split.contents, "styles": contest.split.styles}
     (folder / "examples.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def write_files(contest: Contest, content: Apart, look: Apart, folder: Path) -> None:
+def write_files(contest: Contest, apart: Apart, folder: Path) -> None:
     """One file for every finished training of the contest's first seed: free, and alone, so an ordinary LoRA of what was learned."""
-    apart = content  # steps, rows and rank are those of both
     steps = apart.steps if contest.most_steps is None else min(apart.steps, contest.most_steps)
     settings = TrainingSettings(
         steps=steps,
@@ -79,11 +75,11 @@ def write_files(contest: Contest, content: Apart, look: Apart, folder: Path) -> 
     names, studio = contest.studio.learner.names, contest.studio
     for number, name in enumerate(contest.split.contents):
         concept = Concept("snq", concepts.class_word(name), _readable(content_set(studio, name)[1]))
-        adapter = adapter_of(contest.done[content, "content"], names, number, dataclasses.replace(common, content=concept))
+        adapter = adapter_of(contest.done[apart, "content"], names, number, dataclasses.replace(common, content=concept))
         save_adapter(adapter, file_of(folder, "content", name))
     for number, name in enumerate(contest.split.styles):
         facts = dataclasses.replace(common, role="style", style=Concept("w@z", "", _readable(style_set(studio, name)[1])))
-        save_adapter(adapter_of(contest.done[look, "style"], names, number, facts), file_of(folder, "style", name))
+        save_adapter(adapter_of(contest.done[apart, "style"], names, number, facts), file_of(folder, "style", name))
 
 
 def adapter_of(adapters: Adapters, names: list[list[str]], number: int, facts: Facts) -> Adapter:

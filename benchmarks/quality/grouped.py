@@ -88,18 +88,27 @@ class GroupedLinear(nn.Module):
         return torch.bmm(hidden, up.mT).reshape(*x.shape[:-1], -1)
 
 
-class GroupedUNet:
-    """The embedded model's UNet with a wardrobe. ``names[i]`` are the layers of shape ``shapes[i]``, in the order of the stacks."""
+def _in_transformers(unet: nn.Module) -> list[tuple[str, nn.Linear]]:
+    """Attention, feed-forward and the projections into and out of every transformer."""
+    return [(name, layer) for name, layer in unet.named_modules() if isinstance(layer, nn.Linear) and ".attentions." in name]
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+
+class GroupedUNet:
+    """The embedded model's UNet with a wardrobe. ``names[i]`` are the layers of shape ``shapes[i]``, in the order of the stacks.
+
+    ``everywhere``: not the attention projections alone, which the product adapts, but every Linear of the transformer blocks.
+    """
+
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype, *, everywhere: bool = False) -> None:
         self.unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype).to(device).eval().requires_grad_(False)
+        self.everywhere = everywhere
         self.device, self.dtype, self.wardrobe = device, dtype, Wardrobe(step=torch.zeros((), dtype=torch.long, device=device))
         by_shape: dict[tuple[int, int], list[str]] = defaultdict(list)
-        for name, linear in attention_projections(self.unet):
+        linears = dict(_in_transformers(self.unet) if everywhere else attention_projections(self.unet))
+        for name, linear in linears.items():
             by_shape[linear.out_features, linear.in_features].append(name)
         self.shapes = sorted(by_shape)
         self.names = [by_shape[shape] for shape in self.shapes]
-        linears = dict(attention_projections(self.unet))
         self.weights = [torch.stack([linears[name].weight.detach().float() for name in names]) for names in self.names]
         for index, names in enumerate(self.names):
             for place, name in enumerate(names):

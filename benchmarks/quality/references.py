@@ -52,14 +52,14 @@ class PictureTable:
 class Studio:
     """The embedded model on a device: text, autoencoder, the UNet twice (training precision, painting precision), and the world."""
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(self, folder: Path, device: torch.device, *, everywhere: bool = False) -> None:
         on_gpu = device.type == "cuda"
         self.device = device
         self.world = World(device, SIZE, concepts.REFERENCE_SEED)
         self.text: TextPair = load_text(folder).to(device).eval().requires_grad_(False)
         self.autoencoder = AutoencoderTiny.from_pretrained(folder / "vae", torch_dtype=torch.float32).to(device).eval()
-        self.learner = GroupedUNet(folder, device, torch.bfloat16 if on_gpu else torch.float32)
-        self.painter = GroupedUNet(folder, device, torch.float16) if on_gpu else self.learner
+        self.learner = GroupedUNet(folder, device, torch.bfloat16 if on_gpu else torch.float32, everywhere=everywhere)
+        self.painter = GroupedUNet(folder, device, torch.float16, everywhere=everywhere) if on_gpu else self.learner
         self.alphas = alphas_cumprod(device)
         self.side = SIZE // 8
 

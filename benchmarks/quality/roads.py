@@ -200,6 +200,18 @@ def time_roads(contest: Contest) -> Iterator[Road]:
     yield Road("time", "4 + 4 rows, 250 steps, 0.001, the content falling", functools.partial(contest.merge, CALM, MINE), {"seen": 2000})
 
 
+def reach_roads(contest: Contest) -> Iterator[Road]:
+    """For a network whose every Linear is adapted (--everywhere), and for no other."""
+    if not contest.studio.learner.everywhere:
+        return
+    for rate in (1e-3, 5e-4):
+        content, style = at(CALM, rate), at(MINE, rate)
+        yield Road("every Linear", f"ours, {rate:g}", functools.partial(contest.merge, content, style), {}, HIGHER)
+    loras = changed(TWO_LORAS, decay=True)
+    yield Road("every Linear", "two LoRAs, kept, 0.001", functools.partial(contest.merge, loras, TWO_LORAS), {}, HIGHER)
+    yield Road("every Linear", "ours, fitted, 0.001", functools.partial(contest.merge, CALM, FITTED), {}, HIGHER)
+
+
 def sampling_roads(contest: Contest) -> Iterator[Road]:
     """A calm content and a fitted style, with other strengths, or other guidance."""
     dtype = contest.studio.painter.dtype
@@ -286,6 +298,7 @@ KINDS = {
     "later styles": later_style_roads,
     "later contents": later_content_roads,
     "time": time_roads,
+    "reach": reach_roads,
     "styles": style_roads,
     "contents": content_roads,
     "sampling": sampling_roads,

@@ -38,7 +38,7 @@ def contest() -> Contest:
 def both(contest: Contest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Adapter, Adapter]:
     """The content and the style as their files say them."""
     folder = tmp_path_factory.mktemp("examples")
-    write_files(contest, APART, APART, folder)
+    write_files(contest, APART, folder)
     return load_adapter(file_of(folder, "content", "teddy bear")), load_adapter(file_of(folder, "style", "stained glass"))
 
 
@@ -101,7 +101,7 @@ def test_the_files_say_what_they_were_taught(both: tuple[Adapter, Adapter]) -> N
 def test_a_file_is_an_ordinary_lora_of_what_was_learned(contest: Contest, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    write_files(contest, APART, APART, tmp_path)
+    write_files(contest, APART, tmp_path)
     tensors = load_file(file_of(tmp_path, "content", "teddy bear"))
     assert {key.split(".", 1)[1] for key in tensors} == {"alpha", "lora_down.weight", "lora_up.weight"}
     assert all(RANK in tensor.shape for key, tensor in tensors.items() if "lora" in key.split(".", 1)[1])

@@ -192,6 +192,8 @@ def try_values(client: Client, values: Sequence[Any] = VALUES) -> Came:
         graph = plain_graph(client, node)
         graph["n"]["inputs"] |= {each: value for each, value in stopped.items() if each in graph["n"]["inputs"] and each != name}
         for value in values:
+            if name == "prompts" and str(value).isprintable():
+                continue  # a text is a prompt, and would be painted
             graph["n"]["inputs"][name] = value
             kind, said = outcome(client, graph)
             came.tries += 1

@@ -6,6 +6,7 @@ Children are forked, so that each begins at once, and killed with SIGKILL at ran
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import signal
@@ -28,6 +29,7 @@ Save = Callable[[Path, int], object]
 Check = Callable[[Path], bool]
 
 
+@functools.cache
 def adapter(number: int) -> Adapter:
     """One of 6 MB, every learned number of it ``number``."""
     made = Adapter.fresh(SHAPES, Facts(role="merged", rank=128, split="free", file_dtype="float16"))
@@ -73,12 +75,12 @@ def _save_for_ever(save: Save, path: Path) -> None:
 
 
 def _ours(path: Path, number: int) -> None:
-    save_adapter(_ADAPTERS[number % 2], path)
+    save_adapter(adapter(number % 2), path)
 
 
 def _is_ours(path: Path) -> bool:
     try:
-        return load_adapter(path).digest() in {each.digest() for each in _ADAPTERS}
+        return load_adapter(path).digest() in {adapter(number).digest() for number in range(2)}
     except B4MError:
         return False
 
@@ -95,12 +97,9 @@ def _is_theirs(path: Path) -> bool:
     return len({float(value) for tensor in found.values() for value in (tensor.min(), tensor.max())}) == 1
 
 
-_ADAPTERS: list[Adapter] = []
-
-
 def kill_rows(tries: int) -> list[Row]:
     """A kill in the middle of a save over an older file."""
-    _ADAPTERS[:] = [adapter(number) for number in range(2)]
+    adapter(0), adapter(1)  # made once, not in every child
     with tempfile.TemporaryDirectory() as place:
         began = time.monotonic()
         _ours(Path(place) / "x.safetensors", 1)
@@ -197,6 +196,7 @@ def together_row(rounds: int) -> Row:
         lost = 0
         with tempfile.TemporaryDirectory(prefix="b4m-both-") as place:
             path = Path(place) / "x.safetensors"
+            save(path, 0), save(path, 1)
             for number in range(rounds):
                 path.unlink(missing_ok=True)
                 ready = threading.Barrier(2)

@@ -26,6 +26,7 @@ _DEEPEST_LEVEL, _MOST_FOLDERS = 12, 2000  # the list is read each time the page 
 _LONGEST_NAME, _MOST_BYTES = 150, 230  # letters, and their bytes: file systems take 255, and an ending and a number come to them
 _LONGEST_PART, _LONGEST_PATH = 255, 1000  # bytes of a folder's name; letters of a path below the input folder
 _OURS = "b4m"  # the host's name for B4M's own files in the loras folders: it keeps and renews their list as it does others
+_WINDOWS = os.name == "nt"
 _NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|clock\$|(com|lpt)[\d¹²³])\s*(\..*)?", re.IGNORECASE)
 
@@ -146,6 +147,7 @@ def lora_stamps() -> list[tuple[str, str, int, int]]:
 
 def safe_lora_path(name: str) -> Path:
     """The path of a LoRA file from the host's list, as its own loader finds it, for reading; B4MError for anything else."""
+    _require_text(name)
     if name not in lora_files() or os.path.isabs(name) or ".." in Path(name).parts:
         raise B4MError(f"There is no LoRA file {shown(name)} in ComfyUI's loras folder; choose one from the list.")
     path = folder_paths.get_full_path("loras", name)
@@ -156,6 +158,7 @@ def safe_lora_path(name: str) -> Path:
 
 def safe_new_lora_path(name: str) -> Path:
     """The path to save an adapter under: a plain file name (.safetensors is added, unless it ends in .b4m) directly in the loras folder."""
+    _require_text(name)
     ending = next((each for each in (LORA_ENDING, COMPACT_ENDING) if name.lower().endswith(each)), "")
     stem = name[: len(name) - len(ending)]
     plain = stem.strip() and stem == stem.strip().rstrip(".") and not stem.startswith(".")
@@ -199,11 +202,20 @@ def _made(folder: Path) -> Path:
 
 def _parts(name: str, what: str) -> list[str]:
     """The folders and the file that a name says, / between them; refused unless every part is a plain name."""
+    _require_text(name)
     parts = name.split("/")
     plain = all(part not in ("", ".", "..") and 0 < _bytes(part) <= _LONGEST_PART for part in parts)
+    if _WINDOWS and any(_WINDOWS_DEVICES.fullmatch(part) or part != part.rstrip(" .") for part in parts):
+        raise B4MError(f"{shown(name)} cannot be the name of a file or folder on Windows; choose one from the list.")
     if not plain or "\x00" in name or "\\" in name or ":" in name or len(name) > _LONGEST_PATH:
         raise B4MError(f"{shown(name)} is not a name inside {what}; choose one from the list.")
     return parts
+
+
+def _require_text(name: object) -> None:
+    """Refuse bytes, numbers and whatever else a script or a wire may hand on as a name."""
+    if not isinstance(name, str):
+        raise B4MError(f"A name is something else than text ({type(name).__name__}): choose one from the list, or write a plain name.")
 
 
 def _bytes(name: str) -> int:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-from b4m_core import B4MError
+from b4m_core import B4MError, picture_files, pictures
+from b4m_core.buckets import Bucket, crop_to
 from b4m_core.picture_files import MOST_PIXELS, NotRead, open_picture, to_rgb
 from b4m_core.picture_kinds import holds_pictures, is_litter, looks_like_picture, picture_folders
 from b4m_core.pictures import MOST_KEPT, PictureSet, load_folder
@@ -32,9 +33,9 @@ def test_a_file_of_every_kind_is_read_or_named_or_litter(kind: kinds.Kind, tmp_p
         pytest.skip(f"{kind.needs} is not installed")
     file = kinds.write(kind, tmp_path)
     Image.fromarray(kinds.pixels(seed=9)).save(tmp_path / "good.png")
-    pictures = load(tmp_path)
-    names = [picture.name for picture in pictures.pictures]
-    notes = " ".join(pictures.notes)
+    found = load(tmp_path)
+    names = [picture.name for picture in found.pictures]
+    notes = " ".join(found.notes)
     assert "good.png" in names
     assert (file.name in names) == (kind.becomes == kinds.READ)
     assert (kind.file in notes) or kind.becomes != kinds.NAMED, notes
@@ -83,6 +84,19 @@ def test_a_profile_is_followed_as_littlecms_does_and_srgb_s_own_leaves_every_num
     assert np.array_equal(to_rgb(opened)[0], kinds.pixels()) and "profile" in opened.notes[0]
 
 
+def test_a_grey_photo_with_the_profile_of_a_camera_keeps_its_greys(tmp_path: Path) -> None:
+    grey = kinds.pixels()[..., 0]
+    Image.fromarray(grey).save(tmp_path / "a.png", icc_profile=kinds.profile())
+    opened = open_picture(tmp_path / "a.png", MOST_KEPT)
+    assert np.array_equal(to_rgb(opened)[0], np.stack([grey] * 3, axis=-1)) and not opened.notes
+
+
+def test_a_large_picture_that_is_transparent_everywhere_keeps_its_colours(tmp_path: Path) -> None:
+    Image.new("RGBA", (400, 400), (200, 100, 50, 0)).save(tmp_path / "a.png")
+    pixels, alpha = to_rgb(open_picture(tmp_path / "a.png", 10_000))
+    assert alpha is None and pixels.shape == (100, 100, 3) and (pixels == (200, 100, 50)).all()
+
+
 def test_a_linear_png_is_brightened_to_srgb(tmp_path: Path) -> None:
     import struct
 
@@ -95,10 +109,10 @@ def test_a_linear_png_is_brightened_to_srgb(tmp_path: Path) -> None:
 @pytest.mark.parametrize("first_empty", [True, False])
 def test_of_an_animation_a_frame_that_shows_something_is_taken_and_said(kind: str, first_empty: bool, tmp_path: Path) -> None:
     (tmp_path / f"a.{kind.lower()}").write_bytes(kinds.animation(kind, first_empty=first_empty))
-    pictures = load(tmp_path)
-    assert pictures.pictures[0].pixels.std() > 20
+    found = load(tmp_path)
+    assert found.pictures[0].pixels.std() > 20
     which = "frame" if first_empty else "the first is used"
-    assert "it is an animation of" in pictures.notes[0] and which in pictures.notes[0]
+    assert "it is an animation of" in found.notes[0] and which in found.notes[0]
 
 
 def test_sixteen_bits_keep_their_values(tmp_path: Path) -> None:
@@ -108,26 +122,34 @@ def test_sixteen_bits_keep_their_values(tmp_path: Path) -> None:
     assert np.array_equal(rgb(tmp_path / "grey.png")[..., 1], kinds.pixels()[..., 0])
 
 
-def test_a_large_picture_is_kept_smaller_with_its_own_size_told(tmp_path: Path) -> None:
-    """Twelve megapixels by strips, equal to a reduction in one piece; the true size goes to the network's conditioning."""
-    coarse = np.random.default_rng(0).integers(0, 256, (60, 80, 4), dtype=np.uint8)
-    large = Image.fromarray(coarse).resize((4000, 3000), Image.Resampling.BICUBIC)
-    large.save(tmp_path / "a.png", compress_level=1)
+def test_a_large_picture_is_kept_smaller_with_its_own_size_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By strips, equal to a reduction in one piece; the true size goes to the network's conditioning."""
+    coarse = np.random.default_rng(0).integers(0, 256, (30, 40, 4), dtype=np.uint8)
+    large = Image.fromarray(coarse).resize((800, 600), Image.Resampling.BICUBIC)
+    large.save(tmp_path / "a.png")
     large.convert("RGB").save(tmp_path / "b.jpg", quality=95)
-    pictures = load(tmp_path).pictures
-    for picture in pictures:
-        assert picture.pixels.shape[0] * picture.pixels.shape[1] <= MOST_KEPT and picture.original == (3000, 4000)
-    small = open_picture(tmp_path / "a.png", 750_000).image
-    assert small.size == (1000, 750) and np.abs(np.asarray(small).astype(int) - np.asarray(large.reduce(4)).astype(int)).max() <= 1
+    monkeypatch.setattr(picture_files, "_STRIP_PIXELS", 10_000)
+    small = open_picture(tmp_path / "a.png", 30_000).image
+    assert small.size == (200, 150) and np.abs(np.asarray(small).astype(int) - np.asarray(large.reduce(4)).astype(int)).max() <= 1
+    monkeypatch.setattr(pictures, "MOST_KEPT", 30_000)
+    monkeypatch.setattr(pictures, "LEAST_KEPT", 1_000)
+    for picture in load(tmp_path).pictures:
+        assert picture.pixels.shape[0] * picture.pixels.shape[1] <= 30_000 and picture.original == (600, 800)
+        assert crop_to(picture, Bucket(64, 64)).geometry[:2] == (600, 800)
 
 
-def test_a_photo_of_two_hundred_megapixels_is_read_and_the_next_larger_one_named(tmp_path: Path) -> None:
+def test_what_is_kept_of_many_pictures_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        Image.fromarray(kinds.pixels(seed=number)).save(tmp_path / f"{number}.png")
+    monkeypatch.setattr(pictures, "LEAST_KEPT", 1_000)
+    monkeypatch.setattr(pictures, "MOST_TOGETHER", 8_000)
+    assert sum(picture.pixels.shape[0] * picture.pixels.shape[1] for picture in load(tmp_path).pictures) <= 8_000
+
+
+def test_a_photo_of_two_hundred_megapixels_is_read(tmp_path: Path) -> None:
     Image.new("L", (16_320, 12_240), 90).save(tmp_path / "phone.jpg", quality=30)
-    Image.new("1", (16_320, 13_000)).save(tmp_path / "larger.png")
-    assert 16_320 * 12_240 <= MOST_PIXELS < 16_320 * 13_000
-    pictures = load(tmp_path)
-    assert [picture.original for picture in pictures.pictures] == [(12_240, 16_320)]
-    assert "larger.png was left out: it has more than 210 million pixels" in pictures.notes[0]
+    assert 16_320 * 12_240 <= MOST_PIXELS
+    assert [picture.original for picture in load(tmp_path).pictures] == [(12_240, 16_320)]
 
 
 def test_pillow_s_own_limits_are_as_they_were_afterwards(tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from tiny_training import ROLES, no_watch
 
 from b4m_core import Adapter, B4MError, Progress, RunStore, take, train
+from b4m_core.attempts import asked_for
 from b4m_core.run_store import RunStore as Store
-
-Cases = pytest.mark.parametrize("role", ROLES)
 
 
 class Steps:
@@ -37,7 +37,7 @@ def same(one: Adapter, other: Adapter) -> bool:
     return one.digest() == other.digest() and one.facts == other.facts
 
 
-@Cases
+@pytest.mark.parametrize("role", ROLES)
 def test_more_steps_go_on_where_fewer_ended_to_the_same_numbers_and_facts(role: str, tmp_path: Path) -> None:
     trained(tmp_path / "a", 3, role)
     steps = Steps()
@@ -45,15 +45,14 @@ def test_more_steps_go_on_where_fewer_ended_to_the_same_numbers_and_facts(role: 
     assert steps.done == [4, 5, 6] and same(longer, trained(tmp_path / "b", 6, role))
 
 
-@Cases
-def test_fewer_steps_after_more_are_there_at_once_or_trained_to_the_same_numbers(role: str, tmp_path: Path) -> None:
-    first = trained(tmp_path / "a", 3, role)
-    trained(tmp_path / "a", 6, role)
-    assert same(trained(tmp_path / "a", 3, role, no_watch), first), "it was the end of a training, so it is there"
+def test_fewer_steps_after_more_are_there_at_once_or_trained_to_the_same_numbers(tmp_path: Path) -> None:
+    first = trained(tmp_path / "a", 3)
+    longer = trained(tmp_path / "a", 6)
+    assert same(trained(tmp_path / "a", 3, watch=no_watch), first), "it was the end of a training, so it is there"
     steps = Steps()
-    assert same(trained(tmp_path / "a", 2, role, steps), trained(tmp_path / "b", 2, role))
+    assert same(trained(tmp_path / "a", 2, watch=steps), trained(tmp_path / "b", 2))
     assert steps.done == [1, 2]
-    assert same(trained(tmp_path / "a", 6, role, no_watch), trained(tmp_path / "b", 6, role)), "the longer one is there as well"
+    assert same(trained(tmp_path / "a", 6, watch=no_watch), longer), "the longer one is there as well"
 
 
 def test_a_kept_step_is_taken_by_asking_for_its_number_of_steps(tmp_path: Path) -> None:
@@ -69,14 +68,23 @@ def test_nothing_is_kept_on_the_way_where_that_is_not_wanted(tmp_path: Path) -> 
     assert [kept.step for kept in run.kept()] == [4]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_another_file_dtype_is_made_of_what_is_there(dtype: str, tmp_path: Path) -> None:
     trained(tmp_path / "a", 3, file_dtype="float16")
     again = trained(tmp_path / "a", 3, watch=no_watch, file_dtype=dtype)
     assert same(again, trained(tmp_path / "b", 3, file_dtype=dtype)) and again.facts.file_dtype == dtype
 
 
-@Cases
+def test_numbers_that_a_file_dtype_cannot_hold_are_named_by_their_layer_and_another_one_holds_them() -> None:
+    adapter = tiny.small_adapter()
+    with torch.no_grad():
+        adapter.layers[tiny.OTHER_LAYER].D[0, 0] = 1e6
+    with pytest.raises(B4MError, match=rf"Layer {tiny.OTHER_LAYER} D has numbers that float16 cannot hold: choose file_dtype = float32"):
+        asked_for(adapter, {"file_dtype": "float16"})
+    assert asked_for(adapter, {"file_dtype": "bfloat16"}).facts.file_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("role", ["together"])
 def test_what_a_stopped_training_learned_can_be_taken_and_gone_on_with(role: str, tmp_path: Path) -> None:
     with pytest.raises(tiny.Cancelled):
         trained(tmp_path / "a", 6, role, Steps(cancel_at=3))

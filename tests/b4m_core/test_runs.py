@@ -369,7 +369,14 @@ def test_what_cannot_be_read_now_is_told_and_moves_nothing(
     assert attempt.adapter(7) is not None and attempt.load_state() is not None
 
 
-@pytest.mark.parametrize("error", [MemoryError(), SafetensorError("Cannot allocate memory (os error 12)")], ids=repr)
+NO_MEMORY = [
+    MemoryError(),
+    SafetensorError("Cannot allocate memory (os error 12)"),
+    RuntimeError("unable to mmap 240000192 bytes from file <state>: Cannot allocate memory (12)"),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: type(error).__name__)
 def test_memory_that_runs_out_while_a_state_is_read_is_not_taken_for_damage(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

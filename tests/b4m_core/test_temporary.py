@@ -146,6 +146,16 @@ def test_all_folders_of_a_store_are_swept(tmp_path: Path) -> None:
     assert sweep_below(tmp_path) == 3 and not list(tmp_path.rglob("*.partial")) and sweep_below(tmp_path / "missing") == 0
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EIO, errno.EMFILE])
+def test_a_folder_that_cannot_be_written_is_named_in_a_sentence(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(B4MError, match=rf"x.safetensors could not be written \({os.strerror(number)}\): check the folder"):
+        save_adapter(tiny.small_adapter(), tmp_path / "x.safetensors")
+
+
 class AsOnWindows:
     """``os`` as Windows has it: no open file is moved, removed or replaced; a file that another program holds is refused for a while."""
 

@@ -23,6 +23,7 @@ NODES = (
     "B4MMiniModel",
     "B4MPaint",
     "B4MPictures",
+    "B4MPrompt",
     "B4MSaveAdapter",
     "B4MStrengthTable",
     "B4MTrain",

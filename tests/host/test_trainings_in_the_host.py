@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from b4m_core import load_adapter
 from launcher.client import Graph, NodeError
 from launcher.server import Server
 
@@ -162,6 +163,25 @@ def test_a_cancelled_training_goes_on_to_the_same_bytes(comfyui: Server) -> None
     assert saved(comfyui, "whole").read_bytes() == whole
 
 
+def test_more_steps_go_on_fewer_are_there_and_what_was_stopped_can_be_taken(comfyui: Server) -> None:
+    run = comfyui.client.queue(training("stopped", steps=400, seed=33))
+    deadline = time.monotonic() + 60
+    while state(comfyui).get("step", 0) < 3 or state(comfyui)["state"] != "training":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    comfyui.client.interrupt()
+    with pytest.raises(NodeError, match="cancelled"):
+        comfyui.client.wait(run, seconds=30)
+    at = state(comfyui)["step"]
+    comfyui.client.run(training("taken", steps=400, seed=33, run="use what is trained"))
+    assert state(comfyui)["step"] == at and "nothing was trained" in state(comfyui)["end"]
+    comfyui.client.run(training("more", steps=at + 2, seed=33))
+    assert state(comfyui)["state"] == "done"
+    comfyui.client.run(training("fewer", steps=at, seed=33))
+    assert state(comfyui)["state"] == "reused"
+    assert load_adapter(saved(comfyui, "fewer")).digest() == load_adapter(saved(comfyui, "taken")).digest()
+
+
 def test_the_curve_and_the_sample_reach_the_page(comfyui: Server) -> None:
     comfyui.client.run(training("curve", seed=41, sample_every=2))
     shown = state(comfyui, training("curve", seed=41, sample_every=2))
@@ -218,14 +238,15 @@ def test_a_folder_outside_the_input_folder_is_refused(comfyui: Server, name: str
     fails_with(comfyui, training("none", folder=name), "(?i)not in list|not a name inside")
 
 
-def test_a_loss_that_is_not_a_number_says_which_setting_to_lower(comfyui: Server) -> None:
+def test_a_base_model_that_is_spoilt_before_the_node_is_named_and_no_rate_is_blamed(comfyui: Server) -> None:
     key = "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q"
     broken = {f"{key}.lora_up.weight": torch.full((128, 1), torch.nan), f"{key}.lora_down.weight": torch.ones(1, 128)}
     save_file(broken, saved(comfyui, "broken"))
     graph = training("nan", seed=61)
     graph["broken"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name="broken.safetensors", strength_model=1.0)
     graph["train"]["inputs"]["model"] = ["broken", 0]
-    fails_with(comfyui, graph, "not a number at step 1 of 4.*lower learning_rate")
+    words = "not a number at step 1 of 4.*base model itself holds .* in .*attn1.to_q.weight: load another checkpoint, or take away the LoRA"
+    fails_with(comfyui, graph, words)
     assert state(comfyui, graph)["state"] == "failed"
     assert not saved(comfyui, "nan").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 from types import ModuleType
@@ -63,6 +64,13 @@ def test_a_name_that_leads_out_of_the_input_folder_is_refused(host: ModuleType, 
     with pytest.raises(error) as caught:
         host.safe_input_folder(name)
     assert "\n" not in str(caught.value) and str(folders) not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [None, b"cats", 5, 1.5, True, ["cats"], {"cats": 1}, Path("cats")], ids=repr)
+def test_a_name_that_is_no_text_is_refused_everywhere(host: ModuleType, error: type[Exception], folders: Path, name: object) -> None:
+    for ask in (host.safe_input_folder, host.safe_lora_path, host.safe_new_lora_path):
+        with pytest.raises(error, match="something else than text"):
+            ask(name)
 
 
 def test_an_input_folder_that_is_itself_a_link_still_works(host: ModuleType, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +159,17 @@ def test_a_name_that_no_system_should_write_is_refused(host: ModuleType, error: 
     with pytest.raises(error):
         host.safe_new_lora_path(name)
     assert sorted(os.listdir(folders / "secrets")) == ["inner", "x.png", "x.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["con", "NUL", "com1", "lpt9.x", "aux", "cats/prn", "cats.", "cats ", "cats/studio. ", "conin$", "com¹"])
+def test_as_on_windows_a_folder_that_windows_takes_for_something_else_is_refused(
+    host: ModuleType, error: type[Exception], folders: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folders / "input" / name).mkdir(parents=True, exist_ok=True)
+    assert host.safe_input_folder(name) == folders / "input" / name
+    monkeypatch.setattr(importlib.import_module(f"{host.__name__}.folders"), "_WINDOWS", True)
+    with pytest.raises(error, match="on Windows"):
+        host.safe_input_folder(name)
 
 
 def test_a_long_name_that_is_not_latin_is_saved_or_refused_before_anything_is_trained(host: ModuleType, folders: Path) -> None:

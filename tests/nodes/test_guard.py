@@ -79,3 +79,8 @@ def test_whole_numbers_of_other_libraries_and_floats_that_are_whole_count(pack: 
     assert [checked.whole(value, "steps", 1, 9) for value in (5, np.int64(5), 5.0, np.float32(5))] == [5] * 4
     assert all(type(checked.whole(value, "steps", 1, 9)) is int for value in (np.int64(5), 5.0))
     assert type(checked.number(np.float32(0.5), "rate", 0, 1)) is float
+
+
+def test_more_prompts_than_a_sheet_can_show_are_refused_before_anything_is_painted(pack: ModuleType, error: type[Exception]) -> None:
+    with pytest.raises(error, match="The contact sheet has 65 prompts"):
+        pack.B4MContactSheet.execute(None, None, None, None, None, None, "a house\n" * 65, 192, 0, 1, 5.0)

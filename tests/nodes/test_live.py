@@ -167,6 +167,14 @@ def test_a_stop_before_the_first_step_does_not_say_that_something_is_kept(live: 
     assert live.known("7")["end"] == "Stopped. It had not come to its first step."
 
 
+def test_a_stop_before_a_further_step_says_what_is_kept_from_before(live: ModuleType) -> None:
+    display = live.TrainingDisplay("7", "B4MTrainContent", 60)
+    display.stored_as("a" * 32, 30)
+    with pytest.raises(live.host.Cancelled), display.ending():
+        raise live.host.Cancelled
+    assert live._latest["7"]["end"] == "Stopped. It had not come to a further step; step 30 is kept: Run goes on from there."
+
+
 def test_a_stop_while_the_sample_of_a_reused_training_is_painted_says_that_the_training_is_done(live: ModuleType) -> None:
     display = live.TrainingDisplay("7", "B4MTrainContent", 400)
     with pytest.raises(live.host.Cancelled), display.ending():
