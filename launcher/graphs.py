@@ -106,13 +106,13 @@ def _one_node(model: Model, preset: str, text: str) -> Graph:
     """From two sets of pictures to the picture: one training node, one that paints."""
     canvas = Canvas(model)
     both = Wire("train", "both")
-    canvas.pictures((0, 0), (0, 415), height=370)
-    canvas.load_model((330, 0))
-    canvas.add("train", "B4MTrain", (330, 145), (340, 640), **model.wires, **canvas.both_pictures(), preset=preset)
-    canvas.add("paint", "B4MPaint", (700, 0), (340, 300), **model.wires, adapter=both, prompt="a {content} in {style}", seed=0)
-    canvas.saved_picture(Wire("paint", "image"), (1070, 0), (360, 410))
-    canvas.add("save", "B4MSaveAdapter", (1070, 455), (360, 165), adapter=both, filename="b4m_both")
-    return Graph(canvas.nodes, Note(text, (700, 345), (340, 440)))
+    canvas.pictures((0, 0), (330, 0), height=430)
+    canvas.load_model((330, 590))
+    canvas.add("train", "B4MTrain", (660, 0), (340, 860), **model.wires, **canvas.both_pictures(), preset=preset)
+    canvas.add("paint", "B4MPaint", (1030, 0), (340, 300), **model.wires, adapter=both, prompt="a {content} in {style}", seed=0)
+    canvas.saved_picture(Wire("paint", "image"), (0, 590), (300, 270))
+    canvas.add("save", "B4MSaveAdapter", (330, 735), (300, 125), adapter=both, filename="b4m_both")
+    return Graph(canvas.nodes, Note(text, (1030, 400), (340, 230)))
 
 
 def _by_single_nodes(model: Model, text: str) -> Graph:
@@ -120,7 +120,7 @@ def _by_single_nodes(model: Model, text: str) -> Graph:
     canvas = Canvas(model)
     wires = model.wires
     canvas.load_model((20, 260))
-    canvas.pictures((20, 440), (20, 940), height=400)
+    canvas.pictures((20, 420), (20, 960), height=440)
     _trainings(canvas, wires)
     for key, x in (("content", 760), ("style", 1140)):
         canvas.add(f"save_{key}", "B4MSaveAdapter", (x, 1000), (320, 200), adapter=Wire(f"train_{key}", "adapter"), filename=f"b4m_{key}")
@@ -137,7 +137,7 @@ def _by_single_nodes(model: Model, text: str) -> Graph:
         ("3  Paint", 1900, 0, 700, 1500),
         ("4  Compare", 2640, 0, 600, 1500),
     )
-    return Graph(canvas.nodes, Note(text, (20, 60), (300, 160)), groups, scale=0.6, offset=(40, 70))
+    return Graph(canvas.nodes, Note(text, (20, 60), (300, 160)), groups, scale=0.62, offset=(110, 228))
 
 
 def _trainings(canvas: Canvas, wires: dict[str, Wire]) -> None:
@@ -186,7 +186,7 @@ def _mix_examples(text: str) -> Graph:
     prompt = "a {content} in the mountains in {style}"
     canvas.add("paint", "B4MPaint", (360, 60), (340, 330), **MINI.wires, adapter=Wire("merge", "adapter"), prompt=prompt, seed=0)
     canvas.saved_picture(Wire("paint", "image"), (740, 60), (380, 440))
-    return Graph(canvas.nodes, Note(text, (360, 500), (340, 210)))
+    return Graph(canvas.nodes, Note(text, (360, 520), (340, 200)))
 
 
 def _strength_table(text: str) -> Graph:
@@ -197,7 +197,7 @@ def _strength_table(text: str) -> Graph:
         size=MINI.size, steps=15,
     )  # fmt: skip
     canvas.saved_picture(Wire("table", "sheet"), (740, 60), (480, 560), "strengths")
-    return Graph(canvas.nodes, Note(text, (360, 450), (340, 260)))
+    return Graph(canvas.nodes, Note(text, (360, 560), (340, 200)))
 
 
 def _library(text: str) -> Graph:
@@ -213,12 +213,12 @@ GRAPHS = {
         MINI,
         "quick",
         "## From your pictures to the picture\n"
-        "1. Press **Run**. It trains on the small model that comes with B4M: about a minute.\n"
+        "1. Press **Run**. It trains on the small model that comes with B4M, as long as the green node says.\n"
         "2. Move **content** and **style** on *B4M Paint*, press **Run** again: nothing is trained twice.\n"
         "3. Put in your own pictures, then take *b4m_5_sdxl*.",
     ),
     "b4m_2_full_graph": _by_single_nodes(
-        MINI, "The same step by step: **Run** trains content, style, then both, saves all three and compares. About five minutes."
+        MINI, "The same step by step: **Run** trains content, style, then both, saves all three and compares. Five minutes on two cores."
     ),
     "b4m_3_mix_examples": _mix_examples(
         "## Any content in any style\n"

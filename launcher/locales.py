@@ -1,4 +1,4 @@
-"""What the nodes are called in other languages, for the page: locales/<language>/nodeDefs.json.
+"""The nodes in other languages, for the page: locales/<language>/nodeDefs.json, and their help, web/docs/<node>/<language>.md.
 
     python -m launcher.locales http://127.0.0.1:8188
 
@@ -19,6 +19,7 @@ from .workflow_format import Info
 
 ROOT = Path(__file__).resolve().parents[1]
 LANGUAGES = ("zh", "ja")
+_LONGEST = 110  # characters of a line
 _SOURCES = Path(__file__).with_name("languages")
 Words = dict[str, dict[str, list[str]]]
 
@@ -72,11 +73,35 @@ def built(info: Info, source: Words) -> dict[str, Any]:
     return result
 
 
-def main(address: str) -> None:
-    info = Client(address).node_types()
+def help_page(node: str, facts: dict[str, Any], headings: list[str]) -> str:
+    """The help of one node: what it is, how it looks, and a table of what goes in and what comes out."""
+    picture = ["", f"![{facts['display_name']}]({node}/node.webp)"] if (ROOT / "web" / "docs" / node / "node.webp").is_file() else []
+    lines = [f"# {facts['display_name']}", "", *_wrapped(facts["description"]), *picture]
+    for heading, part in zip(headings, ("inputs", "outputs"), strict=True):
+        rows = [f"| {each['name']} | {each['tooltip']} |" for each in facts[part].values()]
+        lines += ["", f"## {heading}", "", "| | |", "|---|---|", *rows] if rows else []
+    return "\n".join(lines) + "\n"
+
+
+def _wrapped(text: str) -> list[str]:
+    """Lines that fit on a page; these languages break anywhere."""
+    return [text[start : start + _LONGEST] for start in range(0, len(text), _LONGEST)]
+
+
+def files(info: Info) -> dict[Path, str]:
+    """Every file of every language as text."""
+    found: dict[Path, str] = {}
     for language in LANGUAGES:
-        text = json.dumps(built(info, words(language)), ensure_ascii=False, indent=1) + "\n"
-        path = ROOT / "locales" / language / "nodeDefs.json"
+        source = words(language)
+        faces = built(info, source)
+        found[ROOT / "locales" / language / "nodeDefs.json"] = json.dumps(faces, ensure_ascii=False, indent=1) + "\n"
+        for node, facts in faces.items():
+            found[ROOT / "web" / "docs" / node / f"{language}.md"] = help_page(node, facts, source["headings"]["help"])
+    return found
+
+
+def main(address: str) -> None:
+    for path, text in files(Client(address).node_types()).items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print(path)

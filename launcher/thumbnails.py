@@ -2,8 +2,8 @@
 
     python -m launcher.thumbnails http://127.0.0.1:8188 [NAME ...]
 
-runs each workflow on that ComfyUI, which must be on this machine, and writes workflows/NAME.jpg. The one for a real SDXL, whose picture no
-machine without its checkpoint can paint, shows what goes in and its name.
+runs each workflow on that ComfyUI and writes workflows/NAME.jpg. Two are not run: the demo's shows the sheet that the demo painted
+(docs/contact_sheet.png), and that for a real SDXL, whose picture no machine without its checkpoint can paint, what goes in and its name.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from . import demo
 from .client import Client
 from .graphs import GRAPHS, WORKFLOWS
 
 SIDE, STRIP, GAP = 400, 128, 8
 _PAPER, _INK = (24, 26, 30), (240, 240, 235)
 _INPUTS = ("demo_content", "demo_style")
+_SHEET = WORKFLOWS.parent / "docs" / "contact_sheet.png"
 
 
 def of_result(result: Image.Image, inputs: list[Image.Image]) -> Image.Image:
@@ -32,7 +34,7 @@ def of_result(result: Image.Image, inputs: list[Image.Image]) -> Image.Image:
     left = STRIP + GAP if inputs else 0
     for number, each in enumerate(inputs):
         face.paste(_square(each, STRIP), (0, number * (STRIP + GAP)))
-    face.paste(_filled(result, (SIDE - left, SIDE)), (left, 0))
+    face.paste(filled(result, (SIDE - left, SIDE)), (left, 0))
     return face
 
 
@@ -47,10 +49,10 @@ def of_name(name: str, inputs: list[Image.Image]) -> Image.Image:
 
 
 def _square(picture: Image.Image, side: int) -> Image.Image:
-    return _filled(picture, (side, side))
+    return filled(picture, (side, side))
 
 
-def _filled(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+def filled(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Scaled to fill the size, the overhang cut off evenly."""
     scale = max(size[0] / picture.width, size[1] / picture.height)
     large = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
@@ -78,6 +80,8 @@ def main(address: str, names: list[str]) -> None:
     for name in names or GRAPHS:
         if "sdxl" in name:
             face = of_name("SDXL", _inputs())
+        elif name == demo.WORKFLOW.stem:
+            face = of_result(Image.open(_SHEET).convert("RGB"), [])
         else:
             trains = "first_minute" in name
             face = of_result(_result(client, name), _inputs() if trains else [])

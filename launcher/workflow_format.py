@@ -51,8 +51,8 @@ class Graph:
     nodes: dict[str, Node]
     note: Note
     groups: tuple[tuple[str, int, int, int, int], ...] = ()
-    scale: float = 0.69
-    offset: tuple[int, int] = (110, 228)
+    scale: float = 0.62
+    offset: tuple[int, int] = (115, 252)
 
 
 def api_format(graph: Graph, info: Info) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..b4m_core import B4MError, TrainingSettings
-from ..b4m_core.estimate import Estimate, Speeds, Work, estimate, in_words
+from ..b4m_core.estimate import Estimate, Machine, Speeds, Work, estimate, in_words
 from ..b4m_core.presets import DEFAULT, Preset, filled, kind_of, preset_named
 from ..b4m_core.trainings import training
 from . import host
@@ -20,6 +20,8 @@ _EMBEDDED, _EMBEDDED_SIZE, _REAL_SIZE = "B4MMiniModel", 192, 1024
 _AUXILIARY_STEPS = 25  # sampler steps of an auxiliary picture
 _SETS = 4  # of auxiliary pictures that come by wire
 _WARM_UP = 2  # steps that are not counted: the first ones compile and allocate
+_UNKNOWN = (B4MError, TypeError, ValueError, KeyError, RuntimeError)
+"""What a value that no training can have, or a device that cannot be asked, ends in: then nothing is said."""
 
 Graph = Mapping[str, Mapping[str, Any]]
 
@@ -48,9 +50,9 @@ def _of_node(graph: Graph, name: str) -> dict[str, Any] | None:
     """The estimate of one training node, None where a value is no number that a training can have."""
     try:
         works = works_of(graph, name)
-    except (B4MError, TypeError, ValueError, KeyError):
+        machine, known = host.machine(), speeds()
+    except _UNKNOWN:
         return None
-    machine, known = host.machine(), speeds()
     each = [estimate(work, machine, known) for work in works]
     total = Estimate(sum(one.seconds for one in each), max(one.gib for one in each), all(one.measured for one in each))
     how = "as the last trainings here" if total.measured else "by arithmetic until something was trained here"
@@ -152,7 +154,10 @@ class Clock:
 
     def keep(self) -> None:
         """Keep what was timed for the next estimates."""
-        known, machine = speeds(), host.machine()
+        with suppress(*_UNKNOWN):  # an estimate is no reason to end a training that is done
+            self._keep(speeds(), host.machine())
+
+    def _keep(self, known: Speeds, machine: Machine) -> None:
         steps = self._steps[_WARM_UP:]
         if len(steps) > _WARM_UP:
             known.note(machine, "train", self.kind, self.rows, self.latent_pixels, statistics.mean(steps) / self.passes_a_step)
@@ -164,6 +169,9 @@ def later(graph: Graph | None, name: str | None, done: int) -> float:
     """Seconds that the trainings of a B4M Train will take after its first `done`."""
     if not graph or not name or name not in graph:
         return 0.0
-    machine, known = host.machine(), speeds()
-    trainings = [work for work in works_of(graph, name) if work.passes]
+    try:
+        trainings = [work for work in works_of(graph, name) if work.passes]
+        machine, known = host.machine(), speeds()
+    except _UNKNOWN:
+        return 0.0
     return sum(estimate(work, machine, known).seconds for work in trainings[done:])

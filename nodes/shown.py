@@ -21,7 +21,7 @@ from . import host
 ROUTE = "/b4m/shown"
 RUNNING = ("started", "auxiliary", "encoding", "training", "painting")
 ENDED_WITH_SERVER = "ComfyUI was ended. Run goes on from what was kept."
-_REMEMBERED, _KEPT_FILES, _KEPT_SAMPLES = 50, 300, 24
+_REMEMBERED, _KEPT_FILES = 50, 300
 _SECONDS_BETWEEN_WRITES = 10.0
 
 Graph = Mapping[str, Mapping[str, Any]]
@@ -89,8 +89,6 @@ def remember(payload: dict[str, Any]) -> None:
     run = payload["run"]
     before = _states.pop(run, {"key": "", "graph": ""})
     state = _states[run] = {**before, **payload, "at": time.time()}
-    if "sample" in payload:
-        state["samples"] = [*before.get("samples", []), payload["sample"]][-_KEPT_SAMPLES:]
     while len(_states) > _REMEMBERED:
         _states.pop(next(iter(_states)))
     due = time.monotonic() - _written.get(run, -_SECONDS_BETWEEN_WRITES) >= _SECONDS_BETWEEN_WRITES

@@ -46,10 +46,16 @@ def broken_links(paper: Path) -> list[str]:
         if re.match(r"[a-z]+:", link):
             continue
         name, _, anchor = link.partition("#")
-        target = paper.parent / name if name else paper
+        target = _folder(paper, name) / name if name else paper
         if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
             found.append(link)
     return found
+
+
+def _folder(paper: Path, name: str) -> Path:
+    """What a link is relative to: ComfyUI's page takes the pictures of a node's help from the folder of all of them."""
+    is_help = paper.parent.parent == ROOT / "web" / "docs" and name.endswith(".webp")
+    return paper.parent.parent if is_help else paper.parent
 
 
 def long_lines(text: str) -> list[int]:

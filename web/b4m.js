@@ -4,27 +4,30 @@
 // hands out an older result without asking the node, its "executed" event names the run that the result is of.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { HEIGHT, makeView, render } from "./b4m_live_view.js";
-import { addPanel, after, allNodes, ask, findNode, rootGraph, whenCreated } from "./b4m_parts.js";
+import { HEIGHT, makeView, render, resized } from "./b4m_live_view.js";
+import { addPanel, after, allNodes, ask, findNode, rootGraph, setValue, valueOf, whenCreated } from "./b4m_parts.js";
 
 const EVENT = "b4m.training";
 const ROUTE = "/b4m/shown";
+const KEPT_ROUTE = "/b4m/kept"; // the steps that the run store kept of a run, with their samples
 const RUN_KEY = "b4m_run";
 const MOST_RUNS = 50;
 const RUNNING = new Set(["started", "auxiliary", "encoding", "training", "painting"]);
 const NODE_TYPES = new Set(["B4MTrain", "B4MTrainContent", "B4MTrainStyle", "B4MTrainTogether"]);
+const SEVERAL = "B4MTrain"; // trains three times: its steps are not those of one run
+const [REUSE, RETRAIN] = ["continue or reuse", "retrain"];
 const WIDGET_TYPE = "B4M_LIVE"; // a name of our own: known names such as "customtext" are turned into other widgets by Nodes 2.0
 
 /** @type {Map<string, object>} what is known of trainings, by the name of their run; the one that changed last at the end */
 const runs = new Map();
 
 /** Add the display to a node that was just created. */
-function addDisplay(node) {
-    const view = makeView();
+function addDisplay(node, type) {
+    const view = makeView(type === SEVERAL ? null : (step) => takeStep(node, step));
     addPanel(node, "b4m_live", WIDGET_TYPE, view.root, HEIGHT);
     node.b4mView = view;
-    const observer = new ResizeObserver(() => view.state && render(view, view.state)); // the curve is drawn for its size
-    observer.observe(view.root);
+    const observer = new ResizeObserver(([entry]) => resized(view, entry.contentRect)); // the curve is drawn for its size
+    observer.observe(view.curve);
     after(node, "onRemoved", () => observer.disconnect());
     show(node, undefined);
 }
@@ -37,6 +40,27 @@ function show(node, state) {
     view.state = state;
     node.b4mRun = state?.run;
     render(view, state);
+    if (state) askForKept(state);
+}
+
+/** Make an earlier step the result: Run then takes what is kept of it and trains nothing. */
+function takeStep(node, step) {
+    setValue(node, "steps", step);
+    if (valueOf(node, "run") === RETRAIN) setValue(node, "run", REUSE);
+    const view = node.b4mView;
+    show(node, { ...view.state, note: `steps is ${step} now: Run takes that step as it was kept.` });
+}
+
+/** Ask what is kept of a run, once for each sample that it has painted and at its end. */
+async function askForKept(state) {
+    const mark = `${state.stored}|${state.sample?.step}|${RUNNING.has(state.state)}`;
+    if (!state.stored || state.keptMark === mark) return;
+    state.keptMark = mark;
+    const { steps } = await ask(KEPT_ROUTE, { stored: state.stored });
+    const now = runs.get(state.run);
+    if (!steps || !now) return;
+    keep({ ...now, kept: steps, keptMark: mark });
+    for (const node of nodesOf(state.run)) show(node, runs.get(state.run));
 }
 
 /** Remember what is known of a run. */
@@ -102,8 +126,9 @@ async function answerForGraph() {
     const answer = await ask(ROUTE, { prompt, graph: graph.id });
     if (graph !== rootGraph()) return {};
     for (const [id, state] of Object.entries(answer.nodes ?? {})) {
-        keep(state);
-        show(findNode(id), state);
+        const { kept, keptMark, samples } = runs.get(state.run) ?? {};
+        keep({ ...state, kept, keptMark, samples });
+        show(findNode(id), runs.get(state.run));
     }
     return answer;
 }
@@ -129,7 +154,7 @@ app.registerExtension({
         api.addEventListener("reconnected", askAgain);
     },
     beforeRegisterNodeDef(nodeType, nodeData) {
-        if (NODE_TYPES.has(nodeData.name)) whenCreated(nodeType, addDisplay);
+        if (NODE_TYPES.has(nodeData.name)) whenCreated(nodeType, (node) => addDisplay(node, nodeData.name));
     },
     afterConfigureGraph: () => void askForGraph(),
 });

@@ -82,15 +82,16 @@ function drawStepAxis(context, box, place, last) {
     }
 }
 
-/** Draw `curve` ({steps, raw, smooth}) over steps 0 to `total` on a canvas at the size that the page gives it. */
-export function drawCurve(canvas, curve, total) {
-    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-    if (!width || !height) return;
+/**
+ * Draw `curve` ({steps, raw, smooth}) over steps 0 to `total` on a canvas of `size` [width, height], with letters of a colour. Neither is asked
+ * of the page here: that would make it lay out everything before the next frame.
+ */
+export function drawCurve(canvas, curve, total, [width, height], colour) {
     [canvas.width, canvas.height] = [width * SHARPNESS, height * SHARPNESS];
     const context = canvas.getContext("2d");
     context.scale(SHARPNESS, SHARPNESS);
     context.font = "10px Inter, Arial, sans-serif";
-    context.fillStyle = getComputedStyle(canvas).color; // follows the page's theme
+    context.fillStyle = colour;
     const box = { left: ROOM.left, right: width - ROOM.right, top: ROOM.top, bottom: height - ROOM.bottom };
     const [low, high] = lossRange(curve);
     const last = Math.max(total || 0, curve.steps[curve.steps.length - 1], 1);

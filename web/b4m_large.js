@@ -12,14 +12,12 @@ addStyle(`
  * Show pictures large, beginning with one of them.
  * @param {{url: string, title: string}[]} pictures
  * @param {number} index
- * @param {(index: number) => HTMLElement[]} extras further buttons for a picture
  */
-export function openLarge(pictures, index, extras = () => []) {
+export function openLarge(pictures, index) {
     const image = make("img", "");
     const title = make("span", "");
-    const more = make("div", "");
     const go = (step) => show((place + step + pictures.length) % pictures.length);
-    const bar = make("div", "", button("◀", "Earlier", () => go(-1)), title, button("▶", "Later", () => go(1)), more, button("Close", "Close", close));
+    const bar = make("div", "", button("◀", "Earlier", () => go(-1)), title, button("▶", "Later", () => go(1)), button("Close", "Close", close));
     const root = make("div", "b4m-large", image, bar);
     let place = index;
 
@@ -27,7 +25,6 @@ export function openLarge(pictures, index, extras = () => []) {
         place = next;
         image.src = pictures[place].url;
         title.textContent = pictures[place].title;
-        more.replaceChildren(...extras(place));
     }
     function close() {
         root.remove();

@@ -1,7 +1,7 @@
 // How one training looks on its node: step and time left, loss curve, samples with their steps, notes. It fits into the room that it has.
 import { drawCurve } from "./b4m_curve.js";
 import { openLarge } from "./b4m_large.js";
-import { addStyle, make, pictureAddress, safePicture } from "./b4m_parts.js";
+import { addStyle, button, make, pictureAddress, safePicture } from "./b4m_parts.js";
 
 export const HEIGHT = 300; // the least; a taller node gives more to the sample
 
@@ -22,6 +22,7 @@ addStyle(`
 .b4m-sample img { display: block; width: 100%; height: 100%; object-fit: contain; position: absolute; }
 .b4m-sample figcaption { position: absolute; left: 6px; bottom: 6px; padding: 1px 6px; border-radius: 3px; background: rgba(0, 0, 0, 0.6);
     color: #fff; font-size: 11px; }
+.b4m-take { position: absolute; right: 6px; bottom: 4px; background: rgba(0, 0, 0, 0.7); color: #fff; font-size: 11px; }
 .b4m-strip { flex: none; display: flex; gap: 4px; height: 48px; overflow: auto hidden; scrollbar-width: thin; }
 .b4m-strip button { flex: none; position: relative; padding: 0; border: 2px solid transparent; border-radius: 4px; overflow: hidden;
     height: 44px; width: 44px; background: none; cursor: pointer; }
@@ -31,20 +32,23 @@ addStyle(`
     color: #fff; background: rgba(0, 0, 0, 0.65); }
 `);
 
-/** The display's elements. `root` is what the page places. */
-export function makeView() {
+/** The display's elements. `root` is what the page places; `take(step)` makes an earlier step the result, null where that cannot be. */
+export function makeView(take) {
     const view = { step: make("span", ""), left: make("span", ""), bar: make("div", ""), end: make("div", "b4m-end"), note: make("div", "b4m-note") };
     view.curve = make("canvas", "b4m-curve");
     view.image = make("img", "");
     view.caption = make("figcaption", "");
     view.progress = make("div", "b4m-bar", view.bar);
     view.said = make("div", "b4m-said", view.end, view.note);
-    view.sample = make("figure", "b4m-sample", view.image, view.caption);
+    view.take = button("", "Set steps to it: Run takes what is kept of that step and trains nothing", () => take(view.shown[shownIndex(view)].step));
+    view.take.classList.add("b4m-take");
+    view.mayTake = Boolean(take);
+    view.sample = make("figure", "b4m-sample", view.image, view.caption, view.take);
     view.strip = make("div", "b4m-strip");
     view.root = make("div", "b4m-live", make("div", "b4m-head", view.step, view.left), view.progress, view.said, view.curve, view.sample, view.strip);
     view.chosen = null; // the step of the sample that the artist looks at; null follows the newest
     view.shown = []; // the samples in the strip
-    view.sample.addEventListener("click", () => openLarge(large(view), Math.max(shownIndex(view), 0), view.extras));
+    view.sample.addEventListener("click", () => openLarge(large(view), Math.max(shownIndex(view), 0)));
     return view;
 }
 
@@ -71,10 +75,14 @@ function headline(state) {
     return `Failed at step ${steps}`;
 }
 
-/** All samples of a state, by step; the address of each may be shown. */
+/** All samples of a state, by step: those that the run store kept, and those that came while this page looked on. */
 function samplesOf(state) {
     const found = new Map();
     for (const sample of [...(state?.samples ?? []), state?.sample]) if (safePicture(sample?.url)) found.set(sample.step, sample);
+    for (const { step, sample, adapter } of state?.kept ?? []) {
+        const query = new URLSearchParams({ stored: state.stored, step });
+        if (sample) found.set(step, { url: `/b4m/kept/sample?${query}`, step, ...found.get(step), kept: adapter });
+    }
     return [...found.values()].sort((one, other) => one.step - other.step);
 }
 
@@ -120,6 +128,8 @@ function renderSamples(view, state) {
     const address = pictureAddress(shown.url);
     if (view.image.getAttribute("src") !== address) view.image.src = address;
     view.caption.textContent = `sample at step ${shown.step}`;
+    view.take.hidden = !(view.mayTake && shown.kept && shown.step !== state?.total);
+    view.take.textContent = `Use step ${shown.step}`;
     [...view.strip.children].forEach((each, index) => each.setAttribute("aria-pressed", String(samples[index] === shown)));
     if (changed && view.chosen === null) view.strip.scrollLeft = view.strip.scrollWidth;
 }
@@ -136,20 +146,27 @@ function stripButton(view, state, sample) {
         view.chosen = sample.step === view.shown.at(-1)?.step ? null : sample.step;
         renderSamples(view, view.state);
     });
-    press.addEventListener("dblclick", () => openLarge(large(view), Math.max(shownIndex(view), 0), view.extras));
+    press.addEventListener("dblclick", () => openLarge(large(view), Math.max(shownIndex(view), 0)));
     return press;
+}
+
+/** The page gave the curve another size, or its theme another colour; `width` is 0 while it is hidden. */
+export function resized(view, { width, height }) {
+    view.size = [Math.round(width), Math.round(height)];
+    if (width) view.colour = getComputedStyle(view.curve).color;
+    if (view.state && !view.curve.hidden) drawWhenChanged(view, view.state);
 }
 
 /** Draw the curve in the next frame, once for all that came in until then and only if it is another one. */
 function drawWhenChanged(view, state) {
     view.curveOf = state;
-    if (view.drawing) return;
+    if (view.drawing || !view.size?.[0]) return;
     view.drawing = requestAnimationFrame(() => {
         view.drawing = 0;
         const { curve, total } = view.curveOf;
-        const look = `${curve.steps.length}|${curve.steps.at(-1)}|${total}|${view.curve.clientWidth}x${view.curve.clientHeight}`;
-        if (look === view.look || !view.curve.clientWidth) return;
+        const look = `${view.curveOf.run}|${curve.steps.length}|${curve.steps.at(-1)}|${total}|${view.size}`;
+        if (look === view.look || !view.size[0]) return;
         view.look = look;
-        drawCurve(view.curve, curve, total);
+        drawCurve(view.curve, curve, total, view.size, view.colour);
     });
 }

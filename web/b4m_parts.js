@@ -34,7 +34,7 @@ export function addStyle(text) {
  * node leaves room for; what it shows must fit in, so that no node grows over another when something is shown.
  */
 export function addPanel(node, name, type, root, height) {
-    root.classList.add("b4m-panel");
+    root.classList.add("b4m-panel"); // its size does not follow what is in it: Nodes 2.0 would make the node as high as that
     root.style.minHeight = `${height}px`;
     const widget = node.addDOMWidget(name, type, root, {
         serialize: false, // neither in the prompt ...
@@ -126,6 +126,19 @@ export function pictureAddress(url) {
     return url.startsWith("/") ? api.apiURL(url) : url;
 }
 
+/** Nodes 2.0 of older pages watch a list itself, by the Vue that those pages offer to extensions; newer ones notice another list. */
+const older = import("vue").then(
+    (vue) => vue.reactive,
+    () => null,
+);
+
+/** Give a combo another list. */
+function relist(widget, values, watched) {
+    const list = widget.options.values;
+    if (watched && Array.isArray(list)) watched(list).splice(0, list.length, ...values);
+    else widget.options.values = values;
+}
+
 const LISTING = ["B4MPictures", "B4MAuxiliaryPictures", "B4MLoadAdapter", "LoraLoader", "LoraLoaderModelOnly"];
 
 /** The lists of all open nodes that name files, as the server has them now; quieter and quicker than the page's own refresh of 500 types. */
@@ -136,16 +149,13 @@ export async function refreshLists() {
     await Promise.all(types.map(async (type) => Object.assign(definitions, await definition(type))));
     for (const type of LISTING) if (definitions[type]) await app.registerNodeDef?.(type, definitions[type]); // for nodes yet to come
     for (const node of nodes) {
-        let changed = false;
         const inputs = { ...definitions[node.type]?.input?.required, ...definitions[node.type]?.input?.optional };
         for (const widget of node.widgets) {
             const [kind, options] = inputs[widget.name] ?? [];
             const values = Array.isArray(kind) ? kind : kind === "COMBO" ? options?.options : undefined;
             if (widget.type !== "combo" || !values || String(values) === String(widget.options.values)) continue;
-            widget.options.values = values;
-            changed = true;
+            relist(widget, values, await older);
         }
-        if (changed) node.widgets = [...node.widgets]; // Nodes 2.0 of older pages looks at a node's lists again when its widgets are set
     }
 }
 
@@ -160,7 +170,7 @@ async function definition(type) {
 }
 
 addStyle(`
-.b4m-panel { box-sizing: border-box; width: 100%; height: 100%; display: flex; flex-direction: column; gap: 6px; overflow: hidden;
+.b4m-panel { box-sizing: border-box; width: 100%; height: 100%; contain: size; display: flex; flex-direction: column; gap: 6px; overflow: hidden;
     padding-top: 2px; font: 12px/1.35 Inter, Arial, sans-serif; color: var(--input-text, #ddd); }
 .b4m-panel [hidden] { display: none !important; }
 .b4m-faint { color: var(--descrip-text, #999); }

@@ -5,10 +5,9 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from ...b4m_core import Adapter, lora_state_dict
@@ -23,6 +22,9 @@ from .model_support import describe_model, native_size, noise_schedule
 from .network import network_bytes, require_trainable, training_dtype, training_network
 from .weights import let_go_of_pages
 from .wires import require_clip, require_model, require_vae
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
 
 class HostBaseModel:

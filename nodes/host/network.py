@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 import comfy.utils
 import torch
-from diffusers import UNet2DConditionModel
 
 from ...b4m_core import B4MError
 from ...b4m_core.models.sdxl import is_adapted
@@ -18,6 +18,10 @@ from .model_support import describe_model, level_depths, native_size, require_sd
 from .stored import require_readable, stored_weights
 from .weights import real_weights
 
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+version("diffusers")  # where it is missing the pack says so at the start, and not at the first training
 _PREFIX = "diffusion_model."
 _HEAD_WIDTH = 64  # the host's SDXL has 64-wide heads whatever else the configuration says
 
@@ -92,6 +96,8 @@ def training_network(
     unet_config = model.model.model_config.unet_config
     with torch.inference_mode(False):
         with torch.device("meta"):
+            from diffusers import UNet2DConditionModel  # half a second, and only who trains waits for it
+
             unet = UNet2DConditionModel(**network_config(unet_config, native_size(model))).requires_grad_(False)  # before it has weights
         names = comfy.utils.unet_to_diffusers(unet_config)
         needed = {name: _PREFIX + names[name] for name in unet.state_dict()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,26 @@ UNTIDY = """(nodes2) => {
         }
     }
     return found;
+}"""
+
+
+DROP = """async ([files, id, nodes2]) => {
+    const canvas = window.app.canvas, corner = canvas.canvas.getBoundingClientRect();
+    let place = [corner.right - 400, corner.bottom - 200]; // free canvas
+    if (id !== null && nodes2) {
+        const box = document.querySelector(`[data-node-id="${id}"]`).getBoundingClientRect();
+        place = [box.x + box.width / 2, box.y + 12];
+    } else if (id !== null) {
+        const node = window.app.graph.getNodeById(id);
+        const [x, y] = canvas.ds.convertOffsetToCanvas([node.pos[0] + node.size[0] / 2, node.pos[1] - 12]);
+        place = [corner.x + x, corner.y + y];
+    }
+    const carried = new DataTransfer();
+    for (const [name, type, text] of files)
+        carried.items.add(new File([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], name, { type }));
+    const [clientX, clientY] = place, target = document.elementFromPoint(clientX, clientY);
+    for (const kind of ["dragenter", "dragover", "drop"])
+        target.dispatchEvent(new DragEvent(kind, { dataTransfer: carried, bubbles: true, cancelable: true, clientX, clientY }));
 }"""
 
 
@@ -128,6 +149,57 @@ class Page:
             }}""",
             fewer,
         )
+
+    def build(
+        self, nodes: dict[str, tuple[str, tuple[int, int, int, int], dict[str, Any]]], wires: list[tuple[str, int, str, int]]
+    ) -> dict[str, int]:
+        """Makes a workflow of (type, (x, y, width, height), widgets) by name and of wires from outputs to inputs; the nodes' numbers."""
+        numbers: dict[str, int] = self.browser_page.evaluate(
+            """([nodes, wires]) => {
+                const graph = window.app.graph, made = {}, view = window.app.canvas.ds;
+                graph.clear();
+                [view.scale, view.offset] = [0.6, [80, 80]];
+                for (const [name, [type, [x, y, width, height], values]] of Object.entries(nodes)) {
+                    const node = (made[name] = window.LiteGraph.createNode(type));
+                    node.pos = [x, y];
+                    graph.add(node);
+                    node.setSize([width, height]);
+                    for (const widget of node.widgets ?? []) if (widget.name in values) widget.value = values[widget.name];
+                }
+                for (const [from, output, to, input] of wires) made[from].connect(output, made[to], input);
+                return Object.fromEntries(Object.entries(made).map(([name, node]) => [name, node.id]));
+            }""",
+            [nodes, wires],
+        )
+        self.browser_page.wait_for_function(  # pages up to 1.32 misplace a node that they measure while the view moves
+            """(nodes2) => !nodes2 || window.app.graph.nodes.every((node) => document.querySelector(`[data-node-id="${node.id}"]`))""",
+            arg=self.nodes_2,
+            timeout=30_000,
+        )
+        self.browser_page.wait_for_timeout(1500 if self.nodes_2 else 200)
+        self.wait_until_drawn()
+        return numbers
+
+    def workflow(self) -> dict[str, Any]:
+        """The open workflow as a file would hold it."""
+        saved: dict[str, Any] = json.loads(self.read("JSON.stringify(window.app.graph.serialize())"))
+        return saved
+
+    def drop(self, files: dict[str, bytes], node: int | None = None) -> None:
+        """Drops files from the file manager on a node's title, or beside all nodes."""
+        kinds = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "txt": "text/plain"}
+        carried = [(name, kinds.get(name.rpartition(".")[2], ""), base64.b64encode(content).decode()) for name, content in files.items()]
+        self.browser_page.evaluate(DROP, [carried, node, self.nodes_2])
+
+    def wait(self, condition: str, *, seconds: float = 15.0) -> None:
+        """Waits until an expression of the page is true; `node(type)` in it is the first open node of a type."""
+        find = f"const node = (type) => ({ALL_NODES})().find((each) => each.type === type);"
+        self.browser_page.wait_for_function(f"() => {{ {find} return {condition}; }}", timeout=seconds * 1000)
+
+    def read(self, expression: str) -> Any:
+        """The value of an expression of the page, with `node(type)` as in wait()."""
+        find = f"const node = (type) => ({ALL_NODES})().find((each) => each.type === type);"
+        return self.browser_page.evaluate(f"() => {{ {find} return {expression}; }}")
 
     def press_run(self) -> None:
         """Presses the page's own Run button."""

@@ -70,3 +70,32 @@ def test_a_training_that_a_new_server_does_not_know_of_is_not_shown_as_running(t
     stopped = "() => window.app.graph.getNodeById(1).b4mView.root.innerText.includes('Stopped')"
     trainer.browser_page.wait_for_function(stopped, timeout=10_000)
     assert "ComfyUI was ended. Run goes on from what was kept." in shown(trainer)
+
+
+def test_any_kept_step_is_looked_at_and_taken(trainer: Page) -> None:
+    picture = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw=="
+    kept = [{"step": step, "loss": 0.5, "sample": step != 30, "adapter": step != 20} for step in (10, 20, 30, 60)]
+    page = trainer.browser_page
+    page.route("**/b4m/kept", lambda route: route.fulfill(json={"stored": "k", "steps": kept}))
+    page.route("**/b4m/kept/sample*", lambda route: route.fulfill(body=b"GIF89a", content_type="image/gif"))
+    send(trainer, "b4m.training", {**RAN, "state": "started", "run": "d", "step": 0, "stored": "k"})
+    show(trainer, "d")
+    send(trainer, "b4m.training", {"node": "1", "run": "d", "state": "done", "step": 60, "sample": {"url": picture, "step": 60}})
+    strip = "[...node('B4MTrainContent').b4mView.strip.children].map((each) => each.innerText).join()"
+    trainer.wait(f"{strip} === '10,20,60'")
+    take = "node('B4MTrainContent').b4mView.take"
+    press = "node('B4MTrainContent').b4mView.strip.children[{}].click()"
+    assert trainer.read(f"{take}.hidden"), "the newest is the result already"
+    trainer.read(press.format(1))
+    assert trainer.read(f"{take}.hidden"), "of this step there is a picture alone"
+    trainer.read(press.format(0))
+    assert "sample at step 10" in shown(trainer) and trainer.read(f"{take}.textContent") == "Use step 10"
+    trainer.read("node('B4MTrainContent').b4mView.sample.click()")
+    assert "sample at step 10" in page.locator(".b4m-large").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert "sample at step 20" in page.locator(".b4m-large").inner_text()
+    page.keyboard.press("Escape")
+    assert page.locator(".b4m-large").count() == 0
+    trainer.read(f"{take}.click()")
+    assert trainer.read("node('B4MTrainContent').widgets.find((each) => each.name === 'steps').value") == 10
+    assert "Run takes that step as it was kept" in shown(trainer) and trainer.complaints == []

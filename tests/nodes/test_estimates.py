@@ -68,5 +68,6 @@ def test_the_kind_of_model_is_told_by_where_it_comes_from(estimates: ModuleType)
 @pytest.mark.parametrize("bad", [{"steps": "many"}, {"steps": None, "preset": "best"}, {"batch_size": "x"}, {"learning_rate": "x"}])
 def test_nonsense_in_a_widget_is_estimated_as_nothing(estimates: ModuleType, bad: dict[str, Any]) -> None:
     assert estimates._answer({"prompt": graph("B4MTrain", **bad)}) == {"nodes": {}}
+    assert estimates.later(graph("B4MTrain", **bad), "2", 1) == 0.0 and estimates.later(graph("B4MTrain"), "2", 1) > 0
     assert estimates._answer({"prompt": "x"}) == {"nodes": {}}
     assert set(estimates._answer({"prompt": graph("B4MTrain")})["nodes"]["2"]) == {"seconds", "gib", "measured", "text"}
