@@ -1,13 +1,13 @@
 """What an adapter carries along, in an ordinary LoRA file and back.
 
 Every up times a down, whosever it is, goes side by side into the factors of its layer, so that every loader reads their
-sum; the facts say which ranks are whose. Any other update needs its layer for itself, since a LoRA file has one
-algorithm a layer.
+sum; the facts say which ranks are whose. A LoHa or LoKr beside another update is written so too. Any other needs its
+layer for itself, since a LoRA file has one algorithm a layer.
 """
 
 import functools
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,6 +19,7 @@ from .models.sdxl.modules import layer_key, original_key
 
 _FIRST = {"loha": "hada_w1_a", "diff": "diff", "diff_b": "diff_b"}
 _IN_KOHYAS_NAMES = {"lora_magnitude_vector": "dora_scale"}
+_MOST_RANK = 256
 Described = tuple[tuple[str, str, int], ...]
 
 
@@ -36,7 +37,7 @@ def written(tensors: dict[str, Tensor], pieces: Sequence[Carried], strengths: Ma
     if not pieces:
         return tensors
     by_key: dict[str, list[Carried]] = defaultdict(list)
-    for piece in pieces:
+    for piece in settled(pieces, {name.partition(".")[0] for name in tensors}):
         by_key[piece.key].append(piece.scaled(strengths.get(piece.concept, 1.0)))
     found = dict(tensors)
     for layer, own in by_key.items():
@@ -50,6 +51,43 @@ def written(tensors: dict[str, Tensor], pieces: Sequence[Carried], strengths: Ma
         elif weights:
             _add_alone(found, key, weights)
     return found
+
+
+def settled(pieces: Sequence[Carried], split: Collection[str]) -> list[Carried]:
+    """The pieces as they go into a file whose ``split`` has layers of these kohya names: see :func:`as_factors`."""
+    counted = Counter(piece.key for piece in pieces if piece.kind != "diff_b")
+    return [
+        as_factors(piece) if counted[piece.key] > 1 or original_key(piece.key) in split else piece for piece in pieces
+    ]
+
+
+def as_factors(piece: Carried) -> Carried:
+    """A LoHa or a LoKr as an up times a down, exactly, where its rank as such is no more than :data:`_MOST_RANK`; any
+    other piece as it is.
+
+    (a b) * (c d) has the rank products of the columns of a and c, and of the rows of b and d; w1 x (a b), Kronecker's
+    product, is (w1 x a) (1 x b).
+    """
+    known = {name: tensor.float() for name, tensor in piece.tensors.items()}
+    if piece.is_dora or any(name in known for name in ("hada_t1", "lokr_t2")):
+        return piece
+    if piece.kind == "loha":
+        a, b, c, d = (known[f"hada_{name}"] for name in ("w1_a", "w1_b", "w2_a", "w2_b"))
+        up, down = (
+            torch.einsum("m i, m j -> m i j", a, c).flatten(1),
+            torch.einsum("i n, j n -> i j n", b, d).flatten(0, 1),
+        )
+        scale = float(known.get(ALPHA, len(b))) / len(b)
+    elif piece.kind == "lokr" and "lokr_w2_a" in known:
+        first = known["lokr_w1"] if "lokr_w1" in known else known["lokr_w1_a"] @ known["lokr_w1_b"]
+        a, b = known["lokr_w2_a"], known["lokr_w2_b"]
+        up, down = torch.kron(first, a), torch.kron(torch.eye(first.shape[1]), b)
+        scale = float(known.get(ALPHA, len(b))) / len(b)
+    else:
+        return piece
+    if len(down) > _MOST_RANK:
+        return piece
+    return replace(piece, tensors={UP: up * scale, DOWN: down})
 
 
 def _add_factors(found: dict[str, Tensor], key: str, pieces: Sequence[Carried]) -> None:
@@ -72,7 +110,7 @@ def _add_alone(found: dict[str, Tensor], key: str, pieces: Sequence[Carried]) ->
     if len(pieces) > 1 or (split is not None and split.any()):
         raise B4MError(
             f"One LoRA file cannot hold this adapter: layer {piece.key} has a {piece.kind} update ({piece.concept}) "
-            "beside another one. Save content and style apart, or apply each with a B4M Apply Adapter of its own."
+            "beside another one. Save content and style apart, or apply each with a B4M Apply LoRA of its own."
         )
     if piece.kind == "oft_r":
         raise B4MError(

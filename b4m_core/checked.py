@@ -11,6 +11,7 @@ from typing import Any
 
 from .errors import B4MError
 
+_MOST_NAMED = 15
 LONGEST_TEXT = 20_000  # characters; captions and prompts have some hundreds
 
 
@@ -57,7 +58,8 @@ def yes_or_no(value: Any, name: str) -> bool:
 def choice(value: Any, name: str, options: Collection[str]) -> str:
     """One of ``options``."""
     if not isinstance(value, str) or value not in options:
-        raise B4MError(f"{name} is {_shown(value)}: choose one of {', '.join(options)}.")
+        more = f" and {len(options) - _MOST_NAMED} more" if len(options) > _MOST_NAMED else ""
+        raise B4MError(f"{name} is {_shown(value)}: choose one of {', '.join([*options][:_MOST_NAMED])}{more}.")
     return value
 
 

@@ -267,7 +267,7 @@ def _train_together(options: argparse.Namespace) -> None:
         wanted = settings.correspondence == "output_preservation" or folder is not None
         beside.append(_auxiliary(options, base, role, folder, settings.resolution) if wanted else ())
     check_together(pictures, drawn, taught, *beside)
-    plan = Plan("together", pictures, (drawn, *beside[0], *beside[1]), settings, start.carrying(()))
+    plan = Plan("together", pictures, (drawn, *beside[0], *beside[1]), settings, start)
     _run(plan, base, options, start.carried)
 
 

@@ -90,7 +90,10 @@ def save_adapter(adapter: Adapter, path: str | Path, *, over: bool = True) -> Pa
     (:class:`~b4m_core.atomic.NameTaken`).
     """
     path = Path(path)
-    adapter = adapter.with_facts(carried=beside.described(adapter.carried))
+    if adapter.carried:
+        lora_key = family_named(adapter.facts.family).lora_key
+        adapter = adapter.carrying(beside.settled(adapter.carried, {lora_key(name) for name in adapter.layers}))
+        adapter = adapter.with_facts(carried=beside.described(adapter.carried))
     tensors = format_of(adapter.facts).tensors(adapter)
     bad = first_not_finite(tensors)
     if bad is not None:

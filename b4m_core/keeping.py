@@ -102,7 +102,7 @@ class Keeper:
                 return result
             if pause is not None:
                 time.sleep(pause)
-        self._tell("The result could not be kept for another time: save it now with B4M Save Adapter.")
+        self._tell("The result could not be kept for another time: save it now with B4M Save LoRA.")
         return self._adapter().clone()
 
     def _adapter(self) -> Adapter:

@@ -108,11 +108,12 @@ def _inner(folder: Path) -> Path:
 
 def _found(folder: Path, name: str) -> tuple[Path, FolderContents]:
     """The picture of that name directly in a folder, and all that lies there; B4MError for any other name."""
-    contents = look_through(folder)
-    found = next((each for each in contents.pictures if each.name == name), None)
-    if found is None:
-        raise B4MError(f"There is no picture of that name in the folder {folder.name} any more: look again.")
-    return found, contents
+    if folder.is_dir():
+        contents = look_through(folder)
+        for each in contents.pictures:
+            if each.name == name:
+                return each, contents
+    raise B4MError(f"There is no picture of that name in the folder {folder.name} any more: look again.")
 
 
 def _stamp(file: Path, mask: Path | None) -> str:

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .checked import number
 from .errors import B4MError
 
+_HIGHEST_RATE = 1e6  # of a damping; settings.py bounds each by itself
 BY_PRESET = "preset"
 """What a rate is set to that the preset decides; a number is left to it by 0, sample_every by -1."""
 SMALLEST_REAL = 512
@@ -111,7 +113,9 @@ def filled(widgets: Mapping[str, Any], preset: Preset, role: str) -> dict[str, A
 
 def rate(value: Any, name: str) -> float:
     """A rate as a list of them says it ("1e-4"), or as a number. Raises :class:`B4MError` for anything else."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise B4MError(f"{name} is {value!r}: choose one from the list, or give a number such as 1e-4.") from None
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise B4MError(f"{name} is no number: choose one from the list, or give one such as 1e-4.") from None
+    return number(value, name, 0.0, _HIGHEST_RATE)

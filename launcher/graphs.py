@@ -111,7 +111,7 @@ def _one_node(model: Model, preset: str, text: str) -> Graph:
     canvas.add("train", "B4MTrain", (660, 0), (340, 860), **model.wires, **canvas.both_pictures(), preset=preset)
     canvas.add("paint", "B4MPaint", (1030, 0), (340, 300), **model.wires, adapter=both, prompt="a {content} in {style}", seed=0)
     canvas.saved_picture(Wire("paint", "image"), (0, 590), (300, 270))
-    canvas.add("save", "B4MSaveAdapter", (330, 735), (300, 125), adapter=both, filename="b4m_both")
+    canvas.add("save", "B4MSaveAdapter", (330, 735), (300, 160), adapter=both, filename="b4m_both")
     return Graph(canvas.nodes, Note(text, (1030, 400), (340, 230)))
 
 

@@ -16,6 +16,8 @@ from comfy_api.v0_0_2 import io
 
 from ..b4m_core import B4MError
 from ..b4m_core.checked import choice, number, text, whole, yes_or_no
+from ..b4m_core.presets import BY_PRESET, rate
+from .widgets import RATES
 
 NAMES_OF_FILES = ("folder", "filename")
 """Lists of what lies in the host's folders now: host/folders.py looks there, and says what is not."""
@@ -67,6 +69,8 @@ def _check_of(widget: Any, node: type[io.ComfyNode]) -> Check | None:
     if isinstance(widget, io.String.Input):
         return None if widget.force_input else lambda value: text(value, name)
     if isinstance(widget, io.Combo.Input):
+        if RATES[-1] in widget.options:  # scripts may give any number
+            return lambda value: value if value == BY_PRESET else rate(value, name)
         return (lambda value: text(value, name)) if name in NAMES_OF_FILES else lambda value: _choice(value, widget, node)
     return None
 

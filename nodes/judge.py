@@ -10,7 +10,7 @@ from torch import Tensor
 from ..b4m_core import B4MError
 from ..b4m_core.likeness import Likeness, likeness, told
 from . import host
-from .widgets import CATEGORY, Pictures, require_pictures
+from .widgets import CATEGORY, Pictures, require_pictures, schema
 
 
 class B4MJudge(io.ComfyNode):
@@ -18,7 +18,7 @@ class B4MJudge(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="B4MJudge",
             display_name="B4M Judge",
             category=CATEGORY,

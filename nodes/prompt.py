@@ -9,7 +9,7 @@ from comfy_api.v0_0_2 import io, ui
 from ..b4m_core.metadata import Concept
 from ..b4m_core.pictures import PictureSet
 from ..b4m_core.set_words import DEFAULT, fill_prompt, words_of
-from .widgets import CATEGORY, AdapterWire, Pictures, require_adapter, require_pictures
+from .widgets import CATEGORY, AdapterWire, Pictures, require_adapter, require_pictures, schema
 
 
 class B4MPrompt(io.ComfyNode):
@@ -17,7 +17,7 @@ class B4MPrompt(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="B4MPrompt",
             display_name="B4M Prompt",
             category=CATEGORY,

@@ -13,12 +13,12 @@ from ..b4m_core import Adapter, B4MError, thumbnail
 from ..b4m_core.saving import Choices, ending_of, pieces, save_numbered
 from . import adapter as listing
 from . import host
-from .widgets import CATEGORY, AdapterWire, advanced, alone_note, require_adapter
+from .widgets import CATEGORY, AdapterWire, advanced, alone_note, require_adapter, schema
 
 ONE_FILE, APART = "nothing", "content and style apart"
 Key = tuple[Any, ...]
 _saved: dict[Key, dict[Path, tuple[int, int]]] = {}
-"""What saved files looked like afterwards, by the widgets of B4M Save Adapter; a name that comes by wire is asked for as None."""
+"""What saved files looked like afterwards, by the widgets of B4M Save LoRA; a name that comes by wire is asked for as None."""
 _lost: dict[Key, int] = {}
 """How often one of them was found gone or changed."""
 
@@ -37,9 +37,9 @@ class B4MSaveAdapter(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="B4MSaveAdapter",
-            display_name="B4M Save Adapter",
+            display_name="B4M Save LoRA",
             category=CATEGORY,
             description="Saves an adapter into the loras folder, where every LoRA loader sees it at once.",
             inputs=[

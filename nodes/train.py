@@ -249,7 +249,7 @@ def train_together(
         notes += [note for each in adapters for note in base_note(each, session.base.network_fingerprint, session.base.name)]
         notes += sum_note(*adapters)
         notes += enlarged((*pictures[0].pictures, *pictures[1].pictures), settings.resolution)
-        plan = Plan("together", pictures[0], others, settings, start.carrying(()))
+        plan = Plan("together", pictures[0], others, settings, start)
         return session, _shown_by_sample(session, session.run(plan, notes).carrying(start.carried))
 
 

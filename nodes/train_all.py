@@ -8,11 +8,12 @@ from comfy_api.v0_0_2 import io
 
 from ..b4m_core import Adapter, merge
 from ..b4m_core.auxiliary import sample_auxiliary
+from ..b4m_core.concepts import check_together
 from ..b4m_core.pictures import PictureSet
 from ..b4m_core.presets import Preset, filled, kind_of, preset_named
 from . import host
 from .estimates import later, remember_painted
-from .live import RUN_KEY, TrainingDisplay, unfinished
+from .live import RUN_KEY, STORED_KEY, TrainingDisplay, unfinished
 from .train import display_of, train_apart, train_together
 from .training_widgets import apart_widgets, preset_widget, training_widgets
 from .widgets import (
@@ -21,6 +22,7 @@ from .widgets import (
     Auxiliary,
     Pictures,
     advanced,
+    auxiliary_sets,
     model_clip_vae,
     rate_widget,
     rates_accepted,
@@ -115,10 +117,12 @@ class B4MTrain(io.ComfyNode):
         **widgets: Any,
     ) -> io.NodeOutput:
         wires, pictures = (model, clip, vae), (content_pictures, style_pictures)
+        auxiliary_inputs = (content_auxiliary, "content_auxiliary"), (style_auxiliary, "style_auxiliary")
         first = display_of(cls, "B4MTrain", "Auxiliary pictures")
         with first.ending():
             for name, each in zip(("content_pictures", "style_pictures"), pictures, strict=True):
                 require_pictures(each, name)
+            check_together(*pictures, (None, None), *(auxiliary_sets(*each) for each in auxiliary_inputs))
             base = host.HostBaseModel(*wires)
             preset = preset_named(widgets["preset"], kind_of(base.family.name, base.native_size))
             auxiliary = _auxiliary(base, preset, first, widgets, content_auxiliary, style_auxiliary)
@@ -151,19 +155,20 @@ def _trained(
         session, both = train_together(node, display, wires, (content, style), pictures, again, together_settings(widgets))
     else:
         both = merge(content, style)
-    return io.NodeOutput(both, content, style, session.last_sample(), ui={RUN_KEY: [session.display.run]})
+    shown = {RUN_KEY: [session.display.run], STORED_KEY: [session.display.stored]}
+    return io.NodeOutput(both, content, style, session.last_sample(), ui=shown)
 
 
 def apart_settings(widgets: dict[str, Any]) -> dict[str, Any]:
-    """The widgets as B4M Train Content LoRA and B4M Train Style LoRA have them."""
-    return {name: value for name, value in widgets.items() if name not in _OF_TOGETHER}
+    """The widgets as B4M Train Content LoRA and B4M Train Style LoRA have them; a prompt may name both, so theirs is the first caption."""
+    return {name: value for name, value in widgets.items() if name not in _OF_TOGETHER} | {"sample_prompt": ""}
 
 
 def together_settings(widgets: dict[str, Any]) -> dict[str, Any]:
     """The widgets as B4M Train Together LoRA has them."""
     its_own = {single: widgets[name] for name, single in _OF_TOGETHER.items()}
     shared = {name: value for name, value in apart_settings(widgets).items() if name not in _APART_ALONE}
-    return shared | its_own | {"steps": max(its_own["steps"], 0)}
+    return shared | its_own | {"steps": max(its_own["steps"], 0), "sample_prompt": widgets["sample_prompt"]}
 
 
 def _auxiliary(

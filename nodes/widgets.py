@@ -35,6 +35,8 @@ ALIASES = {
     "B4MStrengthTable": ["xy plot", "grid", "lora strength", "strength table"],
     "B4MCompareAdapters": ["xy plot", "grid", "compare lora"],
     "B4MAdapterFacts": ["lora info", "lora metadata", "trigger words"],
+    "B4MPrompt": ["prompt", "trigger words", "text"],
+    "B4MJudge": ["clip score", "similarity", "likeness", "evaluate", "dino"],
     "B4MMiniModel": ["demo model", "small sdxl", "load model", "checkpoint"],
 }
 """What else people look for, by node; hosts before 2026 search names alone."""
@@ -59,13 +61,13 @@ def optional(widget: Any) -> Any:
     return widget
 
 
-_RATES = [f"{digit}e-{power}" for power in (6, 5, 4, 3, 2) for digit in (1, 2, 3, 5, 7)]
+RATES = [f"{digit}e-{power}" for power in (6, 5, 4, 3, 2) for digit in (1, 2, 3, 5, 7)]
 """What is offered as a rate. In words, since pages round small numbers: one shows 1e-4 as 0."""
 
 
 def rate_widget(name: str, tooltip: str, default: str = BY_PRESET) -> io.Combo.Input:
     """A list of rates; with the default BY_PRESET the preset may decide. Scripts may give any number (`rates_accepted`)."""
-    options = [BY_PRESET, *_RATES] if default == BY_PRESET else _RATES
+    options = [BY_PRESET, *RATES] if default == BY_PRESET else RATES
     return io.Combo.Input(name, options=options, default=default, tooltip=tooltip)
 
 
@@ -139,8 +141,8 @@ def alone_note(adapter: Adapter, switched_off: str) -> list[str]:
     other = "style" if role == "content" else "content"
     reason = f"{switched_off}, so this" if switched_off else "This"
     return [
-        f"{reason} is the {role} alone: what is said of the {other} changes nothing. To have both, connect B4M Train Together, or "
-        "B4M Merge Adapters, which trains nothing."
+        f"{reason} is the {role} alone: what is said of the {other} changes nothing. To have both, connect B4M Train Together LoRA, or "
+        "B4M Merge LoRAs, which trains nothing."
     ]
 
 

@@ -13,7 +13,8 @@ FORBIDDEN = {
     "text that becomes code": r"\beval\s*\(|\bFunction\s*\(|\.constructor\s*\(|set(?:Timeout|Interval)\s*\(\s*[\"'`]|javascript:",
     "text that becomes markup": r"\.(?:inner|outer)HTML\b|insertAdjacentHTML|document\.write|createContextualFragment|DOMParser|srcdoc",
     "attributes by name": r"setAttribute\s*\(\s*[\"'`]on|\[\s*[\"'`]on\w+[\"'`]\s*\]",
-    "code from elsewhere": r"\bimport\s*\(|importScripts|new\s+Worker|(?:createElement|make)\s*\(\s*[\"'`](?:script|iframe|object|embed)",
+    "code from elsewhere": r"\bimport\s*\((?!\"vue\"\))|importScripts|new\s+Worker"
+    r"|(?:createElement|make)\s*\(\s*[\"'`](?:script|iframe|object|embed)",
     "another server": r"XMLHttpRequest|\bnew\s+WebSocket|EventSource|sendBeacon|(?<![.\w])fetch\s*\(|[\"'`](?:https?:)?//\w",
     "cookies": r"document\.cookie",
 }

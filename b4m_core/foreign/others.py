@@ -23,7 +23,7 @@ _NO_LORAS = (
     (r"^(?:first_stage_model|decoder\.|encoder\.)", "a VAE: load it with Load VAE"),
 )
 _ALGORITHMS = ((r"\.[ab][12]\.weight$", "a GLoRA"), (r"\.on_input$", "an IA3"), (r"oft_diag", "an older OFT"))
-LOADER = "connect the LoRA loader before B4M Apply Adapter instead, whose model may have LoRAs on it"
+LOADER = "connect the LoRA loader before B4M Apply LoRA instead, whose model may have LoRAs on it"
 
 
 def what_it_is(keys: Collection[str]) -> str:

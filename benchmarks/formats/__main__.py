@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 HEADS = ("weights", "against the maker's loader", "node against command line", "node against LoraLoader")
 ABOUT = """Two values: a file of float32, of float16. `against the maker's loader`: what the command line adds against what the named
 loader adds, norm of the difference over the norm of the loader's, over all weights of network and text encoders. `node against
-LoraLoader`: what B4M Apply Adapter adds, at 1 and 1, against ComfyUI's LoraLoader; "reads n of m" where that leaves weights out.
+LoraLoader`: what B4M Apply LoRA adds, at 1 and 1, against ComfyUI's LoraLoader; "reads n of m" where that leaves weights out.
 """
 MAKERS = {
     "kohya, attention": "diffusers",

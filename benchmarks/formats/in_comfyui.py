@@ -28,7 +28,7 @@ class Host:
         self.names = {key: layer_key(name) for name, key in names.items() if name.startswith(("lora_unet_", "lora_te1_", "lora_te2_"))}
 
     def by_node(self, file: Path, use_as: str) -> Added:
-        """By B4M Load Adapter and B4M Apply Adapter."""
+        """By B4M Load LoRA and B4M Apply LoRA."""
         adapter = self.core.load_adapter(file, use_as)
         return self._added(*self.host.apply_adapter(self.model, self.clip, adapter, FULL))
 

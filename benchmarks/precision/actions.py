@@ -54,7 +54,7 @@ def with_lora(model: Any) -> Any:
 
 def pictures(word: str) -> Any:
     """Two pictures of noise."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng([*word.encode()])
     make = importlib.import_module("b4m_pack.b4m_core.pictures").from_arrays
     return make([rng.random((SIDE, SIDE, 3)) for _ in range(2)], trigger=word, class_word="bird", pattern="a {trigger} {class}")
 

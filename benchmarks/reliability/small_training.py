@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from b4m_core import Adapter, Plan, Progress, RunStore, TrainingSettings, keeping, train
-
-from ..speed import job
-from ..speed.network import TINY, random_network
+from benchmarks.speed import job
+from benchmarks.speed.network import TINY, random_network
 
 SETTINGS = TrainingSettings(steps=6, rank=4, learning_rate=1e-3, gradient_accumulation_steps=1, resolution=64)
 

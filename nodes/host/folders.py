@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,7 +141,8 @@ def lora_stamps() -> list[tuple[str, str, int, int]]:
                 status = os.stat(path)
             except OSError:
                 continue
-            stamps.append((name, path, status.st_mtime_ns, status.st_size))
+            if stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device read for ever
+                stamps.append((name, path, status.st_mtime_ns, status.st_size))
             break
     return stamps
 

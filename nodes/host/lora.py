@@ -19,6 +19,8 @@ from .stored import stored_weights
 
 _OF_OUR_OWN = ("oft", "oft_r")
 """What the host's own classes do not read, or do not scale as a slider should (0.3.75: OFT by the square of its strength)."""
+_NOT_BY_THE_HOST = {"lora_magnitude_vector", "lokr_t2"}
+"""Parts that the host's own classes do not know, or stop at with no more than a line in the log (0.3.75: a LoKr's core)."""
 Strengths = Mapping[str, float]
 
 
@@ -76,7 +78,7 @@ def _with_pieces(patcher: Any, pieces: Sequence[Carried], keys: Mapping[str, Any
     for key, own in by_weight.items():
         alone = [(_patch(piece), strengths.get(piece.concept, 1.0) * piece.strength) for piece in own]
         if len(own) > 1 and any(piece.depends_on_the_weight for piece in own):
-            clone.add_patches({key: _Sum(alone, key)}, 1.0)
+            clone.add_patches({key: _Sum(set(), tuple(alone))}, 1.0)
         else:
             for patch, strength in alone:
                 clone.add_patches({key: patch}, strength)
@@ -96,21 +98,22 @@ def _patch(piece: Carried) -> Any:
     """The host's own patch of the piece at full strength, or ours where the host has none that does the same."""
     if piece.kind == "diff_b":
         return ("diff", (piece.tensors["diff_b"],))
-    if piece.kind in _OF_OUR_OWN or "lora_magnitude_vector" in piece.tensors:
-        return _Own(piece)
+    if piece.kind in _OF_OUR_OWN or _NOT_BY_THE_HOST & piece.tensors.keys():
+        return _Own(set(), (tuple(piece.tensors), tuple(piece.tensors.values())))
     tensors = {f"{piece.key}.{name}": tensor for name, tensor in piece.tensors.items()}
     return comfy.lora.load_lora(tensors, {piece.key: piece.key}, log_missing=False)[piece.key]
 
 
 class _Own(WeightAdapterBase):
-    """A piece by the method's own arithmetic, as a patch of the host's."""
+    """A piece by the method's own arithmetic, as a patch of the host's. `weights`: the names of its tensors, and the tensors.
+
+    Newer hosts make such patches anew from `loaded_keys` and `weights`, moved to a device.
+    """
 
     name = "b4m"
 
-    def __init__(self, piece: Carried) -> None:
-        self.piece = piece.scaled(1.0 / piece.strength)
-        self.loaded_keys: set[str] = set()
-        self.weights = list(piece.tensors.values())
+    def __init__(self, loaded_keys: set[str], weights: Any) -> None:
+        self.loaded_keys, self.weights = loaded_keys, weights
 
     def calculate_weight(
         self,
@@ -124,19 +127,18 @@ class _Own(WeightAdapterBase):
         original_weight: Any = None,
     ) -> Tensor:
         """`weight` with the piece at `strength`, in place as the host's own classes do."""
-        weight += function((strength * self.piece.added(weight.to(intermediate_dtype))).to(weight.dtype))
+        piece = Carried("", key, dict(zip(*self.weights, strict=True)))
+        weight += function((strength * piece.added(weight.to(intermediate_dtype))).to(weight.dtype))
         return weight
 
 
 class _Sum(WeightAdapterBase):
-    """Patches of one weight, each as if it were alone on it."""
+    """Patches of one weight, each as if it were alone on it. `weights`: (patch, strength) of each."""
 
     name = "b4m_sum"
 
-    def __init__(self, patches: Sequence[tuple[Any, float]], key: str) -> None:
-        self.patches, self.key = list(patches), key
-        self.loaded_keys: set[str] = set()
-        self.weights: list[Tensor] = []
+    def __init__(self, loaded_keys: set[str], weights: Any) -> None:
+        self.loaded_keys, self.weights = loaded_keys, weights
 
     def calculate_weight(
         self,
@@ -151,7 +153,7 @@ class _Sum(WeightAdapterBase):
     ) -> Tensor:
         """`weight` with the differences that all make to it, in place."""
         total = torch.zeros_like(weight, dtype=intermediate_dtype)
-        for patch, own in self.patches:
+        for patch, own in self.weights:
             entry = (strength * own, patch, 1.0, None, function)
             total += comfy.lora.calculate_weight([entry], weight.clone(), key, intermediate_dtype).to(intermediate_dtype) - weight
         weight += total.to(weight.dtype)

@@ -11,7 +11,7 @@ _MUTED, _BYPASSED = 2, 4  # litegraph's modes
 
 
 def switched_off(hidden: Any, name: str) -> str:
-    """The title of the node on the input `name` of a node and what was done to it ("B4M Train Together is bypassed"); empty where it is on.
+    """The title of the node on the input `name` of a node and what was done to it; empty where it is on.
 
     `hidden`: the node's hidden inputs, unique_id and extra_pnginfo. Inside subgraphs nothing is known.
     """

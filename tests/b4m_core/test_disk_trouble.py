@@ -59,7 +59,7 @@ def test_a_disk_that_stays_full_hands_the_result_on_and_says_to_save_it(tmp_path
         full_in(patch, set(range(100)))
         found = trained(tmp_path / "a", told)
     assert found.digest() == trained(tmp_path / "b", []).digest()
-    assert "save it now with B4M Save Adapter" in told[-1] and not list(tmp_path.joinpath("a").rglob("*.safetensors"))
+    assert "save it now with B4M Save LoRA" in told[-1] and not list(tmp_path.joinpath("a").rglob("*.safetensors"))
 
 
 def test_a_cancel_on_a_full_disk_says_what_is_not_kept_and_leaves_what_was(

@@ -260,6 +260,18 @@ def test_one_file_cannot_hold_a_dora_beside_another_update_and_says_so(network: 
     assert not (tmp_path / "both.safetensors").exists()
 
 
+@pytest.mark.parametrize("name", ["kohya, LoHa", "kohya, LoKr"])
+def test_a_loha_or_lokr_beside_a_lora_goes_into_one_file_with_its_sliders(name: str, network: nn.Module, tmp_path: Path) -> None:
+    content = load_adapter(written("kohya, attention", network, tmp_path))
+    theirs = load_file(written(name, network, tmp_path))
+    save_file({key: value for key, value in theirs.items() if "_attn" in key}, tmp_path / "attention.safetensors")
+    merged = merge(content, load_adapter(tmp_path / "attention.safetensors", "style"))
+    again = load_adapter(save_adapter(merged, tmp_path / "both.safetensors"))
+    for strengths in ({"content": 0.7, "style": 1.0}, {"content": 0.0, "style": -2.0}):
+        assert largest(added(merged, network, **strengths), added(again, network, **strengths)) < 1e-6
+    assert largest(added(merged, network), summed(load_file(tmp_path / "both.safetensors"), network)) < 1e-6
+
+
 def test_every_layer_of_sdxl_has_its_original_name_and_comes_back() -> None:
     from diffusers import UNet2DConditionModel
     from test_sdxl_size import SDXL

@@ -124,5 +124,5 @@ def test_what_was_taken_out_is_no_set_of_auxiliary_pictures(folder: Path) -> Non
     from b4m_core.auxiliary import own_auxiliary
 
     kept.take_out(folder, "a.jpg")
-    (one,) = own_auxiliary(folder, "a {class}")
+    (one,) = own_auxiliary(folder, "styles")
     assert [picture.name for picture in one.pictures] == ["b.webp", "c.png"]

@@ -18,6 +18,7 @@ NODES = (
     "B4MAuxiliaryPictures",
     "B4MCompareAdapters",
     "B4MContactSheet",
+    "B4MJudge",
     "B4MLoadAdapter",
     "B4MMergeAdapters",
     "B4MMiniModel",

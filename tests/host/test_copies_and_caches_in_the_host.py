@@ -75,32 +75,33 @@ def test_pictures_and_loras_behind_links_are_listed_and_loaded(crowded_host: Ser
 def test_a_saved_file_that_was_deleted_is_saved_again_and_nothing_else_runs(crowded_host: Server) -> None:
     graph = training("deleted", steps=2)
     crowded_host.client.run(graph)
-    first, run = saved(crowded_host, "deleted").read_bytes(), state(crowded_host)["run"]
+    first, run = saved(crowded_host, "deleted").read_bytes(), state(crowded_host, graph)["run"]
     saved(crowded_host, "deleted").unlink()
     crowded_host.client.run(graph)
-    assert saved(crowded_host, "deleted").read_bytes() == first and state(crowded_host)["run"] == run
+    assert saved(crowded_host, "deleted").read_bytes() == first and state(crowded_host, graph)["run"] == run
 
 
 def test_a_node_shows_what_its_result_came_to_though_the_host_did_not_ask_it_again(crowded_host: Server) -> None:
     one, other = training("shown", steps=60, seed=31), training("shown", steps=4, seed=32)
     crowded_host.client.run(one)
-    before = state(crowded_host)
+    before = state(crowded_host, one)
     crowded_host.client.run(other)
-    assert state(crowded_host)["total"] == 4
+    assert state(crowded_host, other)["total"] == 4
     outputs = crowded_host.client.run(one)
     assert outputs["train"]["b4m_run"] == [before["run"]]
-    assert state(crowded_host) == before
-    cancelled(crowded_host, training("shown", steps=60, seed=31, run="retrain"))
-    assert state(crowded_host)["state"] == "stopped" and "choose run = continue or reuse to go on" in state(crowded_host)["end"]
+    assert state(crowded_host, one) == before
+    anew = training("shown", steps=60, seed=31, run="retrain")
+    cancelled(crowded_host, anew)
+    assert state(crowded_host, anew)["state"] == "stopped" and "Run goes on from here" in state(crowded_host, anew)["end"]
     crowded_host.client.run(one)
-    assert state(crowded_host)["state"] in ("done", "reused") and state(crowded_host)["step"] == 60
+    assert state(crowded_host, one)["state"] in ("done", "reused") and state(crowded_host, one)["step"] == 60
 
 
 def cancelled(host: Server, graph: Graph) -> None:
     """Run a graph and press Cancel in the middle of its training."""
     run = host.client.queue(graph)
     deadline = time.monotonic() + 60
-    while state(host)["state"] != "training" or not 2 < state(host)["step"] < state(host)["total"]:
+    while (now := state(host, graph)).get("state") != "training" or not 2 < now["step"] < now["total"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     host.client.interrupt()
@@ -113,7 +114,7 @@ def test_a_vae_of_another_family_ends_in_a_sentence_and_the_display_says_so(crow
     graph["vae"] = node("VAELoader", vae_name="pixel_space")
     graph["train"]["inputs"]["vae"] = ["vae", 0]
     fails_with(crowded_host, graph, "The VAE connected here is that of another model: its latents have 3 channels")
-    assert state(crowded_host)["state"] == "failed" and "3 channels" in state(crowded_host)["end"]
+    assert state(crowded_host, graph)["state"] == "failed" and "3 channels" in state(crowded_host, graph)["end"]
 
 
 def test_a_distilled_lora_upstream_is_noted_on_the_node(crowded_host: Server) -> None:
@@ -123,4 +124,4 @@ def test_a_distilled_lora_upstream_is_noted_on_the_node(crowded_host: Server) ->
     graph["lora"] = node("LoraLoaderModelOnly", model=["model", 0], **lora)
     graph["train"]["inputs"]["model"] = ["lora", 0]
     crowded_host.client.run(graph)
-    assert "distilled SDXL (Lightning), which paints in 2 to 8 steps at cfg 1" in state(crowded_host)["note"]
+    assert "distilled SDXL (Lightning), which paints in 2 to 8 steps at cfg 1" in state(crowded_host, graph)["note"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -64,7 +65,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any, Any]
     fill(clip.cond_stage_model, 2)
     fill(vae, 3)
     clip_state = clip.get_sd() if hasattr(clip, "get_sd") else clip.cond_stage_model.state_dict()
-    state = model.model.state_dict_for_saving(clip_state, vae.state_dict())
+    newer = "unet_state_dict" in inspect.signature(model.model.state_dict_for_saving).parameters
+    first = (model.model.diffusion_model.state_dict(),) if newer else ()
+    state = model.model.state_dict_for_saving(*first, clip_state, vae.state_dict())
     file = tmp_path_factory.mktemp("checkpoint") / "small_xl.safetensors"
     save_file({key: value.contiguous().clone() for key, value in state.items() if isinstance(value, Tensor)}, file)
     return file, model, clip, vae

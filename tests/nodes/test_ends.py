@@ -101,5 +101,5 @@ def test_a_sample_whose_adapter_does_not_fit_is_skipped_and_the_training_goes_on
     train = importlib.import_module("b4m_pack.nodes.train")
     monkeypatch.setattr(train, "lora_state_dict", raising(RuntimeError(words)))
     pack.B4MTrainContent.execute(*mini, pictures("snq"), **(WIDGETS | {"seed": 2000 + len(words), "run": "retrain"}))
-    known = live._latest["7"]
+    known = list(live.shown._states.values())[-1]
     assert known["state"] == "done" and "The sample at step 2 was skipped" in str(known)

@@ -32,13 +32,13 @@ def store(core: ModuleType, kept: ModuleType, tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.fixture
-def live(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """nodes.live with an empty memory; the nodes are number 7."""
-    module = importlib.import_module("b4m_pack.nodes.live")
-    monkeypatch.setattr(module, "_latest", {})
+def live(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the page was told, merged; the nodes are number 7."""
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(importlib.import_module("b4m_pack.nodes.live").host, "send_event", lambda event, payload: told.update(payload))
     for node in pack.NODES:
         node.hidden.unique_id = "7"
-    return module
+    return told
 
 
 def test_the_steps_of_a_run_are_told_with_their_losses_and_samples_as_json(store: Any, kept: ModuleType) -> None:
@@ -78,15 +78,15 @@ def test_a_step_that_is_none_or_has_no_sample_is_a_sentence(step: Any, store: An
 
 
 def test_a_node_keeps_its_samples_names_its_run_and_takes_any_kept_step(
-    pack: ModuleType, live: ModuleType, kept: ModuleType, store: Any, mini: Trio
+    pack: ModuleType, live: dict[str, Any], kept: ModuleType, store: Any, mini: Trio
 ) -> None:
     def run(**widgets: Any) -> tuple[Any, dict[str, Any]]:
         output = pack.B4MTrainContent.execute(*mini, pictures("snq"), **(WIDGETS | widgets))
-        return output, live._latest["7"]
+        return output, dict(live)
 
     output, shown = run(steps=2)
     key = shown["stored"]
-    assert output.ui[live.STORED_KEY] == [key] and shown["state"] == "done"
+    assert output.ui["b4m_stored"] == [key] and shown["state"] == "done"
     told = kept.run_kept({"stored": key})
     assert [(each["step"], each["sample"], each["adapter"]) for each in told["steps"]] == [(1, True, True), (2, True, True)]
     fewer, shown = run(steps=1, sample_every=0)
@@ -96,15 +96,15 @@ def test_a_node_keeps_its_samples_names_its_run_and_takes_any_kept_step(
 
 
 def test_to_take_what_was_never_trained_is_a_sentence(
-    pack: ModuleType, live: ModuleType, store: Any, mini: Trio, error: type[Exception]
+    pack: ModuleType, live: dict[str, Any], store: Any, mini: Trio, error: type[Exception]
 ) -> None:
     with pytest.raises(error, match="Nothing of this is trained yet"):
         pack.B4MTrainContent.execute(*mini, pictures("snq"), **(WIDGETS | {"run": "use what is trained", "seed": 77}))
 
 
-def test_training_anew_counts_once_on_a_node(pack: ModuleType, live: ModuleType, store: Any, mini: Trio) -> None:
+def test_training_anew_counts_once_on_a_node(pack: ModuleType, live: dict[str, Any], store: Any, mini: Trio) -> None:
     ends = []
     for run, every in (("retrain", 0), ("retrain", 1), ("continue or reuse", 0), ("retrain", 0)):
         pack.B4MTrainContent.execute(*mini, pictures("snq"), **(WIDGETS | {"steps": 1, "run": run, "sample_every": every}))
-        ends.append(live._latest["7"]["state"])
+        ends.append(live["state"])
     assert ends == ["done", "reused", "reused", "done"]

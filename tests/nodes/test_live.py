@@ -172,7 +172,7 @@ def test_a_stop_before_a_further_step_says_what_is_kept_from_before(live: Module
     display.stored_as("a" * 32, 30)
     with pytest.raises(live.host.Cancelled), display.ending():
         raise live.host.Cancelled
-    assert live._latest["7"]["end"] == "Stopped. It had not come to a further step; step 30 is kept: Run goes on from there."
+    assert live.known("7")["end"] == "Stopped. It had not come to a further step; step 30 is kept: Run goes on from there."
 
 
 def test_a_stop_while_the_sample_of_a_reused_training_is_painted_says_that_the_training_is_done(live: ModuleType) -> None:

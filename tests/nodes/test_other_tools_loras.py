@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -113,6 +114,63 @@ def test_what_the_host_does_not_read_is_applied_as_the_method_adds_it(
         assert float((value - expected).norm()) < 1e-5 * float(expected.norm()), key
 
 
+def test_every_layer_of_sdxl_has_the_names_of_the_hosts_own_table() -> None:
+    import comfy.supported_models
+
+    config = {"num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth_middle": 10}
+    config["transformer_depth"], config["transformer_depth_output"] = [0, 0, 2, 2, 10, 10], [0, 0, 0, 2, 2, 2, 10, 10, 10]
+    modules = importlib.import_module("b4m_pack.b4m_core.models.sdxl.modules")
+    known = comfy.utils.unet_to_diffusers({**comfy.supported_models.SDXL.unet_config, **config})
+    table = {path.rpartition(".")[0]: key.rpartition(".")[0] for path, key in known.items()}
+    checked = 0
+    for path in sdxl_paths():
+        if path in table:
+            layer, original = "lora_unet_" + path.replace(".", "_"), "lora_unet_" + table[path].replace(".", "_")
+            assert modules.layer_key(original) == layer == modules.layer_key(f"unet.{path}")
+            assert modules.original_key(layer) == original
+            checked += 1
+    assert checked > 1000
+
+
+def sdxl_paths() -> list[str]:
+    """diffusers' paths of all layers of the real SDXL."""
+    from diffusers import UNet2DConditionModel
+
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "b4m_core"))
+    from test_sdxl_size import SDXL
+
+    with torch.device("meta"):
+        network = UNet2DConditionModel(**SDXL)
+    return [name for name, module in network.named_modules() if hasattr(module, "weight")]
+
+
+def test_a_patch_of_ours_that_a_newer_host_makes_anew_adds_the_same(
+    core: ModuleType, pack: ModuleType, mini: Trio, network: Any, loras: Path
+) -> None:
+    """They make it of `loaded_keys` and `weights`, in which tensors have moved."""
+    from comfy.weight_adapter.base import WeightAdapterBase
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, WeightAdapterBase):
+            return type(value)(value.loaded_keys, moved(value.weights))
+        if isinstance(value, (tuple, list)):
+            return type(value)(moved(item) for item in value)
+        return value.clone() if isinstance(value, Tensor) else value
+
+    turned, normed = (
+        pack.B4MLoadAdapter.execute(put(name, network, mini, loras, name[:9]), "style").result[0]
+        for name in ("kohya, OFT", "kohya, DoRA by rows")
+    )
+    merged = pack.B4MMergeAdapters.execute(turned.with_facts(role="content"), normed, turned).result[0]
+    model = pack.B4MApplyAdapter.execute(mini[0], merged, 1.0, 0.5).result[0]
+    key = next(iter(model.patches))
+    weight = model.model.state_dict()[key].double()
+    entries = [(strength, moved(patch), *rest) for strength, patch, *rest in model.patches[key]]
+    for patches in (model.patches[key], entries):
+        added = comfy.lora.calculate_weight(patches, weight.clone(), key, torch.float64) - weight
+        assert added.any() and torch.equal(added, changed(model, mini[0])[key])
+
+
 def test_a_merge_of_ours_with_two_of_others_adds_up_what_each_adds_alone(
     core: ModuleType, host: ModuleType, pack: ModuleType, mini: Trio, network: Any, loras: Path
 ) -> None:
@@ -131,6 +189,17 @@ def test_a_merge_of_ours_with_two_of_others_adds_up_what_each_adds_alone(
     expected = {key: sum((each.get(key, zero) for each in alone), zero) for key in both}
     assert set(both) == set().union(*alone)
     assert off(both, expected) < 2e-4  # our own file alone has its frozen parts in half precision
+
+
+def test_a_lokr_with_a_core_is_applied_where_the_hosts_own_class_stops(
+    core: ModuleType, pack: ModuleType, mini: Trio, network: Any, loras: Path
+) -> None:
+    adapter = pack.B4MLoadAdapter.execute(put("kohya, LoKr", network, mini, loras), "content").result[0]
+    found = changed(pack.B4MApplyAdapter.execute(mini[0], adapter, 1.0, 1.0).result[0], mini[0])
+    weight = mini[0].model.state_dict()["diffusion_model.input_blocks.0.0.weight"].double()
+    (piece,) = (piece for piece in adapter.carried if piece.key == "lora_unet_conv_in")
+    assert "lokr_t2" in piece.tensors and all(value.any() for value in found.values())
+    assert torch.allclose(found["diffusion_model.input_blocks.0.0.weight"], piece.added(weight), atol=1e-7)
 
 
 def test_block_weights_take_out_what_they_say(

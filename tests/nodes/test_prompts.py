@@ -67,13 +67,13 @@ def test_what_cannot_be_filled_in_is_a_sentence(pack: ModuleType, error: type[Ex
 def test_samples_follow_the_words_of_the_sets(role: str, written: str, shown: str) -> None:
     train = importlib.import_module("b4m_pack.nodes.train")
     plan = SimpleNamespace(role=role, pictures=pictures("snq"), others=(pictures("w@z", "", 1),))
-    assert train._filled(written, plan) == shown
+    assert train._in_words(written, plan) == shown
 
 
 def test_a_sample_of_a_content_cannot_ask_for_a_style(error: type[Exception]) -> None:
     train = importlib.import_module("b4m_pack.nodes.train")
     with pytest.raises(error, match="no style whose words stand for {style} in sample_prompt"):
-        train._filled("{content} in {style}", SimpleNamespace(role="content", pictures=pictures("snq"), others=()))
+        train._in_words("{content} in {style}", SimpleNamespace(role="content", pictures=pictures("snq"), others=()))
 
 
 def test_the_contact_sheet_paints_the_words_of_its_sets(
@@ -92,7 +92,7 @@ def test_the_contact_sheet_paints_the_words_of_its_sets(
     words = {"prompts": "a {content} in {style}\n{style}", "size": 64, "seed": 1, "steps": 1, "cfg": 1.0}
     output = pack.B4MContactSheet.execute(*mini, adapter_of(core, host, mini, "content"), *sets, **words)
     assert set(painted) == {"a snq bird in w@z style", "w@z style"}
-    assert "This is the content alone" in str(output.ui.as_dict())
+    assert "This is the content alone" in str(output.ui)
 
 
 @pytest.mark.parametrize(("mode", "word"), [(4, "bypassed"), (2, "muted")])

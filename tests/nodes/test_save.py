@@ -1,4 +1,4 @@
-"""B4M Save Adapter: content and style apart, a smaller rank, and what lies beside the file."""
+"""B4M Save LoRA: content and style apart, a smaller rank, and what lies beside the file."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_compact_file_is_listed_by_b4m_and_by_no_lora_loader(
 def test_the_command_line_writes_the_same_bytes_under_the_same_names(
     host: ModuleType, core: ModuleType, pack: ModuleType, mini: Trio, loras: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """merge, split, resize and convert against B4M Merge Adapters and B4M Save Adapter, side files too."""
+    """merge, split, resize and convert against B4M Merge LoRAs and B4M Save LoRA, side files too."""
     main = importlib.import_module("b4m_pack.b4m_core.commandline").main
     for role, word in (("content", "snq"), ("style", "w@z")):
         concept = {role: core.Concept(word, "", (f"a {word}",))}

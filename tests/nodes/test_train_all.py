@@ -16,7 +16,7 @@ STEPS = {"steps": 1, "together_steps": 1, "rank": 2, "resolution": 64, "batch_si
 
 def pictures(trigger: str) -> Any:
     made = importlib.import_module("b4m_pack.b4m_core.pictures")
-    arrays = [np.random.default_rng(len(trigger) + k).random((64, 64, 3)) for k in range(2)]
+    arrays = [np.random.default_rng([k, *trigger.encode()]).random((64, 64, 3)) for k in range(2)]
     return made.from_arrays(arrays, trigger=trigger, class_word="bird", pattern="a {trigger} {class}")
 
 
