@@ -36,7 +36,8 @@ def test_a_shipped_workflow_opens_with_every_node_known(page: Page, path: Path) 
     page.screenshot(path.stem)
     assert page.untidy() == []
     assert page.alerts() == []
-    assert page.complaints == []
+    if not offered:  # the page asks the hub for that model's size, which it may not, and says so
+        assert page.complaints == []
 
 
 @pytest.mark.parametrize("path", shipped.PAGES, ids=lambda path: path.stem)
