@@ -104,16 +104,17 @@ def _patch(piece: Carried) -> Any:
     return comfy.lora.load_lora(tensors, {piece.key: piece.key}, log_missing=False)[piece.key]
 
 
-class _Own(WeightAdapterBase):
-    """A piece by the method's own arithmetic, as a patch of the host's. `weights`: the names of its tensors, and the tensors.
-
-    Newer hosts make such patches anew from `loaded_keys` and `weights`, moved to a device.
-    """
-
-    name = "b4m"
+class _Patch(WeightAdapterBase):
+    """A patch of ours; newer hosts make it anew from `loaded_keys` and `weights`, moved to a device."""
 
     def __init__(self, loaded_keys: set[str], weights: Any) -> None:
         self.loaded_keys, self.weights = loaded_keys, weights
+
+
+class _Own(_Patch):
+    """A piece by the method's own arithmetic, as a patch of the host's. `weights`: the names of its tensors, and the tensors."""
+
+    name = "b4m"
 
     def calculate_weight(
         self,
@@ -132,13 +133,10 @@ class _Own(WeightAdapterBase):
         return weight
 
 
-class _Sum(WeightAdapterBase):
+class _Sum(_Patch):
     """Patches of one weight, each as if it were alone on it. `weights`: (patch, strength) of each."""
 
     name = "b4m_sum"
-
-    def __init__(self, loaded_keys: set[str], weights: Any) -> None:
-        self.loaded_keys, self.weights = loaded_keys, weights
 
     def calculate_weight(
         self,
