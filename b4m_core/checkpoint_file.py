@@ -37,30 +37,22 @@ _HEAD, _STRIDE = 64, 3
 
 
 class CheckpointFile(DiffusersFolder):
-    """A :class:`~b4m_core.base_model.BaseModel` from the safetensors ``file``; the rest as for a folder.
+    """A :class:`~b4m_core.base_model.BaseModel` from one safetensors file, which stands where a folder
+    does: ``folder`` is its path. The rest as for a folder.
 
     Raises :class:`B4MError` when the file is not a whole SDXL.
     """
 
-    def __init__(
-        self,
-        file: Path,
-        *,
-        tokenizer: Path | None = None,
-        device: str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        steps: int = 20,
-        guidance: float = 5.0,
-    ) -> None:
-        if file.suffix.lower() != ".safetensors":
-            raise B4MError(f"{file.name} is no safetensors file, and B4M opens no others: choose a .safetensors checkpoint.")
-        self.folder, self.device, self.dtype = file, torch.device(device), dtype
-        self._tokenizer, self._steps, self._guidance = tokenizer, steps, guidance
-        self.name = file.stem
-        self._shapes = _shapes_of(file)
-        _require_sdxl(self._shapes, self.name)
-        with readable(self.name, "network"):
-            self._config = _network_config(self._shapes)
+    def _opened(self) -> tuple[str, dict[str, Any]]:
+        if self.folder.suffix.lower() != ".safetensors":
+            raise B4MError(
+                f"{self.folder.name} is no safetensors file, and B4M opens no others: choose a .safetensors checkpoint."
+            )
+        self._shapes = _shapes_of(self.folder)
+        name = self.folder.stem
+        _require_sdxl(self._shapes, name)
+        with readable(name, "network"):
+            return name, _network_config(self._shapes)
 
     @functools.cached_property
     def unet(self) -> nn.Module:

@@ -63,7 +63,7 @@ def suggestion(trigger: str, vocabulary: Vocabulary) -> str:
 def check_apart(role: str, pictures: PictureSet, auxiliary: Sequence[PictureSet], correspondence: str) -> list[str]:
     """Notes on a content or a style and its auxiliary sets. Raises :class:`B4MError` where these are the pictures that are
     taught, or of the kind that would train the wrong half."""
-    notes = _about_kind(role, auxiliary, certain=correspondence == "multi_correspondence")
+    notes = _about_kind(role, auxiliary, correspondence)
     _require_others(pictures, auxiliary)
     return notes
 
@@ -74,11 +74,14 @@ def check_together(
     taught: tuple[Concept | None, Concept | None],
     content_auxiliary: Sequence[PictureSet],
     style_auxiliary: Sequence[PictureSet],
+    *,
+    correspondence: str = "output_preservation",
 ) -> list[str]:
-    """Notes on a content and a style that are trained together; ``taught`` is what their adapters learned.
+    """Notes on a content and a style that are trained together; ``taught`` is what their adapters learned, None for what is
+    yet to be trained, and ``correspondence`` what the auxiliary sets do in any training of these sets.
 
-    Raises :class:`B4MError` for one trigger for both, the same pictures for both, exchanged sets, and auxiliary sets that
-    are the pictures that are taught.
+    Raises :class:`B4MError` for one trigger for both, the same pictures for both, exchanged sets, auxiliary sets that
+    are the pictures that are taught, and those of the kind that would train the wrong half.
     """
     names = content.trigger, style.trigger
     if names[0] and names[0].casefold() == names[1].casefold():
@@ -96,7 +99,7 @@ def check_together(
             told = shown(each.trigger) or "no word"
             notes.append(f"The {what} adapter learned the trigger {shown(wanted.trigger)}, and these {what} pictures have {told}.")
     for role, sets in (("content", content_auxiliary), ("style", style_auxiliary)):
-        notes += _about_kind(role, sets, certain=False)
+        notes += _about_kind(role, sets, correspondence)
         for each in (content, style):
             _require_others(each, sets)
     return notes
@@ -139,12 +142,12 @@ def _require_others(pictures: PictureSet, auxiliary: Sequence[PictureSet]) -> No
             )
 
 
-def _about_kind(role: str, auxiliary: Sequence[PictureSet], *, certain: bool) -> list[str]:
+def _about_kind(role: str, auxiliary: Sequence[PictureSet], correspondence: str) -> list[str]:
     wrong = [each.class_word or each.pictures[0].caption for each in auxiliary if each.kind == _WRONG_KIND[role]]
     if not wrong:
         return []
     beginning = f"The auxiliary pictures of the {role} are other {role}s ({listed(wrong, 3)}), and it wants {_RIGHT_KIND[role]}"
-    if certain:
+    if correspondence == "multi_correspondence":
         raise B4MError(f"{beginning}: with multi_correspondence they would train the wrong half. Change kind on B4M Auxiliary Pictures.")
     return [f"{beginning}: change kind on B4M Auxiliary Pictures unless you mean it."]
 

@@ -54,7 +54,7 @@ KINDS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", REFINER_WIDTH: "
 class DiffusersFolder:
     """A :class:`~b4m_core.base_model.BaseModel` from ``folder``.
 
-    ``tokenizer`` is a folder with CLIP's tokenizer.json, or its vocab.json and merges.txt, for a model folder that has
+    ``tokenizer`` is a folder with CLIP's tokenizer.json, or its vocab.json and merges.txt, for a model that has
     none of its own that can be read.
     ``steps`` and ``guidance`` are those of :meth:`paint`. Raises :class:`B4MError` when the folder is not an SDXL in
     diffusers' layout.
@@ -72,6 +72,13 @@ class DiffusersFolder:
         steps: int = 20,
         guidance: float = 5.0,
     ) -> None:
+        self.folder, self.device, self.dtype = folder, torch.device(device), dtype
+        self.tokenizer, self._steps, self._guidance = tokenizer, steps, guidance
+        self.name, self._config = self._opened()
+
+    def _opened(self) -> tuple[str, dict[str, Any]]:
+        """The model's name, and its network's configuration as diffusers writes it."""
+        folder = self.folder
         if not (folder / "unet" / "config.json").is_file() or not list((folder / "unet").glob("*.safetensors")):
             raise B4MError(
                 f"{folder} is not a model folder in diffusers' layout with safetensors weights: choose another one, or a "
@@ -82,10 +89,7 @@ class DiffusersFolder:
         if config.get("addition_embed_type") != "text_time" or config.get("cross_attention_dim") == REFINER_WIDTH:
             kind = KINDS.get(config.get("cross_attention_dim", 0), "another kind of model")
             raise B4MError(f"{folder.name} is {kind}, and B4M trains SDXL: choose an SDXL model folder.")
-        self.folder, self.device, self.dtype = folder, torch.device(device), dtype
-        self._config = config
-        self.name = folder.resolve().name
-        self._tokenizer, self._steps, self._guidance = tokenizer, steps, guidance
+        return folder.resolve().name, config
 
     @functools.cached_property
     def unet(self) -> nn.Module:
@@ -272,7 +276,7 @@ class DiffusersFolder:
         found: list[CLIPTokenizer] = []
         for name, padding in (("tokenizer", "<|endoftext|>"), ("tokenizer_2", "!")):
             with readable(self.name, name):
-                tokenizer = clip_tokenizer((self.folder / name, self._tokenizer), padding)
+                tokenizer = clip_tokenizer((self.folder / name, self.tokenizer), padding)
             if tokenizer is None:
                 raise B4MError(
                     f"{self.name} has no tokenizer: name a folder with CLIP's tokenizer.json, or its vocab.json and merges.txt, by "

@@ -6,15 +6,16 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
-from ..b4m_core import Adapter, merge
+from ..b4m_core import Adapter, TrainingSettings, merge
 from ..b4m_core.auxiliary import sample_auxiliary
 from ..b4m_core.concepts import check_together
 from ..b4m_core.pictures import PictureSet
 from ..b4m_core.presets import Preset, filled, kind_of, preset_named
 from . import host
 from .estimates import later, remember_painted
-from .live import RUN_KEY, STORED_KEY, TrainingDisplay, unfinished
-from .train import display_of, train_apart, train_together
+from .live import TrainingDisplay
+from .session import Wires, display_of, result, train_apart, train_together
+from .train import TrainingNode
 from .training_widgets import apart_widgets, preset_widget, training_widgets
 from .widgets import (
     CATEGORY,
@@ -53,7 +54,7 @@ def _together_inputs() -> list[Any]:
     ]
 
 
-class B4MTrain(io.ComfyNode):
+class B4MTrain(TrainingNode):
     """Content, style, then both: one node for the whole of it."""
 
     @classmethod
@@ -86,10 +87,6 @@ class B4MTrain(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **_: Any) -> str:
-        return unfinished(cls.hidden and cls.hidden.unique_id)
-
-    @classmethod
     def validate_inputs(
         cls,
         learning_rate: Any = None,
@@ -117,46 +114,49 @@ class B4MTrain(io.ComfyNode):
         **widgets: Any,
     ) -> io.NodeOutput:
         wires, pictures = (model, clip, vae), (content_pictures, style_pictures)
-        auxiliary_inputs = (content_auxiliary, "content_auxiliary"), (style_auxiliary, "style_auxiliary")
-        first = display_of(cls, "B4MTrain", "Auxiliary pictures")
+        first = display_of(cls, "Auxiliary pictures")
         with first.ending():
             for name, each in zip(("content_pictures", "style_pictures"), pictures, strict=True):
                 require_pictures(each, name)
-            check_together(*pictures, (None, None), *(auxiliary_sets(*each) for each in auxiliary_inputs))
+            wired = auxiliary_sets(content_auxiliary, "content_auxiliary"), auxiliary_sets(style_auxiliary, "style_auxiliary")
+            correspondence = widgets.get("correspondence", TrainingSettings.correspondence)
+            # before hours of training, not after
+            notes = check_together(*pictures, (None, None), *wired, correspondence=correspondence)
             base = host.HostBaseModel(*wires)
             preset = preset_named(widgets["preset"], kind_of(base.family.name, base.native_size))
             auxiliary = _auxiliary(base, preset, first, widgets, content_auxiliary, style_auxiliary)
             remember_painted(cls.hidden.prompt, cls.hidden.unique_id, preset)
-        return _trained(cls, wires, pictures, auxiliary, preset, widgets)
+        return _trained(cls, wires, pictures, auxiliary, preset, widgets, notes)
 
 
 def _trained(
     node: type[io.ComfyNode],
-    wires: tuple[Any, Any, Any],
+    wires: Wires,
     pictures: tuple[PictureSet, PictureSet],
     auxiliary: dict[str, tuple[PictureSet, ...]],
     preset: Preset,
     widgets: dict[str, Any],
+    notes: list[str],
 ) -> io.NodeOutput:
-    """Content, style, and both: trained on, or merged."""
+    """Content, style, and both: trained on, or merged. The last of the trainings tells the `notes` on the two."""
     steps = widgets["together_steps"]
     goes_on = preset.trains_together if steps == -1 else bool(steps)
     of = 3 if goes_on else 2
     made: list[Adapter] = []
     for number, (role, each) in enumerate(zip(("content", "style"), pictures, strict=True), start=1):
-        display = display_of(node, "B4MTrain", f"{role.capitalize()}, {number} of {of}")
+        display = display_of(node, f"{role.capitalize()}, {number} of {of}")
         display.later(later(node.hidden.prompt, node.hidden.unique_id, number))
-        session, adapter = train_apart(node, role, display, wires, each, auxiliary[role], apart_settings(widgets))
+        known = notes if number == of else []
+        session, adapter = train_apart(node, role, display, wires, each, auxiliary[role], apart_settings(widgets), known)
         made.append(adapter)
     content, style = made
     if goes_on:
-        display = display_of(node, "B4MTrain", "Both, 3 of 3")
+        display = display_of(node, "Both, 3 of 3")
         again = (auxiliary["content"], auxiliary["style"]) if preset.keeps_together else (None, None)
-        session, both = train_together(node, display, wires, (content, style), pictures, again, together_settings(widgets))
+        session, both = train_together(node, display, wires, (content, style), pictures, again, together_settings(widgets), notes)
     else:
         both = merge(content, style)
-    shown = {RUN_KEY: [session.display.run], STORED_KEY: [session.display.stored]}
-    return io.NodeOutput(both, content, style, session.last_sample(), ui=shown)
+    return result(session, both, content, style)
 
 
 def apart_settings(widgets: dict[str, Any]) -> dict[str, Any]:

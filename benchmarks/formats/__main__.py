@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import logging
-import os
-import sys
 import tempfile
 import warnings
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from benchmarks import in_a_host
+
 HEADS = ("weights", "against the maker's loader", "node against command line", "node against LoraLoader")
 ABOUT = """Two values: a file of float32, of float16. `against the maker's loader`: what the command line adds against what the named
 loader adds, norm of the difference over the norm of the loader's, over all weights of network and text encoders. `node against
@@ -35,13 +33,6 @@ MAKERS = {
 Row = dict[str, list[str]]
 
 
-def start_host(folder: Path) -> None:
-    """Make the host of `folder` and the pack importable, in a temporary base folder, exactly as the tests do."""
-    os.environ["B4M_COMFYUI"] = str(folder)
-    sys.path.append(str(REPOSITORY / "tests" / "nodes"))
-    importlib.import_module("conftest")
-
-
 def measure(only: list[str]) -> dict[str, Row]:
     """Layout to what was found, one value a dtype."""
     import torch
@@ -50,7 +41,7 @@ def measure(only: list[str]) -> dict[str, Row]:
     from .in_comfyui import Host
     from .layouts import WRITERS
 
-    base, host, found = loaders.Base(REPOSITORY / "mini"), Host(), {}
+    base, host, found = loaders.Base(in_a_host.REPOSITORY / "mini"), Host(), {}
     for name, write in WRITERS.items():
         if (only and name not in only) or ("LyCORIS" in name and importlib.util.find_spec("lycoris") is None):
             continue
@@ -100,7 +91,7 @@ def table(found: dict[str, Row], facts: dict[str, str]) -> str:
 def main(options: argparse.Namespace) -> None:
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    start_host(options.comfyui)
+    in_a_host.start(options.comfyui)
     from importlib.metadata import PackageNotFoundError, version
 
     import comfyui_version
@@ -112,28 +103,13 @@ def main(options: argparse.Namespace) -> None:
         except PackageNotFoundError:
             continue
     found = measure(options.only or [])
-    options.folder.mkdir(parents=True, exist_ok=True)
-    (options.folder / "formats.json").write_text(json.dumps({"facts": facts, "readings": found}, indent=1) + "\n", encoding="utf-8")
-    text = table(found, facts)
-    (options.folder / "formats.md").write_text(f"{text}\n{ABOUT}", encoding="utf-8")
-    print(text)
+    in_a_host.write(options.folder, "formats", facts, found, table(found, facts), ABOUT)
 
 
 def parsed() -> argparse.Namespace:
-    brought = os.environ.get("B4M_TOKENIZER")
-    parser = argparse.ArgumentParser(prog="b4m.py bench formats", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("b4m_formats"), help="where the results go (b4m_formats)")
-    parser.add_argument(
-        "--comfyui",
-        type=Path,
-        default=brought and Path(brought).parents[1],
-        help="another ComfyUI, whose Python this is",
-    )
+    parser = in_a_host.parser("formats", __doc__)
     parser.add_argument("--only", nargs="+", metavar="LAYOUT", help="only these layouts")
-    options = parser.parse_args()
-    if options.comfyui is None:
-        parser.error("say where a ComfyUI is: --comfyui PATH")
-    return options
+    return in_a_host.parsed(parser)
 
 
 if __name__ == "__main__":

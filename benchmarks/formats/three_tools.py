@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from .__main__ import start_host
+from benchmarks import in_a_host
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("generate", "diffusers", "ComfyUI LoraLoader", "ComfyUI B4M Apply")
@@ -76,7 +76,7 @@ def painters(place: Path, both: Any, loads: dict[str, float]) -> dict[str, Paint
 
 def main(out: Path) -> None:
     """Paint, draw and tell."""
-    start_host(Path(os.environ["B4M_COMFYUI"]))
+    in_a_host.start(Path(os.environ["B4M_COMFYUI"]))
     gap, title, first = 6, 20, 130
     sheet = Image.new("RGB", (first + len(TOOLS) * (SIDE + gap), title + len(LOADS) * (SIDE + gap)), (250, 249, 246))
     draw = ImageDraw.Draw(sheet)

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import logging
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from benchmarks import in_a_host
+
 LORA = " + LoRA"
 HEADS = ("network", "weights alone", "train", "sample", "merge", "applied", "attached", "sheet")
 ABOUT = """`network`: norm of the difference of the training network's output from the host's own on the same input, over the norm of the
@@ -25,13 +23,6 @@ host's. `weights alone`: the same with the host's layers told not to round their
 patched in. `attached`: the training network with the adapter attached, as it learns, beside the host's with it patched in and stored anew.
 """
 Readings = dict[str, dict[str, float | str]]
-
-
-def start_host(folder: Path) -> None:
-    """Make the host of `folder` and the pack importable, in a temporary base folder, exactly as the tests do."""
-    os.environ["B4M_COMFYUI"] = str(folder)
-    sys.path.append(str(REPOSITORY / "tests" / "nodes"))
-    importlib.import_module("conftest")
 
 
 def measure(kinds: list[str], gguf: Path | None) -> Readings:
@@ -87,7 +78,7 @@ def _cell(row: Mapping[str, float | str], head: str) -> str:
 
 def main(options: argparse.Namespace) -> None:
     logging.disable(logging.WARNING)
-    start_host(options.comfyui)
+    in_a_host.start(options.comfyui)
     import comfyui_version
     import torch
 
@@ -95,26 +86,14 @@ def main(options: argparse.Namespace) -> None:
 
     found = measure(options.only or [*FILES, *GGUF], options.gguf)
     facts = {"comfyui": comfyui_version.__version__, "torch": torch.__version__}
-    options.folder.mkdir(parents=True, exist_ok=True)
-    (options.folder / "precision.json").write_text(json.dumps({"facts": facts, "readings": found}, indent=1) + "\n", encoding="utf-8")
-    text = table(found, facts)
-    (options.folder / "precision.md").write_text(f"{text}\n{ABOUT}", encoding="utf-8")
-    print(text)
+    in_a_host.write(options.folder, "precision", facts, found, table(found, facts), ABOUT)
 
 
 def parsed() -> argparse.Namespace:
-    brought = os.environ.get("B4M_TOKENIZER")
-    parser = argparse.ArgumentParser(
-        prog="b4m.py bench precision", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("b4m_precision"), help="where the results go (b4m_precision)")
-    parser.add_argument("--comfyui", type=Path, default=brought and Path(brought).parents[1], help="another ComfyUI, whose Python this is")
+    parser = in_a_host.parser("precision", __doc__)
     parser.add_argument("--gguf", type=Path, help="the folder of city96's GGUF node pack; its package gguf must be installed")
     parser.add_argument("--only", nargs="+", metavar="KIND", help="only these ways of storing")
-    options = parser.parse_args()
-    if options.comfyui is None:
-        parser.error("say where a ComfyUI is: --comfyui PATH")
-    return options
+    return in_a_host.parsed(parser)
 
 
 if __name__ == "__main__":

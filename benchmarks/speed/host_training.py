@@ -60,7 +60,7 @@ def base_model(job: Job) -> Any:
 def readings(job: Job, base: Any, size: int) -> list[Reading]:
     """The step, and the time until the first one is done, of a short training at ``size``."""
     settings = TrainingSettings(steps=STEPS, resolution=size)
-    base.expect(settings.rank, 2, size)  # as nodes/train.py does
+    base.expect(settings.rank, 2, size)  # as nodes/session.py does
     done: list[float] = []
     free: list[int] = []
 

@@ -98,8 +98,8 @@ def test_an_error_while_the_sample_of_a_reused_training_is_painted_ends_its_disp
 def test_a_sample_whose_adapter_does_not_fit_is_skipped_and_the_training_goes_on(
     pack: ModuleType, live: ModuleType, mini: Trio, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = importlib.import_module("b4m_pack.nodes.train")
-    monkeypatch.setattr(train, "lora_state_dict", raising(RuntimeError(words)))
+    session = importlib.import_module("b4m_pack.nodes.session")
+    monkeypatch.setattr(session, "lora_state_dict", raising(RuntimeError(words)))
     pack.B4MTrainContent.execute(*mini, pictures("snq"), **(WIDGETS | {"seed": 2000 + len(words), "run": "retrain"}))
     known = list(live.shown._states.values())[-1]
     assert known["state"] == "done" and "The sample at step 2 was skipped" in str(known)

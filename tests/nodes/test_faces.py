@@ -98,7 +98,7 @@ def test_train_together_takes_the_auxiliary_pictures_of_either_training_or_of_bo
         seen.append(([each.trigger for each in plan.others], base.room))
         return content
 
-    monkeypatch.setattr(importlib.import_module("b4m_pack.nodes.train"), "train", train)
+    monkeypatch.setattr(importlib.import_module("b4m_pack.nodes.session"), "train", train)
     fields = {
         "steps": 1,
         "learning_rate": 1e-3,

@@ -65,15 +65,15 @@ def test_what_cannot_be_filled_in_is_a_sentence(pack: ModuleType, error: type[Ex
     ],
 )  # fmt: skip
 def test_samples_follow_the_words_of_the_sets(role: str, written: str, shown: str) -> None:
-    train = importlib.import_module("b4m_pack.nodes.train")
+    session = importlib.import_module("b4m_pack.nodes.session")
     plan = SimpleNamespace(role=role, pictures=pictures("snq"), others=(pictures("w@z", "", 1),))
-    assert train._in_words(written, plan) == shown
+    assert session.in_words(written, plan) == shown
 
 
 def test_a_sample_of_a_content_cannot_ask_for_a_style(error: type[Exception]) -> None:
-    train = importlib.import_module("b4m_pack.nodes.train")
+    session = importlib.import_module("b4m_pack.nodes.session")
     with pytest.raises(error, match="no style whose words stand for {style} in sample_prompt"):
-        train._in_words("{content} in {style}", SimpleNamespace(role="content", pictures=pictures("snq"), others=()))
+        session.in_words("{content} in {style}", SimpleNamespace(role="content", pictures=pictures("snq"), others=()))
 
 
 def test_the_contact_sheet_paints_the_words_of_its_sets(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -78,6 +79,34 @@ def test_the_node_shows_the_phases_one_after_another_and_merges_where_the_preset
     both, content, style, _ = pack.B4MTrain.execute(*mini, pictures("snq"), pictures("w@z"), **quick).result
     assert [each["phase"] for each in sent if each.get("state") == "started"] == ["Auxiliary pictures", "Content, 1 of 2", "Style, 2 of 2"]
     assert both.facts.role == "merged" and both.digest() == core.merge(content, style).digest()
+
+
+def test_sets_that_the_style_would_refuse_are_refused_before_the_content_is_trained(
+    pack: ModuleType, mini: Trio, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(pack.B4MTrain, monkeypatch, "refused")
+    roles = counted(monkeypatch)
+    wrong = (dataclasses.replace(pictures("ink"), kind="styles"),)
+    widgets = defaults(pack.B4MTrain) | STEPS | {"correspondence": "multi_correspondence"}
+    with pytest.raises(error, match="the style are other styles .* would train the wrong half"):
+        pack.B4MTrain.execute(*mini, pictures("snq"), pictures("w@z"), None, wrong, **widgets)
+    assert roles == []
+
+
+@pytest.mark.parametrize("together_steps", [0, 1])
+def test_the_last_training_tells_what_was_noticed_of_both_sets(
+    pack: ModuleType, mini: Trio, others: dict[str, Any], together_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(pack.B4MTrain, monkeypatch, "told")
+    live = importlib.import_module("b4m_pack.nodes.live")
+    said: list[tuple[str, str]] = []
+    monkeypatch.setattr(live.host, "send_event", lambda event, payload: said.append((payload.get("phase", ""), payload.get("note", ""))))
+    content, style = pictures("snq"), pictures("w@z")
+    both = dataclasses.replace(style, pictures=(*style.pictures, content.pictures[0]))
+    pack.B4MTrain.execute(*mini, content, both, **defaults(pack.B4MTrain) | STEPS | {"together_steps": together_steps})
+    phases = [number for number, (phase, _) in enumerate(said) if phase]
+    told = [number for number, (_, note) in enumerate(said) if "each then learns both" in note]
+    assert told and told[0] > phases[-1]
 
 
 def test_a_picture_is_painted_as_the_hosts_own_nodes_paint_it(
