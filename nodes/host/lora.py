@@ -74,14 +74,16 @@ def _with_pieces(patcher: Any, pieces: Sequence[Carried], keys: Mapping[str, Any
             f"{len(unfit)} of {len(pieces)} updates of the adapter do not fit {what}, for example {unfit[0]}; "
             "connect the model that the adapter was trained on, or a fine-tune of it."
         )
-    clone = patcher.clone()
+    at_once: dict[tuple[int, float], dict[str, Any]] = {}  # by a patch's number on its weight, and its strength
     for key, own in by_weight.items():
         alone = [(_patch(piece), strengths.get(piece.concept, 1.0) * piece.strength) for piece in own]
         if len(own) > 1 and any(piece.depends_on_the_weight for piece in own):
-            clone.add_patches({key: _Sum(set(), tuple(alone))}, 1.0)
-        else:
-            for patch, strength in alone:
-                clone.add_patches({key: patch}, strength)
+            alone = [(_Sum(set(), tuple(alone)), 1.0)]
+        for number, (patch, strength) in enumerate(alone):
+            at_once.setdefault((number, strength), {})[key] = patch
+    clone = patcher.clone()
+    for (_, strength), patches in sorted(at_once.items(), key=lambda each: each[0][0]):
+        clone.add_patches(patches, strength)  # lists all weights of the model at every call
     return clone
 
 
@@ -110,12 +112,6 @@ class _Patch(WeightAdapterBase):
     def __init__(self, loaded_keys: set[str], weights: Any) -> None:
         self.loaded_keys, self.weights = loaded_keys, weights
 
-
-class _Own(_Patch):
-    """A piece by the method's own arithmetic, as a patch of the host's. `weights`: the names of its tensors, and the tensors."""
-
-    name = "b4m"
-
     def calculate_weight(
         self,
         weight: Tensor,
@@ -127,10 +123,23 @@ class _Own(_Patch):
         intermediate_dtype: torch.dtype = torch.float32,
         original_weight: Any = None,
     ) -> Tensor:
-        """`weight` with the piece at `strength`, in place as the host's own classes do."""
-        piece = Carried("", key, dict(zip(*self.weights, strict=True)))
-        weight += function((strength * piece.added(weight.to(intermediate_dtype))).to(weight.dtype))
+        """`weight` with what the patch adds at `strength`, in place as the host's own classes do."""
+        weight += self._added(weight, key, strength, function, intermediate_dtype).to(weight.dtype)
         return weight
+
+    def _added(self, weight: Tensor, key: str, strength: float, function: Any, dtype: torch.dtype) -> Tensor:
+        raise NotImplementedError
+
+
+class _Own(_Patch):
+    """A piece by the method's own arithmetic, as a patch of the host's. `weights`: the names of its tensors, and the tensors."""
+
+    name = "b4m"
+
+    def _added(self, weight: Tensor, key: str, strength: float, function: Any, dtype: torch.dtype) -> Tensor:
+        piece = Carried("", key, dict(zip(*self.weights, strict=True)))
+        added: Tensor = function((strength * piece.added(weight.to(dtype))).to(weight.dtype))
+        return added
 
 
 class _Sum(_Patch):
@@ -138,24 +147,12 @@ class _Sum(_Patch):
 
     name = "b4m_sum"
 
-    def calculate_weight(
-        self,
-        weight: Tensor,
-        key: str,
-        strength: float,
-        strength_model: float,
-        offset: Any,
-        function: Any,
-        intermediate_dtype: torch.dtype = torch.float32,
-        original_weight: Any = None,
-    ) -> Tensor:
-        """`weight` with the differences that all make to it, in place."""
-        total = torch.zeros_like(weight, dtype=intermediate_dtype)
+    def _added(self, weight: Tensor, key: str, strength: float, function: Any, dtype: torch.dtype) -> Tensor:
+        total = torch.zeros_like(weight, dtype=dtype)
         for patch, own in self.weights:
             entry = (strength * own, patch, 1.0, None, function)
-            total += comfy.lora.calculate_weight([entry], weight.clone(), key, intermediate_dtype).to(intermediate_dtype) - weight
-        weight += total.to(weight.dtype)
-        return weight
+            total += comfy.lora.calculate_weight([entry], weight.clone(), key, dtype).to(dtype) - weight
+        return total
 
 
 def apply_lora(model: Any, state_dict: Mapping[str, Tensor], strength: float = 1.0) -> Any:

@@ -89,3 +89,15 @@ def pack(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for node in module.NODES:
         monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None), raising=False)
     return module
+
+
+@pytest.fixture
+def loras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The host's only folder of LoRAs, empty."""
+    import folder_paths
+
+    folder = tmp_path / "loras"
+    folder.mkdir()
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(folder)], {".safetensors"}))
+    folder_paths.filename_list_cache.clear()
+    return folder

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import folder_paths
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -25,15 +24,6 @@ def nodes_adapter(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for name in ("_saved", "_lost"):
         monkeypatch.setattr(importlib.import_module("b4m_pack.nodes.save"), name, {})
     return module
-
-
-@pytest.fixture
-def loras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "loras"
-    folder.mkdir()
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(folder)], {".safetensors"}))
-    folder_paths.filename_list_cache.clear()
-    return folder
 
 
 def read_files(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import comfy.lora
+import comfy.model_patcher
 import comfy.sd
 import comfy.utils
 import folder_paths
@@ -36,15 +39,6 @@ def network(host: ModuleType, mini: Trio) -> Any:
     return host.training_network(mini[0])
 
 
-@pytest.fixture
-def loras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "loras"
-    folder.mkdir()
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(folder)], {".safetensors"}))
-    folder_paths.filename_list_cache.clear()
-    return folder
-
-
 def encoders(clip: Any) -> list[Any]:
     return [getattr(clip.cond_stage_model, name).transformer for name in ("clip_l", "clip_g")]
 
@@ -56,10 +50,19 @@ def put(name: str, network: Any, mini: Trio, loras: Path, as_name: str = "theirs
     return f"{as_name}.safetensors"
 
 
-def changed(patcher: Any, before: Any) -> dict[str, Tensor]:
-    """What the patches of a MODEL or a CLIP's patcher add to its weights, by name, float64."""
+def two_of_a_kind(keys: Iterable[str]) -> set[str]:
+    """Of the weights that differ in numbers alone, such as one projection in all blocks, the first and the last."""
+    kinds: dict[str, list[str]] = {}
+    for key in sorted(keys):
+        kinds.setdefault(re.sub(r"\d+", "#", key), []).append(key)
+    return {key for alike in kinds.values() for key in (alike[0], alike[-1])}
+
+
+def changed(patcher: Any, before: Any, keys: Collection[str] | None = None) -> dict[str, Tensor]:
+    """What the patches of a MODEL or a CLIP's patcher add to its weights, by name, float64; of two of a kind, unless `keys` are named."""
     weights, found = before.model.state_dict(), {}
-    for key, patches in patcher.patches.items():
+    for key in two_of_a_kind(patcher.patches) if keys is None else keys:
+        patches = patcher.patches[key]
         weight = weights[key].double()
         found[key] = comfy.lora.calculate_weight(patches, weight.clone(), key, torch.float64) - weight
     return found
@@ -68,6 +71,12 @@ def changed(patcher: Any, before: Any) -> dict[str, Tensor]:
 def shown(output: Any) -> str:
     """What a node's text says."""
     return str(output.ui.as_dict()["text"][0])
+
+
+def applied_alike(mine: Any, theirs: Any, before: Any) -> None:
+    """Both patch the same weights, and add the same to them."""
+    assert mine.patches.keys() == theirs.patches.keys()
+    assert off(changed(mine, before), changed(theirs, before)) < 1e-6
 
 
 def off(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
@@ -88,9 +97,9 @@ def test_what_the_host_reads_is_applied_as_its_own_loader_does_with_both_sliders
     for style in (1.0, -2.0):
         model, clip = pack.B4MApplyAdapter.execute(mini[0], loaded.result[0], 3.0, style, clip=mini[1]).result
         theirs = comfy.sd.load_lora_for_models(mini[0], mini[1], state, style, style)
-        assert off(changed(model, mini[0]), changed(theirs[0], mini[0])) < 1e-6
+        applied_alike(model, theirs[0], mini[0])
         if theirs[1].patcher.patches:
-            assert off(changed(clip.patcher, mini[1].patcher), changed(theirs[1].patcher, mini[1].patcher)) < 1e-6
+            applied_alike(clip.patcher, theirs[1].patcher, mini[1].patcher)
     nothing = pack.B4MApplyAdapter.execute(mini[0], loaded.result[0], 3.0, 0.0, clip=mini[1]).result
     assert not nothing[0].patches or not any(value.any() for value in changed(nothing[0], mini[0]).values())
 
@@ -106,7 +115,7 @@ def test_what_the_host_does_not_read_is_applied_as_the_method_adds_it(
     }
     found, weights = changed(model, mini[0]), mini[0].model.state_dict()
     pieces = {f"{piece.key}.weight": piece for piece in adapter.carried}
-    assert len(found) == len(pieces) + len(adapter.layers) > 100
+    assert len(model.patches) == len(pieces) + len(adapter.layers) > 100
     for key, value in found.items():
         path = names[key].removesuffix(".weight")
         piece = pieces.get(f"lora_unet_{path.replace('.', '_')}.weight")
@@ -168,7 +177,7 @@ def test_a_patch_of_ours_that_a_newer_host_makes_anew_adds_the_same(
     entries = [(strength, moved(patch), *rest) for strength, patch, *rest in model.patches[key]]
     for patches in (model.patches[key], entries):
         added = comfy.lora.calculate_weight(patches, weight.clone(), key, torch.float64) - weight
-        assert added.any() and torch.equal(added, changed(model, mini[0])[key])
+        assert added.any() and torch.equal(added, changed(model, mini[0], [key])[key])
 
 
 def test_a_merge_of_ours_with_two_of_others_adds_up_what_each_adds_alone(
@@ -180,15 +189,35 @@ def test_a_merge_of_ours_with_two_of_others_adds_up_what_each_adds_alone(
     merged = pack.B4MMergeAdapters.execute(ours, style, detail, style_strength=1.5)
     assert "were added up, exactly" in shown(merged)
     apply = pack.B4MApplyAdapter.execute
-    both = changed(apply(mini[0], merged.result[0], 1.0, 0.5, mini[1], -1.0).result[0], mini[0])
+    both = apply(mini[0], merged.result[0], 1.0, 0.5, mini[1], -1.0).result[0]
     alone = [
-        changed(apply(mini[0], adapter, *strengths, mini[1]).result[0], mini[0])
+        apply(mini[0], adapter, *strengths, mini[1]).result[0]
         for adapter, strengths in ((ours, (1.0, 0.0)), (style, (0.0, 0.75)), (detail, (0.0, -1.0)))
     ]
-    zero = torch.zeros(())
-    expected = {key: sum((each.get(key, zero) for each in alone), zero) for key in both}
-    assert set(both) == set().union(*alone)
-    assert off(both, expected) < 2e-4  # our own file alone has its frozen parts in half precision
+    assert set(both.patches) == set().union(*(each.patches for each in alone))
+    keys, zero = two_of_a_kind(both.patches), torch.zeros(())
+    parts = [changed(each, mini[0], keys & each.patches.keys()) for each in alone]
+    expected = {key: sum((each.get(key, zero) for each in parts), zero) for key in keys}
+    assert off(changed(both, mini[0], keys), expected) < 2e-4  # our own file alone has its frozen parts in half precision
+
+
+def test_many_updates_are_put_on_a_model_in_as_many_calls_as_there_are_strengths(
+    pack: ModuleType, mini: Trio, network: Any, loras: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host lists all weights of the model at every call."""
+    ours = pack.B4MLoadAdapter.execute(put("kohya, LoHa", network, mini, loras), "content").result[0]
+    other = pack.B4MLoadAdapter.execute(put("kohya, LoCon", network, mini, loras, "other"), "style").result[0]
+    merged = pack.B4MMergeAdapters.execute(ours, other).result[0]
+    calls: list[int] = []
+    add = comfy.model_patcher.ModelPatcher.add_patches
+
+    def counted(self: Any, patches: Any, *strengths: float) -> Any:
+        calls.append(len(patches))
+        return add(self, patches, *strengths)
+
+    monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "add_patches", counted)
+    pack.B4MApplyAdapter.execute(mini[0], merged, 0.5, 1.5)
+    assert sum(calls) > 300 and len(calls) <= 5
 
 
 def test_a_lokr_with_a_core_is_applied_where_the_hosts_own_class_stops(
@@ -210,7 +239,9 @@ def test_block_weights_take_out_what_they_say(
     weights = "0,1,1,1,1,0,0.5,1,1,1,1,1"  # BASE, IN04, IN05, IN07, IN08, MID, OUT00 ...
     merged = pack.B4MMergeAdapters.execute(content, style, content_blocks=weights).result[0]
     apply = pack.B4MApplyAdapter.execute
-    whole, part = (changed(apply(mini[0], each, 1.0, 0.0, mini[1]).result[0], mini[0]) for each in (content, merged))
+    whole, part = (apply(mini[0], each, 1.0, 0.0, mini[1]).result[0] for each in (content, merged))
+    keys = two_of_a_kind(whole.patches)
+    whole, part = changed(whole, mini[0], keys), changed(part, mini[0], keys & part.patches.keys())
     for key, value in whole.items():
         factor = 0.0 if ".middle_block." in key else 0.5 if ".output_blocks.0." in key else 1.0
         if not any(part in key for part in (".time_embed", ".label_emb", ".out.")):

@@ -18,15 +18,6 @@ Trio = tuple[Any, Any, Any]
 APART = "content and style apart"
 
 
-@pytest.fixture
-def loras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "loras"
-    folder.mkdir()
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(folder)], {".safetensors"}))
-    folder_paths.filename_list_cache.clear()
-    return folder
-
-
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
