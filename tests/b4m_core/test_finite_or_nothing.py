@@ -13,6 +13,7 @@ from tiny_training import ROLES, assert_all_finite, poisoned, result
 
 from b4m_core import B4MError, Progress
 from b4m_core.engine import Engine
+from b4m_core.finite import first_not_finite
 
 NAN, INF = float("nan"), float("inf")
 KINDS: list[dict[str, object]] = [{}, {"split": "free", "correspondence": "output_preservation"}]
@@ -123,3 +124,17 @@ def test_a_text_that_is_not_a_number_names_its_caption_and_the_text_encoders(pla
     base.encode_text = spoilt  # type: ignore[method-assign,assignment]
     with pytest.raises(B4MError, match='text encoders turn the caption "a photo of a  partner 1" into values that are not numbers'):
         result(tmp_path, tiny.plan(), base)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2"])
+def test_one_value_that_is_no_number_is_found_among_many_tensors_in_every_dtype(dtype: str) -> None:
+    def tensors(spoilt: int, value: float) -> dict[str, torch.Tensor]:
+        made = {f"t{number}": torch.full((3, 33), -1.5) for number in range(150)}
+        made[f"t{spoilt}"][-1, -1] = value
+        more = {"none": torch.zeros(0, 4), "one": torch.tensor(4.0)}
+        return {name: tensor.to(getattr(torch, dtype)) for name, tensor in (more | made).items()} | {"shapes": torch.arange(3)}
+
+    assert first_not_finite(tensors(0, 2.0)) is None
+    infinite = NAN if dtype == "float8_e4m3fn" else INF  # it has no infinity
+    for spoilt, value in ((0, NAN), (70, infinite), (149, -infinite)):
+        assert first_not_finite(tensors(spoilt, value)) == f"t{spoilt}"
