@@ -38,7 +38,7 @@ class _AdaptedLinear(nn.Module):
 class Adapter:
     """The projections of a whole network, by module path, and the facts about them.
 
-    ``rows`` says which rows of the batch move which half (row_split.py); it is set before every training step.
+    ``rows`` says which rows of the batch move content's parts and which style's (row_split.py); a step sets it.
     ``carried``: updates beside the split, of another tool's LoRA (carried.py); they are applied with the adapter and
     not trained. ``notes``: what was found when it was read, in sentences; no part of what it is. ``thumbnail`` is a
     small picture that shows it, a JPEG data URL for the header of its file, or nothing.
@@ -188,8 +188,8 @@ class Adapter:
         return self._mapped(lambda part, value: value.to(dtype).float() if part in written else value)
 
     def compacted(self) -> "Adapter":
-        """A copy that holds only what it was taught, for a compact file; a half that was there to help it train becomes
-        0.
+        """A copy that holds only what it was taught, for a compact file; a part that was
+        there to help it train becomes 0.
         """
         if self.carried or self.facts.stored_basis:
             what = in_words(self.carried) or "frozen parts of its own"
@@ -199,8 +199,8 @@ class Adapter:
         copy = self.clone().with_facts(compact=True)
         with torch.no_grad():
             for projection in copy.layers.values():
-                for half in {self.facts.split_row.content[0], self.facts.split_row.style[0]} - set(self.facts.taught):
-                    getattr(projection, half).zero_()
+                for part in {self.facts.split_row.content[0], self.facts.split_row.style[0]} - set(self.facts.taught):
+                    getattr(projection, part).zero_()
         return copy
 
     def alone(self) -> str:

@@ -76,7 +76,7 @@ def _rows_of_q(out_features: int, in_features: int, rank: int, which: slice, *, 
 def frozen_halves(
     out_features: int, in_features: int, rank: int, *, name: str, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The frozen halves of one layer.
+    """The frozen parts of one layer in the published split, A of its upper half of rows, C of its left half of columns.
 
     Returns A (out_features // 2, rank) and C (rank, in_features // 2), float32 on the CPU: disjoint rows of one Q whose
     columns are orthonormal, so that A'A + CC' is the identity. Raises :class:`B4MError` when the rank is too high for

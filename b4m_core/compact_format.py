@@ -23,18 +23,18 @@ from .projection import PartlyLearnableProjection
 SHAPES, COMPACT_ENDING = "shapes", ".b4m"
 
 
-def taught_halves(adapter: Adapter) -> dict[str, Tensor]:
+def taught_parts(adapter: Adapter) -> dict[str, Tensor]:
     """The tensors of a compact file, CPU, in the adapter's file dtype."""
     dtype = getattr(torch, adapter.facts.file_dtype)
     tensors = {SHAPES: torch.tensor(list(adapter.shapes().values()), dtype=torch.int32)}
     for name, projection in adapter.layers.items():
-        for half in adapter.facts.taught:
-            tensors[f"{name}.{half}"] = getattr(projection, half).detach().cpu().to(dtype).contiguous()
+        for part in adapter.facts.taught:
+            tensors[f"{name}.{part}"] = getattr(projection, part).detach().cpu().to(dtype).contiguous()
     return tensors
 
 
 def layers_of(tensors: Mapping[str, Tensor], facts: Facts, shown: str) -> dict[str, PartlyLearnableProjection]:
-    """The projections of a compact file; a half that it does not hold is 0. Raises :class:`B4MError` for tensors that
+    """The projections of a compact file; a part that it does not hold is 0. Raises :class:`B4MError` for tensors that
     do not fit.
     """
     names = sorted({key.rpartition(".")[0] for key in tensors if key != SHAPES})
@@ -50,8 +50,8 @@ def layers_of(tensors: Mapping[str, Tensor], facts: Facts, shown: str) -> dict[s
         layer = fresh_layer(facts, name, out_features, in_features)
         with torch.no_grad():
             getattr(layer, facts.split_row.content[0]).zero_()
-            for half in facts.taught:
-                getattr(layer, half).copy_(tensors[f"{name}.{half}"])
+            for part in facts.taught:
+                getattr(layer, part).copy_(tensors[f"{name}.{part}"])
         layers[name] = layer
     return layers
 
@@ -60,9 +60,9 @@ def _require_learned(
     tensors: Mapping[str, Tensor], name: str, shape: tuple[int, int], facts: Facts, shown: str
 ) -> None:
     """Raise :class:`B4MError` unless the file holds what the layer was taught, in the size that it declares."""
-    for half in facts.taught:
-        learned = numbers(tensors, f"{name}.{half}", shown)
-        if learned.shape != facts.split_row.shape_of(half, *shape, facts.rank):
+    for part in facts.taught:
+        learned = numbers(tensors, f"{name}.{part}", shown)
+        if learned.shape != facts.split_row.shape_of(part, *shape, facts.rank):
             raise B4MError(
-                f"Layer {name} has a {half} of shape {tuple(learned.shape)}, which does not fit rank {facts.rank}."
+                f"Layer {name} has a {part} of shape {tuple(learned.shape)}, which does not fit rank {facts.rank}."
             )

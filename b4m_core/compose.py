@@ -55,7 +55,7 @@ def merge(
 ) -> Adapter:
     """The content of one adapter beside the style of another, and all of a third as detail; none is changed.
 
-    On one basis the parts go together bit for bit: U = [A; B], V = [C, D] (the start of stage two). Where nothing is
+    On one basis the content's parts and the style's go together bit for bit, which is where stage two starts. Where nothing is
     shared, the result is free and the exact sum of what each does alone (:func:`is_sum`). What they carry along goes
     with them. Raises :class:`B4MError` when inputs are swapped or for models of different kinds; another base model is
     no reason (see :func:`base_note`).
@@ -119,6 +119,7 @@ def is_sum(content: Adapter, style: Adapter) -> bool:
 
 
 def _near(content: Adapter, style: Adapter) -> bool:
+    """Whether the frozen parts that two files hold are one basis, but for what weight decay did to them."""
     for name, layer in content.layers.items():
         for part in layer.split.frozen:
             mine, other = getattr(layer, part), getattr(style.layers[name], part)
@@ -222,6 +223,7 @@ _PAIRS = (("A", "D"), ("B", "C"))
 
 
 def _dead(layer: PartlyLearnableProjection) -> bool:
+    """Whether some rank of a product is 0 in up and in down, so that neither would ever get a gradient."""
     return any(not (getattr(layer, up).any(0) | getattr(layer, down).any(1)).all() for up, down in _PAIRS)
 
 
@@ -265,6 +267,7 @@ def base_note(adapter: Adapter, base: str, name: str) -> list[str]:
 
 
 def _identity(adapter: Adapter) -> str:
+    """What a merge calls an input in the facts: "content: snq bird"."""
     facts = adapter.facts
     concept = facts.style if facts.role == "style" else facts.content
     return f"{facts.role}: {concept.trigger if concept else ''} {concept.class_word if concept else ''}".strip()

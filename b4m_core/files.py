@@ -1,6 +1,6 @@
 """Adapters on disk: an ordinary SDXL LoRA that any loader reads, with the B4M facts in its header.
 
-A compact adapter (``facts.compact``) is written as its taught halves alone (compact_format.py), for B4M's own loader.
+A compact adapter (``facts.compact``) is written as its taught parts alone (compact_format.py), for B4M's own loader.
 The LoRA: Tensors: kohya's key names, ``lora_up.weight`` (m, k), ``lora_down.weight`` (k, n), ``alpha`` = k, so that
 every loader's scale is 1. Header: ``b4m`` (the facts as JSON), ``b4m.sha256`` (over those facts and the tensor data;
 safetensors itself has no checksum) and the ``modelspec.*``, ``ss_*`` and ``sshs_*`` keys that other tools show. No
@@ -22,7 +22,7 @@ from .atomic import write_whole
 from .bounds import bytes_held, require_possible
 from .cards import THUMBNAIL, card
 from .carried import in_words
-from .compact_format import layers_of, taught_halves
+from .compact_format import layers_of, taught_parts
 from .container import (
     ForeignFile,
     RewrittenFile,
@@ -285,7 +285,7 @@ FORMATS = {
         lora_state_dict, _layers_of_lora, "lora", "networks.lora", "In ComfyUI, B4M's own loader has two sliders."
     ),
     "compact": FileFormat(
-        taught_halves, layers_of, "b4m-compact", "b4m-compact", "It holds only what was taught: load it with B4M."
+        taught_parts, layers_of, "b4m-compact", "b4m-compact", "It holds only what was taught: load it with B4M."
     ),
     **{name: _in_a_folder(layout) for name, layout in FOLDER_LAYOUTS.items()},
 }

@@ -39,7 +39,9 @@ MOST_PROMPTS, _LONGEST_PROMPT = 200, 1000
 
 @dataclass(frozen=True)
 class Concept:
-    """What one half was taught: its trigger word, the class word beside it, and the prompts of its pictures."""
+    """A content or a style in words: its trigger word, the class word beside it, and the prompts of the pictures that
+    taught it.
+    """
 
     trigger: str = ""
     class_word: str = ""
@@ -59,10 +61,10 @@ class Concept:
 class Facts:
     """The facts of one adapter. All of them go into the file and come back out of it.
 
-    ``role`` is one of :data:`ROLES`; ``basis`` is the fingerprint of the frozen halves, which must agree for a merge;
-    ``base`` is the fingerprint of the network it was trained on (fingerprint.py); ``losses`` are (step, own loss,
-    partner loss), thinned out; ``file_dtype`` is the dtype of the tensors in the file; ``split`` is a name in
-    splits.py; ``family`` is one in models/; ``compact`` tells a file that holds the taught halves alone, and
+    ``role`` is one of :data:`ROLES`; ``basis`` is the fingerprint of the basis: where two agree, a merge keeps the split;
+    ``base`` is the fingerprint of the network it was trained on (fingerprint.py); ``losses`` are (step, loss of the train
+    rows, loss of the others), thinned out; ``file_dtype`` is the dtype of the tensors in the file; ``split`` is a name in
+    splits.py; ``family`` is one in models/; ``compact`` tells a file that holds the taught parts alone, and
     ``file_format`` names any other row of files.py. ``origin``: the tool and the file that another tool's LoRA came
     from; ``stored_basis``: the frozen parts are the file's own, not those that we draw; ``carried``: (concept, layer,
     rank) of every update that the file holds beside the split, the rank 0 where it is no up times a down.

@@ -75,7 +75,9 @@ class Plan:
 
 
 def first_adapter(plan: Plan, base: BaseModel) -> Adapter:
-    """Where the training begins: a fresh adapter, or for ``together`` a copy of the merged one, as it was loaded."""
+    """Where the training begins: a fresh adapter, or for ``together`` a copy of the merged one, with the layers that it
+    lacks (:func:`~b4m_core.compose.completed`).
+    """
     concept, makes = plan.pictures.concept(), training(plan.role, plan.settings.correspondence).makes
     facts = Facts(
         role=makes,

@@ -135,8 +135,8 @@ class PartlyLearnableProjection(nn.Module):
         style)``. ``parts``: those of L layers like this one, (L, ...) each, for the factors (L, m, k) and (L, k, n).
 
         ``content`` and ``style`` scale the first part of each. A constant A C counts as much as the stronger of the
-        two, so that 0 and 0 is the base model; where it does not count in full, the factors are [[A, 0], [0, B]] and
-        [[k C, D], [C, D]]. ``alone``: the concept whose blocks are all that is wanted.
+        two, so that 0 and 0 is the base model; where it counts s and not in full, the factors are [[A, 0], [0, B]] and
+        [[s C, D], [C, D]]. ``alone``: the concept whose blocks are all that is wanted.
         """
         strength = {self.split.content[0]: content, self.split.style[0]: style}
         known = parts or {part: getattr(self, part) for part in PARTS}

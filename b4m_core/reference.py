@@ -3,8 +3,8 @@
 "Break for make" (Xu et al., ACM TOG 44(2), 2025; arXiv 2403.19456) teaches a frozen diffusion network a content and a
 style as two parts of one low-rank update. Of a layer W (m, n) with up [A, B] and down [D; C], each of rank r:
 
-    halves   dW = [[k A C, A D],    A (m/2, r) and C (r, n/2) frozen, B (m/2, r) the style's, D (r, n/2) the content's;
-                   [  B C, B D]]    k = 1 as published, k = 0 leaves the base model undisturbed at first
+    halves   dW = [[s A C, A D],    A (m/2, r) and C (r, n/2) frozen, B (m/2, r) the style's, D (r, n/2) the content's;
+                   [  B C, B D]]    s = 1 as published, s = 0 leaves the base model undisturbed at first
     full     dW = A D + B C         A (m, r) and C (r, n) frozen, B (m, r) the style's, D (r, n) the content's
     free     dW = A D + B C         nothing frozen: A and D are the content's, B and C the style's
 
@@ -56,8 +56,8 @@ def inverse(gram: Tensor, damping: float) -> Tensor:
 
 
 def preconditioned(layer: PartlyLearnableProjection, key: Key, gradients: Gradients, damping: float) -> Tensor:
-    """Equation 2 of arXiv 2402.02347: G_U <- G_U (V V' + d I)^-1, G_V <- (U' U + d I)^-1 G_V, for the part of
-    ``key``.
+    """The gradient of one part, in its shape, by equation 2 of arXiv 2402.02347: with U an up, V the down that it is
+    multiplied with, G_U <- G_U (V V' + d I)^-1 and G_V <- (U' U + d I)^-1 G_V.
     """
     path, part = key
     a, b, c, d = (getattr(layer, each).double() for each in PARTS)
@@ -134,7 +134,9 @@ class ReferenceTraining:
         )
 
     def _of_each_set(self, train_rows: int) -> list[slice]:
-        """The train rows of every set that is taught: their losses are added, not averaged."""
+        """The train rows, in slices whose mean losses are added. With preservation rows every set that is taught is one;
+        with auxiliary rows, as published, the first set's rows are all the train rows there are.
+        """
         sets = self.training.primary_sets if self.preserves else 1
         return [slice(train_rows * number // sets, train_rows * (number + 1) // sets) for number in range(sets)]
 

@@ -37,9 +37,9 @@ def gram_inverse(gram: Tensor, damping: float) -> Tensor:
     return torch.matmul(root.mT, root)
 
 
-def _gram(factor: Tensor, half: int, rest: Tensor | None = None) -> Tensor:
-    """U' U of an up factor (``half`` 0) or V V' of a down factor (1), (..., r, r), plus ``rest``."""
-    left, right = (factor, factor.mT) if half else (factor.mT, factor)
+def _gram(factor: Tensor, side: int, rest: Tensor | None = None) -> Tensor:
+    """U' U of an up factor (``side`` 0) or V V' of a down factor (1), (..., r, r), plus ``rest``."""
+    left, right = (factor, factor.mT) if side else (factor.mT, factor)
     if rest is not None and factor.ndim == 3:  # the shape of a training, in one launch
         return torch.baddbmm(rest, left, right)
     return left @ right if rest is None else left @ right + rest
@@ -85,7 +85,7 @@ class RiemannianAdamW(Optimizer):
         super().__init__([{"params": list(pair)} for pair in pairs], defaults)
         self.found_inf: Tensor | None = None
         self._frozen_grams = [
-            None if rest is None else tuple(_gram(part, half) for half, part in enumerate(rest)) for rest in rests
+            None if rest is None else tuple(_gram(part, side) for side, part in enumerate(rest)) for rest in rests
         ]
 
     @torch.no_grad()
@@ -94,7 +94,7 @@ class RiemannianAdamW(Optimizer):
         return self._preconditioned(index, self._inverses([index]))
 
     def _inverses(self, indices: Sequence[int]) -> dict[tuple[int, int], Tensor]:
-        """What the gradients of several pairs are multiplied with, by (index, half): all Grams of one size and damping
+        """What the gradients of several pairs are multiplied with, by (index, side): all Grams of one size and damping
         inverted at once.
         """
         wanted: dict[tuple[int, float], list[tuple[int, int, Tensor]]] = defaultdict(list)
@@ -102,17 +102,17 @@ class RiemannianAdamW(Optimizer):
             group = self.param_groups[index]
             up, down = group["params"]
             rest = self._frozen_grams[index]
-            for half, (factor, other) in enumerate(((up, down), (down, up))):
+            for side, (factor, other) in enumerate(((up, down), (down, up))):
                 if factor.grad is not None:
-                    gram = _gram(other, 1 - half, None if rest is None else rest[1 - half])
-                    wanted[gram.shape[-1], group["damping"]].append((index, half, gram))
+                    gram = _gram(other, 1 - side, None if rest is None else rest[1 - side])
+                    wanted[gram.shape[-1], group["damping"]].append((index, side, gram))
         found: dict[tuple[int, int], Tensor] = {}
         for (size, damping), grams in wanted.items():
             inverses = gram_inverse(torch.cat([gram.reshape(-1, size, size) for *_, gram in grams]), damping)
             parts = torch.split(inverses, [gram.numel() // size**2 for *_, gram in grams])
             found |= {
-                (index, half): inverse.view(gram.shape)
-                for (index, half, gram), inverse in zip(grams, parts, strict=True)
+                (index, side): inverse.view(gram.shape)
+                for (index, side, gram), inverse in zip(grams, parts, strict=True)
             }
         return found
 

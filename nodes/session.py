@@ -38,7 +38,11 @@ _retrained: dict[str | None, set[str]] = {}
 
 
 class Session:
-    """One press of Run on one training node: its samples and what it tells."""
+    """One training that a press of Run asks for: its samples and what its node tells.
+
+    `sample` (H, W, 3) in 0..1: the newest one. `trained`: a step was done, so that the result is no older one. `settled`: the base model
+    was told that its first step is done.
+    """
 
     def __init__(
         self, display: TrainingDisplay, base: host.HostBaseModel, settings: TrainingSettings, clock: Clock, widgets: dict[str, Any]
@@ -53,7 +57,7 @@ class Session:
         self._attempt: Attempt | None = None
 
     def run(self, plan: Plan, notes: Sequence[str] = ()) -> Adapter:
-        """Train, or load what was trained; `notes` and a good end are told on the node."""
+        """Train, or load what was trained; `notes` and a good end are told on the node, the last sample is painted where none was."""
         self.prompt = in_words(self.prompt, plan)
         for note in (*notes, *(note for pictures in (plan.pictures, *plan.others) for note in pictures.notes)):
             self.display.say(note)
@@ -147,7 +151,7 @@ def display_of(node: type[io.ComfyNode], phase: str = "") -> TrainingDisplay:
     return TrainingDisplay(node.hidden.unique_id, node.__name__, 0, node.hidden, phase)
 
 
-def _session(
+def _opened(
     node: type[io.ComfyNode],
     role: str,
     display: TrainingDisplay,
@@ -204,7 +208,7 @@ def train_apart(
         off = host.switched_off(node.hidden, "auxiliary")
         notes = [f"{off}, so this trains without auxiliary pictures."] if off and not others else []
         notes += check_apart(role, pictures, others, widgets.get("correspondence", TrainingSettings.correspondence))
-        session = _session(node, role, display, wires, widgets, other_sets=len(others))
+        session = _opened(node, role, display, wires, widgets, other_sets=len(others))
         notes += enlarged(pictures.pictures, session.settings.resolution)
         plan, told = Plan(role, pictures, others, session.settings), list(dict.fromkeys((*known, *notes)))
         return session, _shown_by_sample(session, session.run(plan, told))
@@ -234,7 +238,7 @@ def train_together(
         taught = adapters[0].facts.content, adapters[1].facts.style
         notes = check_together(*pictures, taught, *beside) if known is None else [*known]
         start = merge(*adapters)
-        session = _session(
+        session = _opened(
             node, "together", display, wires, widgets, other_sets=len(others), carried=start.carried, **start.facts.common()
         )
         notes += [note for each in adapters for note in base_note(each, session.base.network_fingerprint, session.base.name)]

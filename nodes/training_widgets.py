@@ -119,7 +119,7 @@ def preset_widget(**more: Any) -> Any:
 
 
 def apart_widgets() -> list[Any]:
-    """What the content and the style training have besides; both need the same values to fit together."""
+    """What the content and the style training have besides; with the same values in both a merge keeps their split."""
     return [
         advanced(
             rate_widget(

@@ -117,7 +117,7 @@ def fits(what: str) -> Iterator[None]:
         if not runtime.is_out_of_memory(error):
             raise
         raise PictureDoesNotFit(
-            f"{what} does not fit in the memory that is left; make the sample smaller or set 'sample every' to 0."
+            f"{what} does not fit in the memory that is left: make the picture smaller; for samples of a training, set sample_every to 0."
         ) from error
 
 

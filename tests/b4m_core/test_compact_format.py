@@ -14,7 +14,7 @@ from tiny_files import FACTS, forged, refused
 from torch import Tensor
 
 from b4m_core import Adapter, B4MError, load_adapter, lora_state_dict, merge, read_facts, save_adapter
-from b4m_core.compact_format import taught_halves
+from b4m_core.compact_format import taught_parts
 
 TAUGHT = {"content": ["D"], "style": ["B"], "merged": ["B", "D"], "together": ["B", "D"]}
 FREE = {"content": ["A", "D"], "style": ["B", "C"], "merged": [*"ABCD"], "together": [*"ABCD"]}
@@ -26,7 +26,7 @@ def compact(role: str, kind: str = "zero_start", **changes: object) -> Adapter:
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("role", TAUGHT)
-def test_a_compact_file_holds_the_taught_halves_and_comes_back_bit_for_bit(role: str, kind: str, tmp_path: Path) -> None:
+def test_a_compact_file_holds_the_taught_parts_and_comes_back_bit_for_bit(role: str, kind: str, tmp_path: Path) -> None:
     whole = tiny.small_adapter(role, **tiny.KINDS[kind])  # type: ignore[arg-type]
     path = save_adapter(whole.compacted(), tmp_path / "compact.safetensors")
     again, tensors = load_adapter(path), safetensors.torch.load_file(path)
@@ -61,8 +61,8 @@ def test_compacting_leaves_the_adapter_as_it_was() -> None:
 def test_a_compact_content_is_a_small_part_of_its_lora(kind: str, least: int) -> None:
     adapter = tiny.small_adapter("content", **tiny.KINDS[kind])  # type: ignore[arg-type]
     of_lora = sum(tensor.numel() for key, tensor in lora_state_dict(adapter).items() if not key.endswith("alpha"))
-    of_halves = sum(tensor.numel() for key, tensor in taught_halves(adapter).items() if key != "shapes")
-    assert abs(of_lora / of_halves - least) < 1.5
+    of_parts = sum(tensor.numel() for key, tensor in taught_parts(adapter).items() if key != "shapes")
+    assert abs(of_lora / of_parts - least) < 1.5
 
 
 def test_a_compact_content_paints_as_the_whole_one_does_with_its_style_at_zero() -> None:
@@ -130,7 +130,7 @@ def with_a_foreign_layer(tensors: dict[str, Tensor]) -> None:
 )  # fmt: skip
 def test_hostile_compact_files_with_a_right_checksum_are_refused(change: Callable[[dict[str, Tensor]], None], tmp_path: Path) -> None:
     adapter = compact("content", **FACTS)
-    tensors = taught_halves(adapter)
+    tensors = taught_parts(adapter)
     change(tensors)
     file = forged(tmp_path / "hostile.safetensors", tensors, adapter.facts.to_json())
     with pytest.raises(B4MError):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from b4m_core import B4MError, Facts, load_adapter, lora_state_dict
 from b4m_core.bounds import MOST_RANK, Largest, require_possible
-from b4m_core.compact_format import taught_halves
+from b4m_core.compact_format import taught_parts
 from b4m_core.files import FORMATS
 
 SDXL = Largest(560, 2048)
@@ -112,7 +112,7 @@ def test_a_tiny_file_holds_as_little_as_its_bound_allows(tmp_path: Path) -> None
     """The bound does not refuse what is small: adapters of two layers, in every form."""
     for kind in tiny.KINDS.values():
         adapter = tiny.small_adapter(**kind).compacted()  # type: ignore[arg-type]
-        assert FORMATS["compact"].layers(taught_halves(adapter), adapter.facts, "x").keys() == adapter.layers.keys()
+        assert FORMATS["compact"].layers(taught_parts(adapter), adapter.facts, "x").keys() == adapter.layers.keys()
 
 
 def deep(value: object) -> Any:
