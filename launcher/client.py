@@ -88,13 +88,14 @@ class Client:
         return found
 
     def wait(self, run: str, *, seconds: float) -> dict[str, Any]:
-        """Waits for a run's outputs by asking for them again and again."""
-        deadline = time.monotonic() + seconds
+        """Waits for a run's outputs by asking for them again and again, at first in quick succession."""
+        deadline, pause = time.monotonic() + seconds, 0.01
         while time.monotonic() < deadline:
             found = self.outputs(run)
             if found is not None:
                 return found
-            time.sleep(0.2)
+            time.sleep(pause)
+            pause = min(1.5 * pause, 0.2)
         raise LauncherError(f"The graph was not finished after {seconds:.0f} s.")
 
     def run(self, graph: Graph, *, seconds: float = 600.0) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def test_a_small_file_that_declares_much_is_refused_at_once_and_in_little_memory
     file = compact_file(tmp_path / "hostile.safetensors", *HOSTILE[kind])
     size = file.stat().st_size
     assert size < 3_000_000
-    began = time.monotonic()
+    began = time.process_time()
     tracemalloc.start()
     try:
         with pytest.raises(B4MError, match="hostile.safetensors is damaged or no adapter: it declares"):
@@ -59,7 +59,7 @@ def test_a_small_file_that_declares_much_is_refused_at_once_and_in_little_memory
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert time.monotonic() - began < 1 and peak < 2 * size + 8_000_000
+    assert time.process_time() - began < 1 and peak < 2 * size + 8_000_000
 
 
 def test_nothing_is_drawn_before_the_sizes_are_known_to_be_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,9 +63,9 @@ def test_every_kind_of_layer_and_every_part_of_the_network_is_looked_at() -> Non
 def test_the_fingerprint_of_all_of_sdxl_s_layers_takes_no_time() -> None:
     weight: Tensor = torch.randn(1280, 1280)
     layers = {f"block.{k}": weight for k in range(560)}
-    started = time.monotonic()
+    started = time.process_time()
     network_fingerprint(dict.fromkeys(layers, weight.shape), layers)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(

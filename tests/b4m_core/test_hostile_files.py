@@ -273,14 +273,14 @@ def test_facts_of_many_megabytes_are_refused_at_once(megabytes: int, tmp_path: P
     _, raw = saved(tmp_path)
     header, data = parts(raw)
     facts = json.loads(header["__metadata__"]["b4m"])
-    facts["losses"] = [[1.0, 2.0, 3.0]] * (megabytes * 10**6 // 16)
-    header["__metadata__"]["b4m"] = json.dumps(facts)
+    losses = ", ".join(["[1.0, 2.0, 3.0]"] * (megabytes * 10**6 // 16))
+    header["__metadata__"]["b4m"] = json.dumps({**facts, "losses": []}).replace('"losses": []', f'"losses": [{losses}]')
     forged_file = tmp_path / "broken.safetensors"
     forged_file.write_bytes(assemble(header, data))
-    before = time.monotonic()
+    before = time.process_time()
     with pytest.raises(B4MError, match="broken.safetensors.* MB"):
         load_adapter(forged_file)
-    assert time.monotonic() - before < 1
+    assert time.process_time() - before < 1
 
 
 def test_a_large_set_of_pictures_keeps_a_header_that_can_be_read() -> None:

@@ -248,7 +248,10 @@ def out_of_memory_at(unet: torch.nn.Module, calls: set[int], error: Exception = 
     handle.remove()
 
 
-@pytest.fixture(params=["fused", "reference"])
+STEPS = ["fused", "reference"]
+
+
+@pytest.fixture(params=STEPS)
 def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Either step, for what both must do."""
     if request.param == "reference":
@@ -256,7 +259,11 @@ def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+EACH_ERROR_AND_EACH_STEP = [*((STEPS[0], error) for error in OUT_OF_MEMORY), (STEPS[1], OUT_OF_MEMORY[0])]
+"""What an error says is read in one place, whichever step it came from."""
+
+
+@pytest.mark.parametrize(("step", "error"), EACH_ERROR_AND_EACH_STEP, indirect=["step"], ids=str)
 def test_memory_that_runs_out_once_is_met_by_recomputing_activations(step: str, tmp_path: Path, error: Exception) -> None:
     base = tiny.TinyBase()
     with out_of_memory_at(base.unet, {3}, error):
@@ -264,7 +271,7 @@ def test_memory_that_runs_out_once_is_met_by_recomputing_activations(step: str, 
     assert disturbed == result(tmp_path / "undisturbed", tiny.plan())
 
 
-@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(("step", "error"), EACH_ERROR_AND_EACH_STEP, indirect=["step"], ids=str)
 def test_memory_that_runs_out_for_good_gives_advice_and_keeps_the_last_step(step: str, tmp_path: Path, error: Exception) -> None:
     base = tiny.TinyBase()
     words = "memory is too small at resolution 64 and rank 4: lower one of them"

@@ -160,8 +160,8 @@ def test_a_long_caption_is_encoded_whole_in_training_and_on_the_command_line_ali
 def test_fingerprint_is_instant_for_unchanged_objects_and_follows_an_upstream_lora(host: ModuleType, mini: Trio) -> None:
     model, clip, vae = mini
     first = host.fingerprint(model, clip, vae)
-    started = time.monotonic()
-    assert host.fingerprint(model.clone(), clip.clone(), vae) == first and time.monotonic() - started < 0.05
+    started = time.process_time()
+    assert host.fingerprint(model.clone(), clip.clone(), vae) == first and time.process_time() - started < 0.05
     lora = small_sdxl.random_lora(model)
     patched = host.fingerprint(host.apply_lora(model, lora), clip, vae)
     assert patched not in (first, host.fingerprint(host.apply_lora(model, lora, 0.5), clip, vae))
@@ -177,9 +177,9 @@ def test_the_networks_fingerprint_is_quick_and_follows_an_upstream_lora_but_no_d
     model = small_sdxl.small_model(torch.float16)
     single = small_sdxl.small_model(torch.float32)
     single.model.diffusion_model.load_state_dict(model.model.diffusion_model.state_dict())
-    started = time.monotonic()
+    started = time.process_time()
     first = host.network_fingerprint(model)
-    assert time.monotonic() - started < 1 and host.network_fingerprint(single) == first
+    assert time.process_time() - started < 1 and host.network_fingerprint(single) == first
     patched = host.apply_lora(model, small_sdxl.random_lora(model))
     assert host.network_fingerprint(patched) != first == host.network_fingerprint(model)
     comfy.model_management.load_models_gpu([patched], force_full_load=True)
