@@ -91,6 +91,9 @@ def as_factors(piece: Carried) -> Carried:
 
 
 def _add_factors(found: dict[str, Tensor], key: str, pieces: Sequence[Carried]) -> None:
+    """Put plain pieces, each an up (m, r) times a down (r, n), side by side into the factors of the layer ``key`` of a
+    kohya LoRA, behind the split's own: (m, k) and (k, n).
+    """
     factors = [piece.factors() for piece in pieces]
     ups, downs = [up for up, _ in factors], [down for _, down in factors]
     dtype = functools.reduce(torch.promote_types, (piece.tensors[UP].dtype for piece in pieces))
@@ -105,6 +108,9 @@ def _add_factors(found: dict[str, Tensor], key: str, pieces: Sequence[Carried]) 
 
 
 def _add_alone(found: dict[str, Tensor], key: str, pieces: Sequence[Carried]) -> None:
+    """Let the layer ``key`` hold one piece of another algorithm, its strength worked in, in place of a split that is 0
+    there. Raises :class:`B4MError` where the layer has more than that, or where no file can say the piece.
+    """
     split = found.get(f"{key}.{UP}")
     piece = pieces[0]
     if len(pieces) > 1 or (split is not None and split.any()):

@@ -214,6 +214,7 @@ _KINDS = {
 
 
 def _place(piece: Carried) -> str:
+    """In which layers a piece is, in words for people."""
     if piece.of_text_encoder:
         return "of the text encoders"
     for part, name in (
@@ -241,6 +242,9 @@ def _loha(known: Mapping[str, Tensor]) -> tuple[Tensor, int]:
 
 
 def _lokr(known: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+    """w1 x w2, Kronecker's product, (m, n) or with a kernel behind; and the rank of the last factor that is a product,
+    0 where none is.
+    """
     rank = 0
     factors = []
     for number in (1, 2):
@@ -288,6 +292,7 @@ def _size_of_lora(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
 
 
 def _size_of_loha(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
+    """(m, numbers of a row) of the update. Raises ValueError where the two products have no common one."""
     sizes = set()
     for number in (1, 2):
         a, b, core = (tensors.get(f"hada_{name}") for name in (f"w{number}_a", f"w{number}_b", f"t{number}"))
@@ -299,6 +304,7 @@ def _size_of_loha(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
 
 
 def _size_of_lokr(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
+    """(m, numbers of a row) of the update. Raises ValueError where a factor is missing or has other axes."""
     rows, row = 1, 1
     for number in (1, 2):
         factor = tensors.get(f"lokr_w{number}")

@@ -274,6 +274,7 @@ def _identity(adapter: Adapter) -> str:
 
 
 def _require_own_inputs(content: Adapter, style: Adapter, detail: Adapter | None) -> None:
+    """Raise :class:`B4MError` for inputs that are swapped, and for models of different kinds."""
     if content.facts.role == "style":
         raise B4MError("A style adapter is plugged into the content input: swap the two.")
     if style.facts.role == "content":

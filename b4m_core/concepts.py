@@ -132,6 +132,7 @@ def _require_in_place(names: tuple[str, str], taught: tuple[Concept | None, Conc
 
 
 def _require_others(pictures: PictureSet, auxiliary: Sequence[PictureSet]) -> None:
+    """Raise :class:`B4MError` where an auxiliary set has a picture that is to be learned."""
     own = _pixels(pictures)
     for each in auxiliary:
         if own & _pixels(each):

@@ -103,6 +103,7 @@ def verified_text(path: Path, shown: str | None = None) -> str:
 
 
 def _metadata(path: Path, shown: str) -> dict[str, str]:
+    """All header entries, looked at before anything is unpacked. Raises :class:`B4MError` as :func:`read_text` does."""
     with _readable(shown):
         if not (path.is_file() or path.is_dir()) and path.exists():  # to open a pipe is to wait for ever
             raise B4MError(f"{shown} is no ordinary file but a pipe or a device: choose another file.")

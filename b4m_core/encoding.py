@@ -94,6 +94,9 @@ def _encode_texts(base: BaseModel, prompts: Sequence[str]) -> dict[str, dict[str
 def _sample(
     base: BaseModel, picture: Picture, bucket: Bucket, texts: Mapping[str, dict[str, Tensor]]
 ) -> EncodedPicture:
+    """One picture, cut to its bucket, with the encoded text of its caption. Raises :class:`B4MError` for latents that
+    are not numbers.
+    """
     crop = crop_to(picture, bucket)
     pixels = rearrange(torch.from_numpy(crop.pixels.astype(np.float32) / 255), "h w c -> 1 c h w")
     latents = _ours(base.encode_pictures(pixels)[0])  # (C, h/8, w/8)

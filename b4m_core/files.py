@@ -159,6 +159,7 @@ def _in_kohyas_names(tensors: dict[str, Tensor], facts: Facts, shown: str) -> di
 
 
 def _adapter_of(path: Path, tensors: dict[str, Tensor], facts: Facts) -> Adapter:
+    """The adapter in a file of ours. Raises :class:`B4MError` for values that are not numbers and for another basis."""
     thumbnail = usable(read_metadata(path).get(THUMBNAIL))
     require_finite(tensors, path.name)
     with torch.inference_mode(False):
@@ -223,6 +224,7 @@ def format_of(facts: Facts) -> FileFormat:
 
 
 def _layers_of_lora(tensors: dict[str, Tensor], facts: Facts, shown: str) -> dict[str, PartlyLearnableProjection]:
+    """The projections of a LoRA in kohya's names, by module path; the sizes are checked before any is drawn."""
     family = family_named(facts.family)
     keys = {family.module_path(key): key for key in (key.removesuffix(UP) for key in tensors if key.endswith(UP))}
     sizes = {name: _size(tensors, key, shown) for name, key in keys.items()}
@@ -245,6 +247,7 @@ def _size(tensors: dict[str, Tensor], key: str, shown: str) -> tuple[int, int]:
 
 
 def _projection(name: str, up: Tensor, down: Tensor, facts: Facts) -> PartlyLearnableProjection:
+    """One layer from its up (m, k) and down (k, n). Raises :class:`B4MError` where k does not fit the facts."""
     alone = _alone(up, facts)
     rank = facts.factor_rank(alone)
     if up.ndim != 2 or down.ndim != 2 or up.shape[1] != rank or down.shape[0] != rank:

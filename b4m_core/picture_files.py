@@ -112,6 +112,9 @@ def _generous_limits() -> Iterator[None]:
 
 
 def _unpacked(stream: BinaryIO, head: bytes, most: int, usable: Usable) -> Opened:
+    """The picture upright and with eight bits, not much larger than ``most`` pixels. Raises :class:`NotRead` for one that is
+    too large or that ``usable`` gives a reason against.
+    """
     with _image(stream, head) as image:
         notes: list[str] = []
         width, height = image.size

@@ -171,6 +171,7 @@ class RiemannianAdamW(Optimizer):
         )  # fmt: skip
 
     def _adamw(self, factor: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        """One step of AdamW (Loshchilov and Hutter, arXiv 1711.05101) on a factor, in place."""
         (beta1, beta2), lr = group["betas"], group["lr"]
         state = self.state[factor]
         state["step"] += 1

@@ -42,6 +42,7 @@ def converted(image: Image.Image, info: dict[str, Any], *, adobe: bool, notes: l
 
 
 def _by_profile(image: Image.Image, profile: bytes) -> Image.Image:
+    """The picture in sRGB, from the colours of its ICC profile. Raises what Pillow raises for a profile that is none."""
     source = ImageCms.getOpenProfile(io.BytesIO(profile))
     if image.mode == "L" and source.profile.xcolor_space == "RGB ":  # a grey photo that kept its camera's profile
         image = image.convert("RGB")

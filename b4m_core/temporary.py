@@ -64,6 +64,7 @@ def _made(folder: Path) -> tuple[IO[bytes], Path]:
 
 
 def _remove_if_left(path: Path) -> bool:
+    """Remove a temporary file that nobody writes any more; whether it was. Raises OSError."""
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
         return False

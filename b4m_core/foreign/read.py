@@ -57,6 +57,7 @@ def read(path: Path, use_as: str = "content") -> Adapter:
 
 
 def _opened(path: Path) -> _File:
+    """All of a file that counts. Raises :class:`B4MError` for one that is damaged or of another kind."""
     try:
         with safetensors.safe_open(path, "pt", device="cpu") as opened:
             metadata = dict(opened.metadata() or {})
@@ -71,6 +72,9 @@ def _opened(path: Path) -> _File:
 def _layers(
     path: Path, table: Table, tensor: Callable[[str], Tensor], metadata: Mapping[str, str]
 ) -> tuple[Factors, list[Carried], set[str]]:
+    """The layers of a table: factors of the attention projections that the split has a place for, up (m, k) and down (k,
+    n) by module path; all other pieces; and the names of the factors' dtypes. ``tensor`` reads one by its key.
+    """
     configuration = configuration_of(metadata, path)
     factors: Factors = {}
     beside: list[Carried] = []
@@ -106,6 +110,7 @@ def _scaled(piece: Carried) -> tuple[Tensor, Tensor, torch.dtype]:
 
 
 def _facts(file: _File, role: str, rank: int) -> Facts:
+    """What its header lets us say of it."""
     trigger = " ".join(file.metadata.get("modelspec.trigger_phrase", "").split())[:_LONGEST_TRIGGER]
     concept = Concept(trigger)
     known = file.table.layout.title
@@ -159,6 +164,7 @@ def _padded(factors: tuple[Tensor, Tensor] | None, m: int, n: int, rank: int) ->
 
 
 def _free(file: _File, use_as: str) -> Adapter:
+    """The file as a free content or a free style; as both, each has half of every update."""
     if use_as == "both":
         halved: Factors = {name: (up / 2, down) for name, (up, down) in file.factors.items()}
         beside = tuple(

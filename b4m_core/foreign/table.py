@@ -73,6 +73,7 @@ def _of_layout(key: str) -> tuple[Layout, str, str] | None:
 
 
 def _refuse_other_models(keys: Collection[str], names: Mapping[str, str], left_out: list[str], shown: str) -> None:
+    """Raise :class:`B4MError`, saying what the file is, where it is for another model or of an algorithm that is not read."""
     flat = {name.replace(".", "_") for name in names.values()}
     older = any("down_blocks_0_attentions" in name or "up_blocks_3_" in name for name in flat)
     older = older or any(key.startswith("lora_te_") for key in keys)
@@ -118,6 +119,7 @@ def layer_of(
 
 
 def _check(piece: Carried) -> None:
+    """Raise ValueError, which goes on behind "its layer ... is one", where a piece cannot be what it says."""
     lacking = [name for name in _NEEDED[piece.kind] if name not in piece.tensors]
     if lacking:
         raise ValueError(f"without {lacking[0]}")

@@ -60,6 +60,7 @@ def apply_carried(model: Any, clip: Any, carried: Sequence[Carried], strengths: 
 
 
 def _with_pieces(patcher: Any, pieces: Sequence[Carried], keys: Mapping[str, Any], strengths: Strengths, what: str) -> Any:
+    """A clone of `patcher` with all pieces patched in; `keys` are its weights by the names of layers. Raises B4MError unless all fit."""
     shapes = {stored.key: stored.shape for stored in stored_weights(patcher)}
     by_weight: dict[str, list[Carried]] = {}
     unfit = []

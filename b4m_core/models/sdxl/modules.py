@@ -63,6 +63,9 @@ def _text_layer(rest: str) -> str | None:
 
 
 def _unet_layer(rest: str) -> str | None:
+    """diffusers' name, with underscores, of a layer of the network, from whichever name a file has for it; None for any
+    other.
+    """
     rest = re.sub(r"(_attn[12])_processor_", r"\1_", rest)
     rest = re.sub(r"(_attn[12]_to_out)$", r"\1_0", rest)
     if rest in _ALONE:
@@ -76,6 +79,7 @@ def _unet_layer(rest: str) -> str | None:
 
 
 def _diffusers_name(match: re.Match[str]) -> str | None:
+    """diffusers' name of a block's layer, from its name in the original network."""
     side, number, part, inner, middle, middle_inner = match.groups()
     if middle is not None:
         if middle == "1":
