@@ -90,6 +90,7 @@ class B4MLoadAdapter(io.ComfyNode):
                 ),
             ],
             outputs=[AdapterWire.Output(display_name="adapter", tooltip="The adapter in that file.")],
+            speaks=True,
         )
 
     @classmethod
@@ -132,6 +133,7 @@ class B4MApplyAdapter(io.ComfyNode):
                 io.Clip.Output(display_name="clip", tooltip="The CLIP with the adapter on it, for the prompts, where one is connected."),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            speaks=True,
         )
 
     @classmethod
@@ -174,6 +176,7 @@ class B4MMergeAdapters(io.ComfyNode):
                 *_share("detail", "the detail"),
             ],
             outputs=[AdapterWire.Output(display_name="adapter", tooltip="Both in one, with a slider for each.")],
+            is_output_node=True,  # what the host has in its cache it sends again for outputs alone, and the words are half of the use
         )
 
     @classmethod

@@ -227,6 +227,7 @@ class B4MAuxiliaryPictures(io.ComfyNode):
                 io.Image.Output(display_name="images", is_output_list=True, tooltip="The pictures themselves, to be looked at or saved."),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            speaks=True,
         )
 
     @classmethod

@@ -35,6 +35,7 @@ class B4MPrompt(io.ComfyNode):
                 Pictures.Input("style_pictures", optional=True, tooltip="The pictures of the style; their words go before the others."),
             ],
             outputs=[io.String.Output(display_name="prompt", tooltip="The text with the words filled in.")],
+            speaks=True,
         )
 
     @classmethod

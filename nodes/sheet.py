@@ -40,6 +40,7 @@ def _schema(node_id: str, name: str, description: str, inputs: list[Any]) -> io.
         inputs=[*model_clip_vae(), *inputs],
         outputs=[io.Image.Output(display_name="sheet", tooltip="The whole sheet as one picture.")],
         hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
+        speaks=True,
     )
 
 

@@ -42,11 +42,15 @@ ALIASES = {
 """What else people look for, by node; hosts before 2026 search names alone."""
 
 
-def schema(**facts: Any) -> io.Schema:
-    """A node's face, with its search words where the host takes them: older ones end at a field that they do not know."""
+def schema(*, speaks: bool = False, **facts: Any) -> io.Schema:
+    """A node's face, with what only newer hosts take: older ones end at a field that they do not know.
+
+    Those are the search words, and for a node that is no output and `speaks` (ui.text) that its words are sent again where the host
+    answers from its cache.
+    """
     known = {field.name for field in dataclasses.fields(io.Schema)}
-    words = {"search_aliases": ALIASES[facts["node_id"]]} if "search_aliases" in known else {}
-    return io.Schema(**facts, **words)
+    newer = {"search_aliases": ALIASES[facts["node_id"]], "has_intermediate_output": speaks}
+    return io.Schema(**facts, **{name: value for name, value in newer.items() if name in known})
 
 
 def advanced(widget: Any) -> Any:

@@ -82,7 +82,7 @@ def test_a_saved_file_that_was_deleted_is_saved_again_and_nothing_else_runs(crow
 
 
 def test_a_node_shows_what_its_result_came_to_though_the_host_did_not_ask_it_again(crowded_host: Server) -> None:
-    one, other = training("shown", steps=60, seed=31), training("shown", steps=4, seed=32)
+    one, other = training("shown", steps=36, seed=31), training("shown", steps=4, seed=32)
     crowded_host.client.run(one)
     before = state(crowded_host, one)
     crowded_host.client.run(other)
@@ -90,11 +90,11 @@ def test_a_node_shows_what_its_result_came_to_though_the_host_did_not_ask_it_aga
     outputs = crowded_host.client.run(one)
     assert outputs["train"]["b4m_run"] == [before["run"]]
     assert state(crowded_host, one) == before
-    anew = training("shown", steps=60, seed=31, run="retrain")
+    anew = training("shown", steps=36, seed=31, run="retrain")
     cancelled(crowded_host, anew)
     assert state(crowded_host, anew)["state"] == "stopped" and "Run goes on from here" in state(crowded_host, anew)["end"]
     crowded_host.client.run(one)
-    assert state(crowded_host, one)["state"] in ("done", "reused") and state(crowded_host, one)["step"] == 60
+    assert state(crowded_host, one)["state"] in ("done", "reused") and state(crowded_host, one)["step"] == 36
 
 
 def cancelled(host: Server, graph: Graph) -> None:

@@ -144,7 +144,7 @@ def test_an_identical_training_is_reused_and_not_trained_again(comfyui: Server) 
 
 
 def test_a_cancelled_training_goes_on_to_the_same_bytes(comfyui: Server) -> None:
-    steps = 60
+    steps = 36
     comfyui.client.run(training("whole", steps=steps, seed=31))
     whole = saved(comfyui, "whole").read_bytes()
     again = training("whole", steps=steps, seed=31, run="retrain")
@@ -262,8 +262,9 @@ def test_adapters_of_different_ranks_merge_to_their_exact_sum_and_it_is_said(com
     graph["train"]["inputs"]["split"] = "halves"
     graph["merge"] = node("B4MMergeAdapters", content=["train", 0], style=["other", 0])
     graph["facts"] = node("B4MAdapterFacts", adapter=["merge", 0])
-    outputs = comfyui.client.run(graph)
-    assert "merged adapter, rank 8" in str(outputs["facts"]) and "added up, exactly" in str(outputs["merge"])
+    for _ in range(2):  # the second time the host answers from its cache
+        outputs = comfyui.client.run(graph)
+        assert "merged adapter, rank 8" in str(outputs["facts"]) and "added up, exactly" in str(outputs["merge"])
 
 
 def test_a_damaged_adapter_file_ends_in_a_sentence(comfyui: Server) -> None:

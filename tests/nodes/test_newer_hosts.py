@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
+import inspect
+import re
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import comfy.model_management
@@ -16,6 +19,7 @@ import numpy as np
 import pytest
 import small_sdxl
 import torch
+from comfy_api.v0_0_2 import io
 from test_painting_and_identity import bytes_of, our_picture
 from test_trainings_on_the_host import plan
 
@@ -189,3 +193,21 @@ def test_weights_are_rounded_by_the_seed_of_the_place_where_the_host_has_it_now(
     monkeypatch.setattr(comfy.utils, "string_to_seed", lambda name: len(name), raising=False)
     monkeypatch.delattr(comfy.model_patcher, "string_to_seed")
     assert seed_of("diffusion_model.out.2.weight") == len("diffusion_model.out.2.weight") != old
+
+
+@dataclasses.dataclass
+class SchemaThatRepeats(io.Schema):
+    """A node's face as hosts since 2026 have it."""
+
+    has_intermediate_output: bool = False
+
+
+def test_what_a_node_says_is_said_again_where_the_host_answers_from_its_cache(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host repeats the words of an output, and a newer one of whatever says that it has some."""
+    widgets = importlib.import_module("b4m_pack.nodes.widgets")
+    monkeypatch.setattr(widgets, "io", SimpleNamespace(**{**vars(io), "Schema": SchemaThatRepeats}))
+    faces = {node: node.define_schema() for node in pack.NODES}
+    speaking = {node for node in pack.NODES if re.search(r"\bui=|\bresult\(|\.sheet\(", inspect.getsource(inspect.unwrap(node.execute)))}
+    assert {pack.B4MLoadAdapter, pack.B4MMergeAdapters, pack.B4MContactSheet, pack.B4MTrainStyle} <= speaking
+    assert [node for node in speaking if not (faces[node].is_output_node or faces[node].has_intermediate_output)] == []
+    assert faces[pack.B4MMergeAdapters].is_output_node and not faces[pack.B4MMiniModel].has_intermediate_output
