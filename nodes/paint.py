@@ -9,28 +9,17 @@ from comfy_api.v0_0_2 import io
 from ..b4m_core import Adapter
 from ..b4m_core.set_words import fill_prompt, words_of
 from . import host
-from .widgets import CATEGORY, AdapterWire, advanced, model_clip_vae, require_adapter, schema, strength
+from .widgets import CATEGORY, AdapterWire, advanced, guidance, model_clip_vae, require_adapter, schema, strength, whole_number
 
 
 def _sampler_widgets() -> list[Any]:
     """Those of KSampler, with the same meaning."""
     return [
         advanced(io.String.Input("negative", default="", tooltip="What should not be in the picture.")),
-        advanced(
-            io.Int.Input("width", default=0, min=0, max=4096, step=32, tooltip="0: the model's own size. Others near it paint well too.")
-        ),
-        advanced(io.Int.Input("height", default=0, min=0, max=4096, step=32, tooltip="0: the model's own size.")),
-        advanced(io.Int.Input("steps", default=25, min=1, max=200, tooltip="Sampler steps. Fewer are faster; over 40 nothing improves.")),
-        advanced(
-            io.Float.Input(
-                "cfg",
-                default=5.0,
-                min=0.0,
-                max=30.0,
-                step=0.5,
-                tooltip="How closely the prompt is followed. Lower it when colours burn out; a distilled model wants 1.",
-            )
-        ),
+        whole_number("width", "0: the model's own size. Others near it paint well too.", most=4096, step=32),
+        whole_number("height", "0: the model's own size.", most=4096, step=32),
+        whole_number("steps", "Sampler steps. Fewer are faster; over 40 nothing improves.", default=25, least=1, most=200),
+        advanced(guidance("cfg", "How closely the prompt is followed. Lower it when colours burn out; a distilled model wants 1.")),
         advanced(io.Combo.Input("sampler_name", options=host.sampler_names(), default="euler", tooltip="As in KSampler.")),
         advanced(io.Combo.Input("scheduler", options=host.scheduler_names(), default="normal", tooltip="As in KSampler.")),
     ]

@@ -13,7 +13,7 @@ from ..b4m_core import Adapter, B4MError, thumbnail
 from ..b4m_core.saving import Choices, ending_of, pieces, save_numbered
 from . import adapter as listing
 from . import host
-from .widgets import CATEGORY, AdapterWire, advanced, alone_note, require_adapter, schema
+from .widgets import CATEGORY, AdapterWire, advanced, alone_note, require_adapter, schema, whole_number
 
 ONE_FILE, APART = "nothing", "content and style apart"
 Key = tuple[Any, ...]
@@ -63,15 +63,11 @@ class B4MSaveAdapter(io.ComfyNode):
                     optional=True,
                     tooltip="Apart: also name_content and name_style, for two sliders in other tools; one LoRA loader for each.",
                 ),
-                advanced(
-                    io.Int.Input(
-                        "reduce_rank",
-                        default=0,
-                        min=0,
-                        max=512,
-                        optional=True,
-                        tooltip="A smaller file: this rank for content and for style, and how far that is off. 0 keeps the rank.",
-                    )
+                whole_number(
+                    "reduce_rank",
+                    "A smaller file: this rank for content and for style, and how far that is off. 0 keeps the rank.",
+                    most=512,
+                    optional=True,
                 ),
             ],
             outputs=[

@@ -15,7 +15,7 @@ from ..b4m_core.set_words import DEFAULT, fill_prompt, words_of
 from . import grid, host
 from .grid import Cell, Row
 from .lettering import cannot_be_drawn
-from .widgets import CATEGORY, AdapterWire, Pictures, alone_note, model_clip_vae, require_adapter, require_pictures, schema
+from .widgets import CATEGORY, AdapterWire, Pictures, alone_note, guidance, model_clip_vae, require_adapter, require_pictures, schema
 
 COLUMNS = {"base": None, "content only": (1.0, 0.0), "style only": (0.0, 1.0), "both": (1.0, 1.0)}
 _MOST_STRENGTHS, _MOST_ADAPTERS, _HIGHEST_STRENGTH, _MOST_LINES = 8, 4, 4.0, 64
@@ -27,7 +27,7 @@ def _painting_widgets(size: int) -> list[Any]:
         io.Int.Input("size", default=size, min=64, max=2048, step=32, tooltip="Side of each picture; lowered to the model's own."),
         io.Int.Input("seed", default=0, min=0, max=2**53, control_after_generate=False, tooltip="One noise for all."),
         io.Int.Input("steps", default=25, min=1, max=200, tooltip="Sampler steps of each picture (Euler, normal)."),
-        io.Float.Input("cfg", default=5.0, min=0.0, max=30.0, step=0.5, tooltip="Guidance of each picture."),
+        guidance("cfg", "Guidance of each picture."),
     ]
 
 

@@ -11,7 +11,7 @@ from ..b4m_core.pictures import PictureSet
 from .live import unfinished
 from .session import display_of, result, train_apart, train_together
 from .training_widgets import apart_widgets, preset_widget, training_widgets
-from .widgets import CATEGORY, AdapterWire, Auxiliary, Pictures, advanced, model_clip_vae, rate_widget, rates_accepted, schema
+from .widgets import CATEGORY, AdapterWire, Auxiliary, Pictures, model_clip_vae, rate_widget, rates_accepted, schema
 
 
 def _outputs() -> list[Any]:
@@ -117,12 +117,10 @@ class B4MTrainTogether(TrainingNode):
                 Auxiliary.Input("content_auxiliary", optional=True, tooltip=_again("Train Content")),
                 Auxiliary.Input("style_auxiliary", optional=True, tooltip=_again("Train Style")),
                 *training_widgets(),
-                advanced(
-                    rate_widget(
-                        "preconditioner_damping",
-                        "Leave it. Raise it to 1e-3 when training together makes the loss jump at once.",
-                        "1e-4",
-                    )
+                rate_widget(
+                    "preconditioner_damping",
+                    "Leave it. Raise it to 1e-3 when training together makes the loss jump at once.",
+                    "1e-4",
                 ),
                 preset_widget(optional=True),
             ],

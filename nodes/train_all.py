@@ -22,13 +22,13 @@ from .widgets import (
     AdapterWire,
     Auxiliary,
     Pictures,
-    advanced,
     auxiliary_sets,
     model_clip_vae,
     rate_widget,
     rates_accepted,
     require_pictures,
     schema,
+    whole_number,
 )
 
 _OF_TOGETHER = {"together_steps": "steps", "together_learning_rate": "learning_rate"}
@@ -40,17 +40,15 @@ _KINDS = {"content": "styles", "style": "contents"}
 def _together_inputs() -> list[Any]:
     """What training together needs beside the widgets of the other two."""
     return [
-        advanced(
-            io.Int.Input(
-                "together_steps",
-                default=-1,
-                min=-1,
-                max=100_000,
-                tooltip="Steps with both on both sets, after the first two. -1: as the preset says. 0: none, the two are merged. "
-                "More when style and subject do not mix; fewer when the style swallows the subject.",
-            )
+        whole_number(
+            "together_steps",
+            "Steps with both on both sets, after the first two. -1: as the preset says. 0: none, the two are merged. "
+            "More when style and subject do not mix; fewer when the style swallows the subject.",
+            default=-1,
+            least=-1,
+            most=100_000,
         ),
-        advanced(rate_widget("together_learning_rate", "As the preset says. Lower it when training together spoils what was learned.")),
+        rate_widget("together_learning_rate", "As the preset says. Lower it when training together spoils what was learned."),
     ]
 
 

@@ -10,7 +10,7 @@ from ..b4m_core import TrainingSettings
 from ..b4m_core.presets import DEFAULT, NAMES
 from ..b4m_core.settings import CORRESPONDENCES
 from ..b4m_core.splits import SPLITS
-from .widgets import advanced, rate_widget, sampling_widgets
+from .widgets import advanced, rate_widget, sampling_widgets, whole_number
 
 REUSE, RETRAIN, TAKE = "continue or reuse", "retrain", "use what is trained"
 
@@ -18,49 +18,33 @@ REUSE, RETRAIN, TAKE = "continue or reuse", "retrain", "use what is trained"
 def training_widgets() -> list[Any]:
     """The widgets of every training, in the order in which saved graphs keep them: new ones go last."""
     return [
-        advanced(
-            io.Int.Input(
-                "steps",
-                default=0,
-                min=0,
-                max=100_000,
-                tooltip="0: as the preset says. More when the likeness is weak, fewer when every picture looks like the ones you gave.",
-            )
+        whole_number(
+            "steps",
+            "0: as the preset says. More when the likeness is weak, fewer when every picture looks like the ones you gave.",
+            most=100_000,
         ),
-        advanced(
-            rate_widget(
-                "learning_rate",
-                "As the preset says. Lower it when the loss jumps or samples turn to noise; raise it when nothing is learned.",
-            )
+        rate_widget(
+            "learning_rate",
+            "As the preset says. Lower it when the loss jumps or samples turn to noise; raise it when nothing is learned.",
         ),
-        advanced(
-            io.Int.Input(
-                "resolution",
-                default=0,
-                min=0,
-                max=2048,
-                step=32,
-                tooltip="0: as the preset says. Lower it when memory runs out; 1024 learns finer detail and takes twice as long as 768.",
-            )
+        whole_number(
+            "resolution",
+            "0: as the preset says. Lower it when memory runs out; 1024 learns finer detail and takes twice as long as 768.",
+            most=2048,
+            step=32,
         ),
-        advanced(
-            io.Int.Input(
-                "seed",
-                default=0,
-                min=0,
-                max=2**53,
-                control_after_generate=False,
-                tooltip="Another number is another try with the same pictures. Same inputs and seed, same LoRA.",
-            )
+        whole_number(
+            "seed",
+            "Another number is another try with the same pictures. Same inputs and seed, same LoRA.",
+            most=2**53,
+            control_after_generate=False,
         ),
-        advanced(
-            io.Int.Input(
-                "sample_every",
-                default=-1,
-                min=-1,
-                max=100_000,
-                tooltip="A sample picture every so many steps. -1: as the preset says. 0: none, which saves time and memory.",
-            )
+        whole_number(
+            "sample_every",
+            "A sample picture every so many steps. -1: as the preset says. 0: none, which saves time and memory.",
+            default=-1,
+            least=-1,
+            most=100_000,
         ),
         io.String.Input(
             "sample_prompt", default="", tooltip="What the samples show; {content} and {style} are your words. Empty: it follows them."
@@ -73,27 +57,17 @@ def training_widgets() -> list[Any]:
             )
         ),
         *sampling_widgets(),
-        advanced(
-            io.Int.Input(
-                "batch_size",
-                default=0,
-                min=0,
-                max=64,
-                tooltip="0: as the preset says. Pictures of yours in every pass: more is calmer and takes more memory.",
-            )
+        whole_number(
+            "batch_size",
+            "0: as the preset says. Pictures of yours in every pass: more is calmer and takes more memory.",
+            most=64,
         ),
-        advanced(
-            io.Int.Input(
-                "gradient_accumulation_steps",
-                default=0,
-                min=0,
-                max=64,
-                tooltip="0: as the preset says. Passes that make one step: more is calmer and slower, and takes no memory.",
-            )
+        whole_number(
+            "gradient_accumulation_steps",
+            "0: as the preset says. Passes that make one step: more is calmer and slower, and takes no memory.",
+            most=64,
         ),
-        advanced(
-            rate_widget("weight_decay", "Pull of what is learned to zero. Raise it when the LoRA bends other pictures.", "1e-2")
-        ),
+        rate_widget("weight_decay", "Pull of what is learned to zero. Raise it when the LoRA bends other pictures.", "1e-2"),
         advanced(
             io.Boolean.Input("flip", default=False, tooltip="Train on the mirror images too. Leave it off for faces, text and emblems.")
         ),
@@ -121,32 +95,22 @@ def preset_widget(**more: Any) -> Any:
 def apart_widgets() -> list[Any]:
     """What the content and the style training have besides; with the same values in both a merge keeps their split."""
     return [
-        advanced(
-            rate_widget(
-                "auxiliary_learning_rate",
-                "Only for correspondence = multi_correspondence: how fast auxiliary pictures train the other half. Leave it low.",
-                "1e-5",
-            )
+        rate_widget(
+            "auxiliary_learning_rate",
+            "Only for correspondence = multi_correspondence: how fast auxiliary pictures train the other half. Leave it low.",
+            "1e-5",
         ),
-        advanced(
-            io.Int.Input(
-                "rank",
-                default=0,
-                min=0,
-                max=512,
-                tooltip="0: as the preset says. Size of the LoRA: raise it for fine detail, lower it for smaller files and less memory. "
-                "The same for the content and the style.",
-            )
+        whole_number(
+            "rank",
+            "0: as the preset says. Size of the LoRA: raise it for fine detail, lower it for smaller files and less memory. "
+            "The same for the content and the style.",
+            most=512,
         ),
-        advanced(
-            io.Int.Input(
-                "basis_seed",
-                default=0,
-                min=0,
-                max=2**31,
-                control_after_generate=False,
-                tooltip="Leave it: a content and a style fit together only with the same number.",
-            )
+        whole_number(
+            "basis_seed",
+            "Leave it: a content and a style fit together only with the same number.",
+            most=2**31,
+            control_after_generate=False,
         ),
         advanced(
             io.Combo.Input(

@@ -69,10 +69,20 @@ RATES = [f"{digit}e-{power}" for power in (6, 5, 4, 3, 2) for digit in (1, 2, 3,
 """What is offered as a rate. In words, since pages round small numbers: one shows 1e-4 as 0."""
 
 
-def rate_widget(name: str, tooltip: str, default: str = BY_PRESET) -> io.Combo.Input:
-    """A list of rates; with the default BY_PRESET the preset may decide. Scripts may give any number (`rates_accepted`)."""
+def rate_widget(name: str, tooltip: str, default: str = BY_PRESET) -> Any:
+    """A list of rates, folded away; with the default BY_PRESET the preset may decide. Scripts may give any number (`rates_accepted`)."""
     options = [BY_PRESET, *RATES] if default == BY_PRESET else RATES
-    return io.Combo.Input(name, options=options, default=default, tooltip=tooltip)
+    return advanced(io.Combo.Input(name, options=options, default=default, tooltip=tooltip))
+
+
+def whole_number(name: str, tooltip: str, *, most: int, least: int = 0, default: int = 0, **more: Any) -> Any:
+    """A whole number from `least` to `most`, folded away."""
+    return advanced(io.Int.Input(name, default=default, min=least, max=most, tooltip=tooltip, **more))
+
+
+def guidance(name: str, tooltip: str) -> io.Float.Input:
+    """A sampler's cfg."""
+    return io.Float.Input(name, default=5.0, min=0.0, max=30.0, step=0.5, tooltip=tooltip)
 
 
 def rates_accepted(**rates: Any) -> bool | str:
@@ -103,25 +113,14 @@ def model_clip_vae() -> list[Any]:
 def sampling_widgets() -> list[Any]:
     """How sample pictures are painted: the same values in a KSampler give the same pixels."""
     return [
-        advanced(
-            io.Int.Input(
-                "sample_steps",
-                default=25,
-                min=1,
-                max=200,
-                tooltip="Sampler steps of a sample picture (Euler, normal). 15 are enough to judge; a distilled model wants 4 to 8.",
-            )
+        whole_number(
+            "sample_steps",
+            "Sampler steps of a sample picture (Euler, normal). 15 are enough to judge; a distilled model wants 4 to 8.",
+            default=25,
+            least=1,
+            most=200,
         ),
-        advanced(
-            io.Float.Input(
-                "sample_cfg",
-                default=5.0,
-                min=0.0,
-                max=30.0,
-                step=0.5,
-                tooltip="Guidance of a sample picture. Lower it when colours burn out; a distilled model wants 1.",
-            )
-        ),
+        advanced(guidance("sample_cfg", "Guidance of a sample picture. Lower it when colours burn out; a distilled model wants 1.")),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -13,9 +14,15 @@ import torch
 Trio = tuple[Any, Any, Any]
 
 
+@functools.cache
+def layers_of(host: ModuleType, core: ModuleType, model: Any) -> dict[str, tuple[int, int]]:
+    """The sizes of the layers that an adapter of the model has, by name."""
+    return core.Adapter.for_unet(host.training_network(model), core.Facts("content", 1)).shapes()  # type: ignore[no-any-return]
+
+
 def adapter_for(host: ModuleType, core: ModuleType, mini: Trio, role: str, **facts: Any) -> Any:
     """An adapter of the embedded model with something in every learned part."""
-    adapter = core.Adapter.for_unet(host.training_network(mini[0]), core.Facts(role, 2, file_dtype="float16", **facts))
+    adapter = core.Adapter.fresh(layers_of(host, core, mini[0]), core.Facts(role, 2, file_dtype="float16", **facts))
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for projection in adapter.layers.values():

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_faces import layers_of
 
 Trio = tuple[Any, Any, Any]
 
@@ -22,7 +23,7 @@ def adapter_of(core: ModuleType, host: ModuleType, mini: Trio, role: str) -> Any
     concept = importlib.import_module("b4m_pack.b4m_core.metadata").Concept
     facts: dict[str, Any] = {"content": concept("fox", "animal")} if role != "style" else {}
     facts |= {"style": concept("ink", "")} if role != "content" else {}
-    return core.Adapter.for_unet(host.training_network(mini[0]), core.Facts(role, 2, **facts))
+    return core.Adapter.fresh(layers_of(host, core, mini[0]), core.Facts(role, 2, **facts))
 
 
 def drawn(kind: str, mode: int, name: str = "adapter") -> dict[str, Any]:
