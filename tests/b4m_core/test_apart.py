@@ -43,8 +43,7 @@ def side_by_side(files: dict[str, Path], strengths: dict[str, float]) -> Tensor:
     return answer(unet)
 
 
-@pytest.mark.parametrize("role", ["together", "merged"])
-@pytest.mark.parametrize("kind", ["free", "full"])
+@pytest.mark.parametrize(("kind", "role"), [("free", "together"), ("full", "merged")])
 def test_of_a_sum_the_two_files_side_by_side_are_the_whole_at_every_strength(kind: str, role: str, tmp_path: Path) -> None:
     whole = joint(kind, role)
     files = apart_paths(tmp_path / "both.safetensors")
