@@ -4,6 +4,7 @@
     python b4m.py comfyui    starts a ComfyUI with B4M in it, for playing
     python b4m.py test       runs every test there is (--fast: without the real server and the real page)
     python b4m.py train      trains from the command line: content, style or joint
+    python b4m.py repeat     trains again what a run's own record says
     python b4m.py generate   paints with trained adapters
     python b4m.py list       names adapters; inspect, merge, split, convert and resize work on them
     python b4m.py runs       lists what is kept of trainings; --prune removes the oldest

@@ -21,7 +21,7 @@ from .checked import whole
 from .errors import B4MError
 from .fast.accelerate import find_out
 from .picture_kinds import holds_pictures, listed, picture_folders, shown
-from .pictures import Picture, PictureSet, load_folder
+from .pictures import Picture, PictureSet, Source, load_folder
 from .runs import content_key
 
 STYLES = ("watercolor", "comic", "mosaic", "neon", "oil painting", "line art")
@@ -57,7 +57,7 @@ def sample_auxiliary(
     sets: int,
     pictures: int,
     resolution: int,
-    cache: Path,
+    cache: str | Path,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[PictureSet, ...]:
     """Paint ``sets`` auxiliary sets of ``pictures`` pictures, or read them from ``cache`` where an earlier run left
@@ -75,7 +75,7 @@ def sample_auxiliary(
         painted = []
         for index, prompt in enumerate(prompts):
             watch(number * pictures + index, total)
-            painted.append(Picture(prompt, _painted(base, prompt, index, resolution, cache), prompt))
+            painted.append(Picture(prompt, _painted(base, prompt, index, resolution, Path(cache)), prompt))
         results.append(PictureSet(tuple(painted), kind=kind))
     watch(total, total)
     return tuple(results)
@@ -134,10 +134,11 @@ def _checksum(key: str, pixels: np.ndarray) -> str:
     return hashlib.sha256(f"{key}|{pixels.shape}|".encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-def own_auxiliary(folder: Path, kind: str) -> tuple[PictureSet, ...]:
+def own_auxiliary(folder: str | Path, kind: str) -> tuple[PictureSet, ...]:
     """The artist's own auxiliary pictures: every subfolder with pictures is one set, or else the folder itself; at most
     six. What is not used is in the notes of the first. Raises :class:`B4MError` when nothing is left.
     """
+    folder = Path(folder)
     subfolders = picture_folders(folder)
     notes = [f"Beside the sets, {folder.name} holds pictures that were not used."] if subfolders and holds_pictures(folder) else []
     sets: list[PictureSet] = []
@@ -147,7 +148,7 @@ def own_auxiliary(folder: Path, kind: str) -> tuple[PictureSet, ...]:
             notes.append(f"More than {MOST_SETS} sets are not used; left out: {listed(left)}.")
             break
         try:
-            sets.append(_own_set(place, kind))
+            sets.append(_own_set(place, kind, folder))
         except B4MError as error:
             if not subfolders:
                 raise
@@ -158,11 +159,11 @@ def own_auxiliary(folder: Path, kind: str) -> tuple[PictureSet, ...]:
     return (first, *sets[1:])
 
 
-def _own_set(folder: Path, kind: str) -> PictureSet:
-    """One set of the artist's own; subfolders named in the words of a caption say what it shows."""
+def _own_set(folder: Path, kind: str, whole: Path) -> PictureSet:
+    """One set of the artist's own, of those in ``whole``; subfolders named in the words of a caption say what it shows."""
     word = " ".join(folder.name.replace("_", " ").split())
     found = load_folder(folder, trigger="", class_word=word, pattern=OWN_CAPTIONS[kind], use_masks=False, auxiliary=True)
-    return dataclasses.replace(found, kind=kind)
+    return dataclasses.replace(found, kind=kind, source=Source(whole.absolute(), OWN_CAPTIONS[kind], use_masks=False))
 
 
 def described(sets: Sequence[PictureSet]) -> str:

@@ -2,7 +2,8 @@
 (diffusers_folder.py).
 """
 
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -61,3 +62,11 @@ class BaseModel(Protocol):
 
     def sample(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
         """A picture of ``prompt`` by the base model alone, (height, width, 3) float32 in 0..1."""
+
+
+@runtime_checkable
+class OnDisk(Protocol):
+    """A base model that was read from a file or a folder, and says from where."""
+
+    folder: Path
+    tokenizer: Path | None

@@ -1,22 +1,20 @@
-"""B4M without a graph, for scripts: ``python b4m.py train content ...``, ``python b4m.py generate ...``, and the verbs
-for adapters (verbs.py).
+"""B4M without a graph, for scripts: ``b4m train content ...``, ``b4m generate ...``, and the verbs for adapters
+(verbs.py). The words are in options.py.
 
 The same loop, the same settings and the same files as the nodes.
 """
 
 import argparse
 import dataclasses
+import json
 import logging
-import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import diffusers
 import torch
-import transformers
 from PIL import Image
 
 from . import verbs
@@ -24,38 +22,38 @@ from .adapter import Adapter
 from .auxiliary import own_auxiliary, sample_auxiliary
 from .caption_notes import plain_text_note
 from .carried import Carried, in_words
-from .checkpoint_file import CheckpointFile
 from .compact_format import COMPACT_ENDING
 from .compose import base_note, merge, sum_note
 from .concepts import check_apart, check_together
-from .diffusers_folder import DiffusersFolder
+from .configuration import as_repeated, configuration_of, missing, read_configuration, record_file, role_of
 from .errors import B4MError
 from .foreign import USES
-from .keeping import KEEP_EVERY
+from .loading import load_model
+from .options import parser
+from .painting import as_image, paint
 from .pictures import PictureSet, load_folder
 from .plan import Plan
+from .record import difference
 from .remarks import enlarged
 from .run_store import RunStore
 from .runs import Run
 from .saving import LORA_ENDING, require_ending
 from .set_words import fill_prompt, words_of
 from .settings import TrainingSettings
+from .tensorboard_log import TensorBoardLog
+from .toml_files import toml_text
 from .training import Progress, take, train
 
-CONTENT_PATTERN, STYLE_PATTERN = "a photo of a {trigger} {class}", "a {class} in {trigger} style"
-OTHERS = {"content": "in other styles", "style": "of other contents"}  # what stands beside the pictures of each
+if TYPE_CHECKING:
+    from .diffusers_folder import DiffusersFolder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a :class:`B4MError` becomes its sentence and exit code 1."""
-    options = _parser().parse_args(arguments)
-    transformers.utils.logging.disable_progress_bar()
-    diffusers.utils.logging.disable_progress_bar()
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity(logging.CRITICAL)  # what they find wrong is said in a sentence of ours
     logging.basicConfig(format="%(message)s")
     logging.getLogger("b4m").setLevel(logging.INFO)
     try:
+        options = _parsed(sys.argv[1:] if arguments is None else arguments)
         options.run(options)
     except B4MError as error:
         print(f"b4m: {error}", file=sys.stderr)
@@ -72,139 +70,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="b4m.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True, metavar="command")
-    trainer = commands.add_parser("train", help="train an adapter")
-    roles = trainer.add_subparsers(required=True, metavar="content|style|joint")
-    for role, run in (("content", _train_one), ("style", _train_one), ("joint", _train_together)):
-        sub = roles.add_parser(role)
-        sub.set_defaults(run=run, role=role)
-        _model_arguments(sub)
-        sub.add_argument("--out", type=Path, required=True, help="the file to write, name.safetensors")
-        _store_argument(sub)
-        sub.add_argument(
-            "--compact", action="store_true", help="write only what was taught: small, for B4M alone; ends in .b4m"
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    """The options as they were given, over those of a file that ``--config`` names; ``repeat`` is a training whose file
+    is its record.
+    """
+    whole = parser({"train": _train, "repeat": _train, "runs": _runs, "generate": _generate})
+    options = whole.parse_args(words)
+    repeated = "record" in options
+    if repeated:
+        record = record_file(options.record)
+        words = ["train", role_of(record), "--config", str(record), *options.words]
+        options = whole.parse_args(words)
+    if getattr(options, "config", None) is not None:
+        values = read_configuration(options.config, options.role)
+        options.parser.set_defaults(**(as_repeated(values, options.config) if repeated else {**values, "was": None}))
+        options = whole.parse_args(words)
+    return options
+
+
+def _train(options: argparse.Namespace) -> None:
+    if options.print_config:
+        print(toml_text(configuration_of(options)), end="")
+        return
+    if absent := missing(options):
+        if options.was is None:
+            options.parser.error(f"the following arguments are required: {', '.join(absent)}")
+        raise B4MError(
+            f"{options.record} does not say all that a training needs, since ComfyUI or a script gave it without a file's name: add "
+            f"{', '.join(absent)}."
         )
-        how = sub.add_mutually_exclusive_group()
-        how.add_argument("--retrain", action="store_true", help="start anew even if this training was done before")
-        how.add_argument("--take", action="store_true", help="write what is trained by now, up to --steps; train nothing")
-        sub.add_argument("--keep-every", type=int, default=KEEP_EVERY, help="keep the adapter every so many steps; 0: never")
-        _setting_arguments(sub)
-        if role == "joint":
-            _joint_arguments(sub)
-        else:
-            _picture_arguments(sub, "", CONTENT_PATTERN if role == "content" else STYLE_PATTERN)
-            _auxiliary_arguments(sub, {"": OTHERS[role]})
-    verbs.add(commands)
-    keeper = commands.add_parser("runs", help="what the run store holds, and how much it takes")
-    keeper.set_defaults(run=_runs)
-    _store_argument(keeper)
-    keeper.add_argument(
-        "--prune", type=float, nargs="?", const=-1.0, metavar="GB", help="remove what was not used for longest, down to so much"
-    )
-    generator = commands.add_parser("generate", help="paint a picture with an adapter")
-    generator.set_defaults(run=_generate)
-    _model_arguments(generator)
-    generator.add_argument("prompt")
-    generator.add_argument(
-        "--adapter",
-        type=Path,
-        action="append",
-        default=[],
-        help="a B4M adapter or any LoRA for SDXL, any number of them; without one the base model paints",
-    )
-    generator.add_argument(
-        "--use-as", choices=USES, action="append", help="what another tool's LoRA is taken for: whose slider it has"
-    )
-    for slider in ("content", "style", "detail"):
-        generator.add_argument(f"--{slider}", type=float, action="append", help="once for all adapters, or once for each")
-    generator.add_argument("--seed", type=int, default=0)
-    generator.add_argument("--size", type=int, help="side in pixels; the model's own by default")
-    generator.add_argument("--out", type=Path, required=True)
-    return parser
+    require_ending(options.out, COMPACT_ENDING if options.compact else LORA_ENDING)  # before anything is trained
+    options.board = None if options.tensorboard is None else TensorBoardLog(options.tensorboard)
+    if options.role == "joint":
+        _train_together(options)
+    else:
+        _train_one(options)
 
 
-def _store_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--store", type=Path, default=Path(".b4m/store"), help="where runs are kept; ComfyUI's are in its folder user/b4m"
-    )
+def _base(options: argparse.Namespace) -> "DiffusersFolder":
+    """The model, with its libraries told to be silent; they are imported for what needs one alone."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity(logging.CRITICAL)  # what they find wrong is said in a sentence of ours
+    return load_model(options.model, tokenizer=options.tokenizer, device=options.device, dtype=getattr(torch, options.dtype))
 
 
-def _model_arguments(parser: argparse.ArgumentParser) -> None:
-    embedded = Path(__file__).resolve().parents[1] / "mini"
-    parser.add_argument(
-        "--model", type=Path, default=embedded, help="an SDXL checkpoint, or a folder in diffusers' layout (default: the embedded model)"
-    )
-    parser.add_argument(
-        "--tokenizer",
-        type=Path,
-        default=os.environ.get("B4M_TOKENIZER"),
-        help="a folder with CLIP's tokenizer.json, or its vocab.json and merges.txt, if the model has none",
-    )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="bfloat16" if torch.cuda.is_available() else "float32"
-    )
-
-
-def _setting_arguments(parser: argparse.ArgumentParser) -> None:
-    for field in dataclasses.fields(TrainingSettings):
-        flag = "--" + field.name.replace("_", "-")
-        if field.type is bool or field.type == "bool":
-            parser.add_argument(flag, action="store_true")
-        else:
-            parser.add_argument(
-                flag, type=type(field.default), default=None if field.name == "resolution" else field.default
-            )
-
-
-def _picture_arguments(parser: argparse.ArgumentParser, prefix: str, pattern: str) -> None:
-    parser.add_argument(f"--{prefix}pictures", type=Path, required=True, help="a folder of pictures")
-    parser.add_argument(f"--{prefix}trigger", default="", help="the new word")
-    parser.add_argument(
-        f"--{prefix}class",
-        dest=f"{prefix}class_word".replace("-", "_"),
-        default="",
-        help="what it is: penguin, house ...",
-    )
-    parser.add_argument(
-        f"--{prefix}caption",
-        default=pattern,
-        help="used where there is no .txt; {trigger}, {class} and {name} are filled in",
-    )
-
-
-def _auxiliary_arguments(parser: argparse.ArgumentParser, shown: Mapping[str, str]) -> None:
-    """``shown``: what the pictures of each prefix show."""
-    for prefix, others in shown.items():
-        parser.add_argument(
-            f"--{prefix}auxiliary", type=Path, help=f"a folder of your own pictures {others}, one subfolder for each"
-        )
-    parser.add_argument(
-        "--auxiliary-sets", type=int, default=4, help="how many auxiliary sets the base model paints; 0 for none"
-    )
-    parser.add_argument("--auxiliary-pictures", type=int, default=4, help="how many pictures it paints for each")
-
-
-def _joint_arguments(parser: argparse.ArgumentParser) -> None:
-    _picture_arguments(parser, "content-", CONTENT_PATTERN)
-    _picture_arguments(parser, "style-", STYLE_PATTERN)
-    _auxiliary_arguments(parser, {f"{role}-": others for role, others in OTHERS.items()})
-    parser.add_argument("--content-adapter", type=Path, required=True)
-    parser.add_argument("--style-adapter", type=Path, required=True)
-
-
-def _base(options: argparse.Namespace) -> DiffusersFolder:
-    kind = CheckpointFile if options.model.is_file() else DiffusersFolder
-    return kind(
-        options.model, tokenizer=options.tokenizer, device=options.device, dtype=getattr(torch, options.dtype)
-    )
-
-
-def _settings(options: argparse.Namespace, base: DiffusersFolder) -> TrainingSettings:
+def _settings(options: argparse.Namespace, base: "DiffusersFolder") -> TrainingSettings:
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(TrainingSettings)}
     if values["resolution"] is None:
         values["resolution"] = base.native_size
@@ -212,16 +126,15 @@ def _settings(options: argparse.Namespace, base: DiffusersFolder) -> TrainingSet
 
 
 def _pictures(options: argparse.Namespace, prefix: str) -> PictureSet:
-    trigger, class_word, pattern = (getattr(options, prefix + name) for name in ("trigger", "class_word", "caption"))
-    pictures = load_folder(
-        getattr(options, prefix + "pictures"), trigger=trigger, class_word=class_word, pattern=pattern
-    )
+    trigger, class_word, pattern, masks = (getattr(options, prefix + name) for name in ("trigger", "class_word", "caption", "masks"))
+    folder = getattr(options, prefix + "pictures")
+    pictures = load_folder(folder, trigger=trigger, class_word=class_word, pattern=pattern, use_masks=masks)
     verbs.note(pictures.notes, plain_text_note(pictures.prompts()))
     return pictures
 
 
 def _auxiliary(
-    options: argparse.Namespace, base: DiffusersFolder, role: str, folder: Path | None, side: int
+    options: argparse.Namespace, base: "DiffusersFolder", role: str, folder: Path | None, side: int
 ) -> tuple[PictureSet, ...]:
     """What stands beside the pictures of ``role``: the artist's own in ``folder``, or else painted ones of ``side``
     pixels.
@@ -234,7 +147,6 @@ def _auxiliary(
 
 
 def _train_one(options: argparse.Namespace) -> None:
-    _require_ending(options)
     base = _base(options)
     settings = _settings(options, base)
     pictures = _pictures(options, "")  # what is wrong with them is said before anything is painted
@@ -243,13 +155,7 @@ def _train_one(options: argparse.Namespace) -> None:
     _run(Plan(options.role, pictures, others, settings), base, options)
 
 
-def _require_ending(options: argparse.Namespace) -> None:
-    """What is wrong with the name is said before anything is trained."""
-    require_ending(options.out, COMPACT_ENDING if options.compact else LORA_ENDING)
-
-
 def _train_together(options: argparse.Namespace) -> None:
-    _require_ending(options)
     base = _base(options)
     content, style = (verbs.loaded(getattr(options, f"{role}_adapter"), role) for role in ("content", "style"))
     start = merge(content, style)
@@ -271,22 +177,64 @@ def _train_together(options: argparse.Namespace) -> None:
     _run(plan, base, options, start.carried)
 
 
-def _run(plan: Plan, base: DiffusersFolder, options: argparse.Namespace, carried: Sequence[Carried] = ()) -> None:
+def _run(plan: Plan, base: "DiffusersFolder", options: argparse.Namespace, carried: Sequence[Carried] = ()) -> None:
     store = RunStore(options.store)
+    if options.was is not None:
+        _require_the_same(plan, base, options)
     if options.take:
         adapter = take(plan, base, store, tell=_print_note)
     else:
         if options.keep_every < 0:
             raise B4MError(f"--keep-every is {options.keep_every}: it must be at least 0.")
-        adapter = train(
-            plan, base, store, _print_progress, retrain=options.retrain, keep_every=options.keep_every, tell=_print_note
-        )
+        adapter = _trained(plan, base, store, options)
     adapter = adapter.carrying(carried)
     verbs.save(adapter.compacted() if options.compact else adapter, options.out)
 
 
+def _trained(plan: Plan, base: "DiffusersFolder", store: RunStore, options: argparse.Namespace) -> Adapter:
+    told = {name: table for name, table in configuration_of(options).items() if name != "settings"}
+    board: TensorBoardLog | None = options.board
+
+    def watch(progress: Progress) -> None:
+        _print_progress(progress)
+        _keep_sample(progress, plan, base, options)
+        if board is not None:
+            board.watch(progress)
+
+    try:
+        return train(plan, base, store, watch, retrain=options.retrain, keep_every=options.keep_every, tell=_print_note, told=told)
+    finally:
+        if board is not None:
+            board.close()
+
+
+def _keep_sample(progress: Progress, plan: Plan, base: "DiffusersFolder", options: argparse.Namespace) -> None:
+    """Paint with what is learned by now, and keep it beside the run; what does not fit is noted, and ends no training."""
+    every, adapter, attempt = options.sample_every, progress.adapter, progress.attempt
+    due = every > 0 and (progress.step % every == 0 or progress.step == progress.total)
+    if not (progress.step_done and due) or adapter is None or attempt is None:
+        return
+    prompt = options.sample_prompt or plan.pictures.pictures[0].caption
+    try:
+        pixels = paint(base, prompt, adapter, seed=plan.settings.seed)
+        attempt.keep_sample(pixels, progress.step, loss=progress.losses[-1][1], prompt=prompt)
+    except (B4MError, RuntimeError) as error:  # as torch says that memory has run out
+        _print_note(f"the sample at step {progress.step} was skipped: {str(error).splitlines()[0]}")
+
+
+def _require_the_same(plan: Plan, base: "DiffusersFolder", options: argparse.Namespace) -> None:
+    """Raise B4MError where this cannot be the recorded training; say where it is another run all the same."""
+    reason = difference(options.was, plan, base, options.same_reader)
+    if reason:
+        raise B4MError(reason)
+    if options.was.get("key", "") != plan.key(base):
+        _print_note("this is another run than the recorded one, by its options, device, program or painted pictures: the bytes may differ.")
+
+
 def _runs(options: argparse.Namespace) -> None:
     store = RunStore(options.store)
+    if options.log is not None:
+        return _print_log(store, options.log)
     if options.prune is not None:
         if options.prune != -1 and not 0 <= options.prune < 1e9:
             raise B4MError(f"--prune is {options.prune:g}: say how many GB may stay, such as 5.")
@@ -299,6 +247,14 @@ def _runs(options: argparse.Namespace) -> None:
         print(f"{entry.path.name}  {used}  {entry.bytes / 1e6:8.1f} MB  {steps}")
     total = sum(entry.bytes for entry in entries)
     print(f"{store.root}: {total / 1e6:.0f} MB of at most {store.most_bytes / 1e9:g} GB")
+
+
+def _print_log(store: RunStore, key: str) -> None:
+    run = store.find(key)
+    if run is None:
+        raise B4MError(f"{store.root} holds no run {key}: b4m runs lists those that there are.")
+    for row in run.log():
+        print(json.dumps(row))
 
 
 def _print_note(sentence: str) -> None:
@@ -314,7 +270,7 @@ def _print_progress(progress: Progress) -> None:
         )
 
 
-def _say_other_base(base: DiffusersFolder, *adapters: Adapter) -> None:
+def _say_other_base(base: "DiffusersFolder", *adapters: Adapter) -> None:
     for adapter in adapters:
         verbs.note(base_note(adapter, base.network_fingerprint, base.name))
 
@@ -340,7 +296,7 @@ def _generate(options: argparse.Namespace) -> None:
         prompt = fill_prompt(prompt, words_of(adapter.facts.content, adapter.facts.style), "the prompt")
     pixels = base.sample(prompt, width=size, height=size, seed=options.seed)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().numpy()).save(options.out)
+    as_image(pixels).save(options.out)
     print(options.out)
 
 

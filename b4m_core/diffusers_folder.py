@@ -222,6 +222,30 @@ class DiffusersFolder:
         for name, linear in targets.items():
             linear.weight += adapter.layers[name].delta_weight(content, style).to(linear.weight)
 
+    @contextlib.contextmanager
+    def wearing(self, adapter: Adapter, content: float = 1.0, style: float = 1.0, detail: float = 1.0) -> Iterator[None]:
+        """Within: it paints with ``adapter`` at these strengths. Afterwards every weight is bit for bit what it was."""
+        changed = [linear.weight for linear in adapter.targets(self.unet, whole=False).values()]
+        if adapter.carried:
+            keys = {piece.key for piece in adapter.carried}
+            weights = self._weights(any(piece.of_text_encoder for piece in adapter.carried))
+            changed += [weight for name, weight in weights.items() if name.rpartition(".")[0] in keys]
+        self._settle()
+        before = [(weight, weight.detach().clone()) for weight in changed]
+        try:
+            self.with_adapter(adapter, content, style, detail)
+            yield
+        finally:
+            self._settle()
+            with torch.no_grad():
+                for weight, kept in before:
+                    weight.copy_(kept)
+
+    def _settle(self) -> None:
+        """Wait for the card: a training's step may still be reading the weights, those in main memory too."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     @torch.no_grad()
     def wear(self, carried: Sequence[Carried], strengths: Mapping[str, float]) -> None:
         """Add ``carried`` to the weights of the network and of the text encoders, for good, each piece as if it were

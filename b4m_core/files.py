@@ -61,7 +61,8 @@ class FileFormat:
 def lora_state_dict(
     adapter: Adapter, content: float = 1.0, style: float = 1.0, detail: float = 1.0
 ) -> dict[str, Tensor]:
-    """The adapter as the tensors of a kohya LoRA, CPU, in the adapter's file dtype, with the strengths worked in.
+    """The adapter as the tensors of a kohya LoRA, on the CPU in the adapter's file dtype, with the strengths worked in:
+    of every layer ``lora_up.weight`` (m, k), ``lora_down.weight`` (k, n) and ``alpha`` (), which is k.
 
     What is carried along is in it. Raises :class:`B4MError` where one LoRA cannot say it all (beside.py).
     """
@@ -70,7 +71,9 @@ def lora_state_dict(
 
 
 def split_state_dict(adapter: Adapter, content: float = 1.0, style: float = 1.0) -> dict[str, Tensor]:
-    """The same of the split alone, without what is carried along."""
+    """What :func:`lora_state_dict` gives of the split alone, (m, k) and (k, n) of every layer, without what is carried
+    along.
+    """
     dtype, family = getattr(torch, adapter.facts.file_dtype), family_named(adapter.facts.family)
     tensors: dict[str, Tensor] = {}
     alone = adapter.alone()

@@ -5,7 +5,7 @@ the good ones.
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,11 +62,21 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Source:
+    """What :func:`load_folder` was told, enough to read a set again."""
+
+    folder: Path
+    pattern: str
+    use_masks: bool
+
+
+@dataclass(frozen=True)
 class PictureSet:
     """Pictures of one subject or one style, its trigger and class word, and ``notes`` about what was left out and
     why.
 
-    ``kind`` is that of an auxiliary set ("styles", "contents", or nothing); ``told`` is what is said of the whole set.
+    ``kind`` is that of an auxiliary set ("styles", "contents", or nothing); ``told`` is what is said of the whole set;
+    ``source`` is the folder that it was read from, None for pictures from anywhere else.
     """
 
     pictures: tuple[Picture, ...]
@@ -75,6 +85,7 @@ class PictureSet:
     notes: tuple[str, ...] = field(default=(), compare=False)
     kind: str = field(default="", compare=False)
     told: str = field(default="", compare=False)
+    source: Source | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.pictures:
@@ -96,11 +107,11 @@ class PictureSet:
     def with_flips(self) -> "PictureSet":
         """The set and its mirror images."""
         both = tuple(version for picture in self.pictures for version in (picture, picture.flipped()))
-        return PictureSet(both, self.trigger, self.class_word, self.notes, self.kind, self.told)
+        return replace(self, pictures=both)
 
 
 def load_folder(
-    folder: Path, *, trigger: str, class_word: str, pattern: str, use_masks: bool = True, auxiliary: bool = False
+    folder: str | Path, *, trigger: str, class_word: str, pattern: str, use_masks: bool = True, auxiliary: bool = False
 ) -> PictureSet:
     """All pictures directly in ``folder``, by name; captions from files beside them (captions.py) or else from ``pattern``.
 
@@ -109,6 +120,7 @@ def load_folder(
     ``auxiliary`` set teaches no word, so nothing is said about its captions.
     """
     require_pattern(pattern)
+    folder = Path(folder)
     contents = look_through(folder)
     reader = _Reader(contents, trigger, class_word, pattern, use_masks)
     pictures = [picture for file in contents.pictures if (picture := reader.read(file)) is not None]
@@ -120,7 +132,8 @@ def load_folder(
         empty = [name for name in contents.captions.empty if name not in contents.captions.texts]
         notes += caption_notes(reader.told, trigger, class_word, pattern, empty)
     notes += remarks(pictures)
-    return PictureSet(tuple(pictures), trigger, class_word, tuple(notes), told=summary(reader.told, trigger))
+    source = Source(folder.absolute(), pattern, use_masks)
+    return PictureSet(tuple(pictures), trigger, class_word, tuple(notes), told=summary(reader.told, trigger), source=source)
 
 
 class _Reader:

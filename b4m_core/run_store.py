@@ -42,8 +42,8 @@ class Pruned:
 class RunStore:
     """All runs below the folder ``root``, which are to take at most ``most_bytes`` together with painted pictures."""
 
-    def __init__(self, root: Path, most_bytes: int | None = None) -> None:
-        self.root = root
+    def __init__(self, root: str | Path, most_bytes: int | None = None) -> None:
+        self.root = Path(root)
         self.most_bytes = bound_in_force() if most_bytes is None else most_bytes
 
     def open(self, key: str) -> Run:

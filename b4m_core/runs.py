@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from .adapter import Adapter
-from .atomic import advice
+from .atomic import advice, write_whole
 from .attempts import Attempt, KeptStep
 from .container import UnreadableFile
 from .errors import B4MError
 from .locks import holding
+from .step_log import NAME as LOG
+from .step_log import read_log
 
 METHOD_REVISION = 2
 KEY_LENGTH = 32
@@ -105,6 +107,16 @@ class Run:
         with contextlib.suppress(OSError):
             attempt.end_retraining()
 
+    def keep_text(self, name: str, text: str) -> None:
+        """Keep a small text beside the attempts, unless it is there as it is. Raises :class:`B4MError` where it cannot
+        be written.
+        """
+        path = self.folder / name
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == text.encode():
+                return
+        write_whole(path, text.encode())
+
     def furthest(self, most: int) -> int | None:
         """The highest step up to ``most`` whose adapter is kept, in whichever attempt; None without one."""
         steps = [step for attempt in self.attempts() for step in attempt.steps_of("adapter")]
@@ -131,6 +143,11 @@ class Run:
         """(step, loss of the train rows, of the others) of the newest attempt, thinned out."""
         there = self.attempts()
         return there[-1].losses() if there else []
+
+    def log(self) -> list[dict[str, Any]]:
+        """The newest attempt's log, a row for every step (step_log.py); empty without one."""
+        there = self.attempts()
+        return read_log(there[-1].folder / LOG) if there else []
 
     def sample(self, step: int) -> Path | None:
         """The newest attempt's sample of ``step``."""

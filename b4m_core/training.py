@@ -10,7 +10,7 @@ import dataclasses
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +27,11 @@ from .errors import B4MError
 from .fast.accelerate import find_out
 from .keeping import KEEP_EVERY, Keeper
 from .plan import Plan, first_adapter
+from .record import joined, keep_record, record_of
 from .run_store import RunStore
 from .runs import silent
 from .settings import TrainingSettings
+from .step_log import StepLog
 from .trainings import training
 
 KEPT_LOSSES = 200
@@ -68,6 +70,7 @@ def train(
     retrain: bool = False,
     keep_every: int = KEEP_EVERY,
     tell: Callable[[str], None] = silent,
+    told: Mapping[str, Any] | None = None,
 ) -> Adapter:
     """Train ``plan`` on ``base`` and return the adapter as its file says it.
 
@@ -75,20 +78,23 @@ def train(
     loaded, and a training of fewer goes on. ``retrain`` starts anew, once: one that was stopped goes on, and what was
     there before stays until the new one has come as far. Every ``keep_every`` steps (0: never) the adapter is kept.
     ``watch`` may raise to cancel: what was learned is kept first. ``tell`` gets sentences for the artist, such as that
-    a disk is full. Raises :class:`B4MError` for what is not a number (the last good state is kept), for a disk that is
+    a disk is full. ``told`` goes into the run's record (record.py) beside what plan and base model say of themselves.
+    Raises :class:`B4MError` for what is not a number (the last good state is kept), for a disk that is
     too full to begin, or too little memory.
     """
     run = store.open(plan.key(base))
     run.tell = tell
     with run.locked():  # what is held is not pruned
         store.prune()
+        keep_record(run, joined(record_of(plan, base), told or {}), tell)
         attempt = run.begin(retrain=retrain)
         adapter = attempt.adapter(plan.settings.steps)
         if adapter is None and not attempt.retraining:
             adapter = run.adapter(plan.settings.steps)
         if adapter is None:
-            with torch.inference_mode(False), torch.enable_grad(), _repeatable(base.device):
-                adapter = _trained(plan, base, attempt, watch, keep_every, tell)
+            log = StepLog(attempt, plan.settings.learning_rate, tell)
+            with log.kept(), torch.inference_mode(False), torch.enable_grad(), _repeatable(base.device):
+                adapter = _trained(plan, base, attempt, _logged(watch, log), keep_every, tell)
         run.settle(attempt)
         store.prune()
     return asked_for(adapter, plan.settings.as_dict())
@@ -115,6 +121,17 @@ def take(
     plan = dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, steps=step))
     adapter = run.adapter(step) if step == adapters else None
     return train(plan, base, store, watch, tell=tell) if adapter is None else asked_for(adapter, plan.settings.as_dict())
+
+
+def _logged(watch: Watch, log: StepLog) -> Watch:
+    """A watcher that logs every step before it is watched."""
+
+    def watching(progress: Progress) -> None:
+        if progress.step_done:
+            log.add(progress.losses)
+        watch(progress)
+
+    return watching
 
 
 def _trained(

@@ -20,9 +20,11 @@ from .files import load_adapter, read_facts, save_adapter, save_in_layout
 from .foreign import USES
 from .layouts import FOLDER_LAYOUTS, KOHYA
 from .metadata import FILE_DTYPES
+from .record import record_of_adapter
 from .resize import resized
 from .saving import LORA_ENDING, ending_of, rank_note, require_ending
 from .side_files import write_beside
+from .toml_files import toml_text
 
 COMPACT = "compact"
 SHARES = ("content", "style", "detail")
@@ -35,7 +37,9 @@ def add(commands: Commands) -> None:
     _verb(commands, "list", _list, "name the adapters in files and folders").add_argument(
         "paths", nargs="+", type=Path, metavar="file or folder"
     )
-    _any(_verb(commands, "inspect", _inspect, "say all that an adapter says about itself"))
+    inspected = _verb(commands, "inspect", _inspect, "say all that an adapter says about itself")
+    _any(inspected)
+    inspected.add_argument("--toml", action="store_true", help="say how it was trained, as a file for train --config")
     merged = _verb(commands, "merge", _merge, "the content of one adapter with the style of another")
     merged.add_argument("--content", type=Path, required=True, help="the adapter whose content is taken")
     merged.add_argument("--style", type=Path, required=True, help="the adapter whose style is taken")
@@ -116,6 +120,8 @@ def loaded(path: Path, use_as: str) -> Adapter:
 
 def _inspect(options: argparse.Namespace) -> None:
     adapter = loaded(options.adapter, options.use_as)
+    if options.toml:
+        return print(toml_text(record_of_adapter(adapter.facts)), end="")
     print(adapter.summary())
     print(f"file: {adapter.facts.form}, {adapter.facts.file_dtype}, {len(adapter.layers)} layers")
 

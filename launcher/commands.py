@@ -15,6 +15,7 @@ from .errors import LauncherError, sentence_for
 Do = Callable[[argparse.Namespace], int]
 FORWARDED = {
     "train": "Train: content, style or joint.",
+    "repeat": "Train again what a run's own record says.",
     "generate": "Paint with trained adapters.",
     "list": "Name the adapters in files and folders.",
     "inspect": "Say all that an adapter says about itself.",
@@ -43,7 +44,7 @@ def run(arguments: Sequence[str], do: Do | None = None) -> int:
     except LauncherError as error:
         return _complain(str(error))
     except KeyboardInterrupt:
-        goes_on = arguments[0] in ("demo", "train")
+        goes_on = arguments[0] in ("demo", "train", "repeat")
         return _complain("Stopped: the same command goes on from there." if goes_on else "Stopped.", 130)
     except BrokenPipeError:
         sys.stdout = None  # nobody reads any more; Python must not try to flush at its end

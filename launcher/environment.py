@@ -66,12 +66,18 @@ def _of_pack(*files: str) -> list[str]:
 
 def pack_needs() -> list[str]:
     """The names of the packages that the pack needs beside a ComfyUI."""
-    return [_name(line) for line in _of_pack("requirements.txt")]
+    return _names_here("requirements.txt")
 
 
 def test_needs() -> list[str]:
     """The names of the packages that the tests need besides, the launcher's among them."""
-    return [_name(line) for line in _of_pack("requirements-dev.txt", "requirements-launcher.txt")]
+    return _names_here("requirements-dev.txt", "requirements-launcher.txt")
+
+
+def _names_here(*files: str) -> list[str]:
+    """The names in requirements files, less those that a marker leaves to other Pythons."""
+    asked = [Requirement(line) for line in _of_pack(*files)]
+    return [each.name.lower() for each in asked if each.marker is None or each.marker.evaluate()]
 
 
 def needs_audio(host_folder: Path) -> bool:

@@ -1,0 +1,200 @@
+"""TOML files of ours: read with one sentence for whatever is wrong with them, written whole or not at all."""
+
+import difflib
+import re
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from . import checked
+from .atomic import write_whole
+from .errors import B4MError
+from .text_files import decoded
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_MOST_BYTES = 4 * 10**6
+_REQUIRED: Any = object()
+"""The default of a key that has none."""
+_MOST = 10**18
+
+
+class Table:
+    """One table of a TOML file, read key by key; :meth:`end` refuses the keys that nobody asked for.
+
+    ``file`` is its path, ``where`` the table's name in brackets, empty for the top of the file. A value is asked for by
+    its kind, and raises :class:`B4MError` when it is of another one, or is not there and there is no ``default``.
+    """
+
+    def __init__(self, values: Mapping[str, Any], file: Path, where: str = "") -> None:
+        self.values, self.file, self.where = values, file, where
+        self._asked: dict[str, None] = {}
+        self._inner: dict[str, Table] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.values
+
+    def text(self, key: str, default: Any = _REQUIRED) -> Any:
+        """A text."""
+        value = self._value(key, default)
+        if key in self.values and not isinstance(value, str):
+            raise B4MError(f"{self._named(key)} is {_shown(value)}: write a text, in quotes.")
+        return checked.text(value, self._named(key)) if key in self.values else value
+
+    def choice(self, key: str, options: Collection[str], default: Any = _REQUIRED) -> Any:
+        """One of ``options``."""
+        value = self._value(key, default)
+        return checked.choice(value, self._named(key), options) if key in self.values else value
+
+    def whole(self, key: str, least: int = -_MOST, most: int = _MOST, default: Any = _REQUIRED) -> Any:
+        """A whole number from ``least`` to ``most``."""
+        value = self._value(key, default)
+        return checked.whole(value, self._named(key), least, most) if key in self.values else value
+
+    def number(self, key: str, least: float = -1e300, most: float = 1e300, default: Any = _REQUIRED) -> Any:
+        """A number from ``least`` to ``most``, as a float."""
+        value = self._value(key, default)
+        return checked.number(value, self._named(key), least, most) if key in self.values else value
+
+    def yes_or_no(self, key: str, default: Any = _REQUIRED) -> Any:
+        """true or false."""
+        value = self._value(key, default)
+        return checked.yes_or_no(value, self._named(key)) if key in self.values else value
+
+    def path(self, key: str, default: Any = _REQUIRED) -> Any:
+        """A path; one that is relative begins at the folder of the file."""
+        value = self.text(key, default)
+        return self.file.parent / Path(value).expanduser() if key in self.values else value
+
+    def texts(self, key: str, default: Any = _REQUIRED) -> Any:
+        """A list of texts."""
+        value = self._value(key, default)
+        if key not in self.values:
+            return value
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise B4MError(f'{self._named(key)} is {_shown(value)}: write a list of texts, such as ["one", "two"].')
+        return [checked.text(each, self._named(key)) for each in value]
+
+    def table(self, key: str) -> "Table":
+        """The table below ``key``, an empty one where there is none."""
+        value = self._value(key, {})
+        if not isinstance(value, dict):
+            raise B4MError(f"{self._named(key)} is {_shown(value)}: write a table, [{self._below(key)}] and its keys below.")
+        return self._opened(value, self._below(key))
+
+    def tables(self, key: str) -> "dict[str, Table]":
+        """The tables below ``key`` by their names, as in ``[content.cat]``; none where there are none."""
+        above = self.table(key)
+        return {name: above.table(name) for name in above.values}
+
+    def rows(self, key: str) -> "list[Table]":
+        """The tables of a list, as in ``[[pair]]``; none where there is none."""
+        value = self._value(key, [])
+        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+            raise B4MError(f"{self._named(key)} is {_shown(value)}: write tables, each below a line [[{self._below(key)}]].")
+        return [self._opened(each, f"{self._below(key)} {number}") for number, each in enumerate(value, start=1)]
+
+    def untouched(self, key: str) -> Any:
+        """Whatever stands there, not looked at; an empty table where nothing does."""
+        return self._value(key, {})
+
+    def end(self) -> None:
+        """All that is known was asked for: raises :class:`B4MError` for any other key, here and in the tables below."""
+        for key in self.values:
+            if key not in self._asked:
+                raise B4MError(f"{self._placed()} has the unknown key {_shown(key)}: {_advice(key, list(self._asked))}.")
+        for inner in self._inner.values():
+            inner.end()
+
+    def _value(self, key: str, default: Any) -> Any:
+        self._asked[key] = None
+        if key not in self.values and default is _REQUIRED:
+            raise B4MError(f"{self._placed()} has no {key}: add a line {key} = ...")
+        return self.values.get(key, default)
+
+    def _opened(self, values: Mapping[str, Any], where: str) -> "Table":
+        return self._inner.setdefault(where, Table(values, self.file, where))
+
+    def _below(self, key: str) -> str:
+        return f"{self.where}.{key}" if self.where else key
+
+    def _placed(self) -> str:
+        return f"{self.file.name}, [{self.where}]," if self.where else self.file.name
+
+    def _named(self, key: str) -> str:
+        return f"{key} in [{self.where}] of {self.file.name}" if self.where else f"{key} in {self.file.name}"
+
+
+def read_toml(file: Path) -> Table:
+    """The top table of a TOML file, in UTF-8 or as Windows' tools write it.
+
+    Raises :class:`B4MError` where it is missing, cannot be read, or is no TOML; the sentence names the line.
+    """
+    try:
+        if not file.is_file():
+            raise B4MError(f"{file} is not there: name a file that ends in .toml.")
+        if file.stat().st_size > _MOST_BYTES:
+            raise B4MError(f"{file.name} is larger than {_MOST_BYTES / 1e6:.0f} MB: that is no file of settings.")
+        texts, guessed, _ = decoded({file.name: file.read_bytes()})
+    except OSError as error:
+        raise B4MError(f"{file} cannot be read ({error.strerror or error}): check that it may be.") from error
+    text = texts.get(file.name)
+    if text is None or guessed:  # a guess may make another folder's name of one
+        raise B4MError(f"{file.name} is no text in UTF-8: save it again with a text editor, as UTF-8.")
+    try:
+        return Table(tomllib.loads(text), file)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise B4MError(f"{file.name} is no TOML: {_reason(error, text)}.") from error
+
+
+def toml_text(values: Mapping[str, Any], about: str = "") -> str:
+    """``values`` as TOML below the comment ``about``; what is None is left out, paths are texts.
+
+    Raises :class:`B4MError` where tomli-w is not installed.
+    """
+    try:
+        import tomli_w  # a pack that was brought up to date without its requirements trains all the same
+    except ImportError as error:
+        raise B4MError("TOML needs the package tomli-w: install what requirements.txt names.") from error
+    comment = "".join(f"# {line}\n" for line in about.splitlines())
+    written: str = tomli_w.dumps(_plain(values))
+    return comment + written
+
+
+def write_toml(file: Path, values: Mapping[str, Any], about: str = "") -> Path:
+    """Write :func:`toml_text` to ``file``, whole or not at all. Raises :class:`B4MError` where that cannot be."""
+    return write_whole(file, toml_text(values, about).encode())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items() if each is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _reason(error: BaseException, text: str) -> str:
+    """What the reader found wrong, with a hint where a path of Windows stands in double quotes."""
+    told = str(error).strip() or "it is nested too deeply"
+    told = told[0].lower() + told[1:]
+    found = re.search(r"line (\d+)", told)
+    line = (text.splitlines() or [""])[min(int(found[1]), len(text.splitlines())) - 1] if found else ""
+    hint = "; a path with \\ stands in single quotes" if re.search(r'"[^"]*\\', line) else ""
+    return f"{told}{hint}, so mend that line" if found else f"{told}{hint}, so mend it"
+
+
+def _advice(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, 1, 0.6)
+    if near:
+        return f"do you mean {near[0]}"
+    return f"known are {', '.join(known)}" if known else "nothing is known there"
+
+
+def _shown(value: Any) -> str:
+    written = repr(value)
+    return written if len(written) <= 60 else f"{written[:60]}..."
