@@ -1,4 +1,4 @@
-"""``python -m b4m_core``: the command line, under another name than the installed ``b4m``."""
+"""``python -m b4m_core``: the command line, for torchrun, accelerate launch, and where ``b4m`` is not installed."""
 
 import sys
 

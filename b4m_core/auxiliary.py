@@ -6,12 +6,14 @@ are plain enough for every SDXL, the embedded model included.
 """
 
 import dataclasses
+import functools
 import hashlib
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -23,6 +25,7 @@ from .fast.accelerate import find_out
 from .picture_kinds import holds_pictures, listed, picture_folders, shown
 from .pictures import Picture, PictureSet, Source, load_folder
 from .runs import content_key
+from .several import ALONE, Processes
 
 STYLES = ("watercolor", "comic", "mosaic", "neon", "oil painting", "line art")
 CONTENTS = ("house", "owl", "car", "robot", "tree", "cat")
@@ -59,12 +62,14 @@ def sample_auxiliary(
     resolution: int,
     cache: str | Path,
     watch: Callable[[int, int], None] = lambda done, total: None,
+    processes: Processes = ALONE,
 ) -> tuple[PictureSet, ...]:
     """Paint ``sets`` auxiliary sets of ``pictures`` pictures, or read them from ``cache`` where an earlier run left
     them.
 
     The cache is keyed by the base model and the prompts; every picture is kept as soon as it is painted, with a
-    checksum. ``watch`` (done, total) may raise. Raises :class:`B4MError` for numbers that nobody can want.
+    checksum. ``watch`` (done, total) may raise. The first of several ``processes`` paints and has the cache, the others
+    get the same pictures from it. Raises :class:`B4MError` for numbers that nobody can want.
     """
     whole(sets, "sets", 0, MOST_PICTURES)
     whole(pictures, "pictures", 0, MOST_PICTURES)
@@ -75,10 +80,17 @@ def sample_auxiliary(
         painted = []
         for index, prompt in enumerate(prompts):
             watch(number * pictures + index, total)
-            painted.append(Picture(prompt, _painted(base, prompt, index, resolution, Path(cache)), prompt))
+            pixels = _shared(processes, functools.partial(_painted, base, prompt, index, resolution, Path(cache)))
+            painted.append(Picture(prompt, pixels, prompt))
         results.append(PictureSet(tuple(painted), kind=kind))
     watch(total, total)
     return tuple(results)
+
+
+def _shared(processes: Processes, paint: Callable[[], np.ndarray]) -> np.ndarray:
+    made = processes.from_first(lambda: (0, {"pixels": torch.from_numpy(paint())}))
+    assert made is not None
+    return made[1]["pixels"].numpy()
 
 
 def _painted(base: BaseModel, prompt: str, seed: int, resolution: int, cache: Path) -> np.ndarray:

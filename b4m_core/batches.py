@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .encoding import EncodedSet
 from .models.family import Schedule
+from .several import Share
 
 
 class Batch(NamedTuple):
@@ -39,22 +40,27 @@ class MicroBatch(NamedTuple):
 
 
 class MicroSteps:
-    """The inputs of every micro-step; those of a next one can be made while a card is at work."""
+    """The inputs of every micro-step, or the pieces of them that are this process's ``share``; those of a next one can
+    be made while a card is at work.
+    """
 
-    def __init__(self, batches: "Batches", schedule: Schedule, each: int) -> None:
-        self._batches, self._schedule, self._each = batches, schedule, each
+    def __init__(self, batches: "Batches", schedule: Schedule, share: Share) -> None:
+        self._batches, self._schedule, self._share = batches, schedule, share
         self._prepared: dict[int, MicroBatch] = {}
 
     def of_step(self, number: int) -> Iterator[MicroBatch]:
-        """The micro-steps of optimiser step ``number``."""
-        for index in range(number * self._each, (number + 1) * self._each):
+        """The pieces of optimiser step ``number``."""
+        for piece in self._share.mine:
+            index = number * self._share.pieces + piece
             yield self._prepared.pop(index) if index in self._prepared else self._made(index)
 
     def prepare(self, number: int) -> None:
-        """Make the first micro-step of optimiser step ``number``."""
-        self._prepared = {number * self._each: self._made(number * self._each)}
+        """Make the first piece of optimiser step ``number``."""
+        index = number * self._share.pieces + self._share.mine.start
+        self._prepared = {index: self._made(index)}
 
-    def _made(self, index: int) -> MicroBatch:
+    def _made(self, piece: int) -> MicroBatch:
+        index, place = divmod(piece, self._share.cuts)
         batch = self._batches.draw(index)
         inputs = {
             "noisy": self._schedule.add_noise(batch.latents, batch.noise, batch.timesteps),
@@ -63,7 +69,7 @@ class MicroSteps:
             "timesteps": batch.timesteps,
             **batch.conditioning,
         }
-        return MicroBatch(inputs, batch.train_rows)
+        return _piece(MicroBatch(inputs, batch.train_rows), place, self._share.cuts, self._batches.batch_size)
 
 
 class Batches:
@@ -87,7 +93,7 @@ class Batches:
         preserves: bool = False,
     ) -> None:
         self._sets, self._primary_sets = [first, *others], primary_sets
-        self._batch_size, self._seed, self._schedule = batch_size, seed, schedule
+        self.batch_size, self._seed, self._schedule = batch_size, seed, schedule
         self._preserves = preserves and len(self._sets) > primary_sets
 
     def draw(self, index: int) -> Batch:
@@ -98,8 +104,8 @@ class Batches:
         bucket = self._sets[leader].home[leading[0]]
         rows = self._groups(leader, leading, generator)
         samples = [self._sets[number].at[bucket, pick] for group in rows for number, pick in group]
-        noise = torch.randn(self._batch_size, *samples[0].latents.shape, generator=generator)  # (batch_size, C, h, w)
-        timesteps = self._schedule.sample(self._batch_size, generator)  # (batch_size,)
+        noise = torch.randn(self.batch_size, *samples[0].latents.shape, generator=generator)  # (batch_size, C, h, w)
+        timesteps = self._schedule.sample(self.batch_size, generator)  # (batch_size,)
         groups = len(rows)  # R = groups * batch_size: the rows beside each other share noise and timestep
         return Batch(
             torch.stack([sample.latents for sample in samples]),
@@ -107,7 +113,7 @@ class Batches:
             timesteps.repeat(groups),
             torch.stack([sample.mask for sample in samples]),
             {name: _stacked([sample.conditioning[name] for sample in samples]) for name in samples[0].conditioning},
-            self._batch_size * (self._primary_sets if self._preserves else 1),
+            self.batch_size * (self._primary_sets if self._preserves else 1),
         )
 
     def _in_turn(self, leader: int, turn: int) -> list[int]:
@@ -115,7 +121,7 @@ class Batches:
         again.
         """
         home = self._sets[leader].home
-        chunks = sum(-(-home.count(bucket) // self._batch_size) for bucket in set(home))
+        chunks = sum(-(-home.count(bucket) // self.batch_size) for bucket in set(home))
         round_, place = divmod(turn, chunks)
         generator = _generator(self._seed, f"order {leader}", round_)
         order = torch.randperm(len(home), generator=generator).tolist()
@@ -125,9 +131,9 @@ class Batches:
     def _chunks(self, members: list[int]) -> list[list[int]]:
         """``members`` in pieces of ``batch_size``; the last one is filled up from the beginning."""
         filled = [
-            members[place % len(members)] for place in range(-(-len(members) // self._batch_size) * self._batch_size)
+            members[place % len(members)] for place in range(-(-len(members) // self.batch_size) * self.batch_size)
         ]
-        return [filled[first : first + self._batch_size] for first in range(0, len(filled), self._batch_size)]
+        return [filled[first : first + self.batch_size] for first in range(0, len(filled), self.batch_size)]
 
     def _groups(self, leader: int, leading: list[int], generator: torch.Generator) -> list[list[tuple[int, int]]]:
         """The rows as (set, picture), ``batch_size`` in a group: the train rows, then those beside them."""
@@ -135,12 +141,12 @@ class Batches:
         groups = [
             [
                 (number, pick)
-                for pick in (leading if number == leader else self._beside(number, generator, self._batch_size))
+                for pick in (leading if number == leader else self._beside(number, generator, self.batch_size))
             ]
             for number in numbers
         ]
         if self._preserves:
-            groups += [[self._any(generator) for _ in range(self._batch_size)] for _ in numbers]
+            groups += [[self._any(generator) for _ in range(self.batch_size)] for _ in numbers]
         return groups
 
     def _any(self, generator: torch.Generator) -> tuple[int, int]:
@@ -151,6 +157,19 @@ class Batches:
     def _beside(self, number: int, generator: torch.Generator, count: int) -> list[int]:
         """``count`` pictures of a set that is led, at random."""
         return torch.randint(len(self._sets[number].home), (count,), generator=generator).tolist()
+
+
+def _piece(batch: MicroBatch, place: int, cuts: int, batch_size: int) -> MicroBatch:
+    """One of ``cuts`` equal parts of a micro-step: as many rows of every group, so that rows stay beside each other."""
+    if cuts == 1:
+        return batch
+    size = batch_size // cuts
+
+    def rows(values: Tensor) -> Tensor:
+        groups = values.view(-1, batch_size, *values.shape[1:])  # (groups, batch_size, ...)
+        return groups[:, place * size : (place + 1) * size].flatten(0, 1)
+
+    return MicroBatch({name: rows(values) for name, values in batch.inputs.items()}, batch.train_rows // cuts)
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from .options import parser
 from .painting import as_image, paint
 from .pictures import PictureSet, load_folder
 from .plan import Plan
+from .process_group import joined
 from .record import difference
 from .remarks import enlarged
 from .run_store import RunStore
@@ -40,9 +42,10 @@ from .runs import Run
 from .saving import LORA_ENDING, require_ending
 from .set_words import fill_prompt, words_of
 from .settings import TrainingSettings
+from .several import ALONE
 from .tensorboard_log import TensorBoardLog
 from .toml_files import toml_text
-from .training import Progress, take, train
+from .training import Progress, assist, take, train
 
 if TYPE_CHECKING:
     from .diffusers_folder import DiffusersFolder
@@ -52,22 +55,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a :class:`B4MError` becomes its sentence and exit code 1."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("b4m").setLevel(logging.INFO)
+    processes, said, code = ALONE, "", 0
     try:
         options = _parsed(sys.argv[1:] if arguments is None else arguments)
-        options.run(options)
+        with joined(os.environ) as processes:
+            if processes.count > 1 and options.run is not _train:
+                raise B4MError("Only train is shared out over several processes: start this command without torchrun or accelerate launch.")
+            options.processes = processes
+            options.run(options)
     except B4MError as error:
-        print(f"b4m: {error}", file=sys.stderr)
-        return 1
+        said, code = f"b4m: {error}", 1
     except OSError as error:
-        print(
-            f"b4m: {error.filename or 'a file'} could not be read or written ({error.strerror or error}).",
-            file=sys.stderr,
-        )
-        return 1
+        said, code = f"b4m: {error.filename or 'a file'} could not be read or written ({error.strerror or error}).", 1
     except KeyboardInterrupt:
-        print("b4m: stopped; what was trained is kept, the same command goes on from there.", file=sys.stderr)
-        return 130
-    return 0
+        said, code = "b4m: stopped; what was trained is kept, the same command goes on from there.", 130
+    if said and processes.leads:
+        print(said, file=sys.stderr)
+    return code
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
@@ -115,7 +119,8 @@ def _base(options: argparse.Namespace) -> "DiffusersFolder":
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()
         library.utils.logging.set_verbosity(logging.CRITICAL)  # what they find wrong is said in a sentence of ours
-    return load_model(options.model, tokenizer=options.tokenizer, device=options.device, dtype=getattr(torch, options.dtype))
+    device = options.processes.device(options.device)
+    return load_model(options.model, tokenizer=options.tokenizer, device=device, dtype=getattr(torch, options.dtype))
 
 
 def _settings(options: argparse.Namespace, base: "DiffusersFolder") -> TrainingSettings:
@@ -143,7 +148,9 @@ def _auxiliary(
     if folder is not None:
         return own_auxiliary(folder, kind)
     sets, pictures = options.auxiliary_sets, options.auxiliary_pictures
-    return sample_auxiliary(base, kind, sets=sets, pictures=pictures, resolution=side, cache=options.store)
+    return sample_auxiliary(
+        base, kind, sets=sets, pictures=pictures, resolution=side, cache=options.store, processes=options.processes
+    )
 
 
 def _train_one(options: argparse.Namespace) -> None:
@@ -178,7 +185,11 @@ def _train_together(options: argparse.Namespace) -> None:
 
 
 def _run(plan: Plan, base: "DiffusersFolder", options: argparse.Namespace, carried: Sequence[Carried] = ()) -> None:
-    store = RunStore(options.store)
+    store, processes = RunStore(options.store), options.processes
+    if processes.count > 1 and options.take:
+        raise B4MError("--take writes what is trained by now: start it without torchrun or accelerate launch.")
+    if not processes.leads:
+        return assist(plan, base, processes)
     if options.was is not None:
         _require_the_same(plan, base, options)
     if options.take:
@@ -202,7 +213,17 @@ def _trained(plan: Plan, base: "DiffusersFolder", store: RunStore, options: argp
             board.watch(progress)
 
     try:
-        return train(plan, base, store, watch, retrain=options.retrain, keep_every=options.keep_every, tell=_print_note, told=told)
+        return train(
+            plan,
+            base,
+            store,
+            watch,
+            retrain=options.retrain,
+            keep_every=options.keep_every,
+            tell=_print_note,
+            told=told,
+            processes=options.processes,
+        )
     finally:
         if board is not None:
             board.close()

@@ -33,6 +33,7 @@ from .models import family_named
 from .models.family import FusedStepKind
 from .planner import FIRST_OFFLOADED
 from .settings import TrainingSettings
+from .several import ALONE, Processes
 from .stacks import Stack
 from .trainings import Training
 
@@ -86,6 +87,10 @@ class Learned:
         """Forget the gradients; their tensors stay where they are."""
         for parameter in (parameter for half in self.halves for parameter in half):
             parameter.grad.zero_()  # type: ignore[union-attr]
+
+    def gradients(self) -> list[Tensor]:
+        """The gradients of what moves, each once, without gaps in memory."""
+        return [parameter.grad for _, parameter in self._parameters() if parameter.grad is not None]
 
     def state_dict(self) -> dict[str, Tensor]:
         """The parameters and their moments, as they are, for a safetensors file."""
@@ -149,10 +154,10 @@ class Learned:
 
 
 class Results:
-    """What steps found, in their order, on its way from the device; ``steps`` of them are read."""
+    """What steps of ``pieces`` found, in their order, on its way from the device; ``steps`` of them are read."""
 
-    def __init__(self, settings: TrainingSettings) -> None:
-        self.settings, self.steps = settings, 0
+    def __init__(self, pieces: int) -> None:
+        self.pieces, self.steps = pieces, 0
         self._ahead: deque[StepResult] = deque()
 
     def __len__(self) -> int:
@@ -162,17 +167,19 @@ class Results:
         """One more step is on its way."""
         self._ahead.append(result)
 
+    def forget(self) -> None:
+        """What is on its way is not wanted any more."""
+        self._ahead.clear()
+
     def finish_oldest_step(self) -> tuple[float, float]:
         """Wait for the oldest one and count it as done: the mean loss of its train rows and of its others; see
         :meth:`Engine.read`.
         """
-        read, count = self._ahead[0].read(), 2 * self.settings.gradient_accumulation_steps
-        losses = (
-            read[:count].view(-1, 2) / self.settings.gradient_accumulation_steps
-        )  # (micro-steps, train rows and others)
+        read, count = self._ahead[0].read(), 2 * self.pieces
+        losses = read[:count].view(-1, 2) / self.pieces  # (pieces, train rows and others)
         for what, values in (("loss", losses), ("gradient", read[count:])):
             if not torch.isfinite(values).all():
-                self._ahead.clear()  # nothing has moved since
+                self.forget()  # nothing has moved since
                 raise NotANumber(what, self.steps + 1)
         totals = torch.zeros(2, dtype=torch.float64)
         for loss in losses:
@@ -197,10 +204,12 @@ class Engine:
         training: Training,
         settings: TrainingSettings,
         other_sets: int,
+        processes: Processes,
     ) -> None:
         self.learned, self.micro_step, self.update = learned, micro_step, update
         self.training, self.settings, self.preserves = training, settings, training.has_preservation_rows(other_sets)
-        self.results, self.consistent = Results(settings), True
+        self.processes, self.share = processes, processes.share(settings)
+        self.results, self.consistent = Results(self.share.pieces), True
         self._batches: list[MicroBatch] = []  # of the step that is being done, and what they found
         self._losses: list[Tensor] = []
 
@@ -217,12 +226,14 @@ class Engine:
         fused: bool = True,
         graph: bool = True,
         first: int = 0,
+        processes: Processes = ALONE,
     ) -> "Engine":
         """Make ready to train ``adapter`` under ``network``, which is frozen and stays where it is.
 
         ``other_sets``: the number of picture sets beside the first. ``state``: the steps done and :meth:`state_dict`,
         to go on from. ``fused``: take the step that has the network written out where there is one; ``graph``: let a
-        card record it; ``first``: the fastest way of planner.py to begin with. Where a card has no room to build the
+        card record it; ``first``: the fastest way of planner.py to begin with; ``processes``: those that share the steps
+        out. Where a card has no room to build the
         step, a part of the network stays in main memory from the beginning. Raises :class:`B4MError` for an adapter of
         another network and for too little memory.
         """
@@ -242,13 +253,13 @@ class Engine:
                     network,
                     what,
                     learned.stacks,
-                    micro_steps=settings.gradient_accumulation_steps,
+                    micro_steps=processes.share(settings).pieces,
                     graph=graph,
                     first=first,
                 )
                 return made, _update_of(made, learned, settings, ahead=works_ahead(device, made))
 
-            engine = cls(learned, *_with_room(steps, first), training, settings, other_sets)
+            engine = cls(learned, *_with_room(steps, first), training, settings, other_sets, processes)
         engine.results.steps = 0 if state is None else state[0]
         return engine
 
@@ -285,11 +296,12 @@ class Engine:
         return self.micro_step(batch.inputs, batch.train_rows, rows, preserve=self.preserves, taught=taught)
 
     def step(self) -> None:
-        """Bound the gradients and move what is learned, or give a card that to do; nothing moves where something is not
-        a number.
+        """Add the gradients up over all processes, bound them and move what is learned, or give a card that to do;
+        nothing moves where something is not a number.
         """
         with memory_advice(self.settings):
-            values = self.update.bounded(torch.cat(self._losses))
+            losses = self.processes.summed(torch.cat(self._losses), self.learned.gradients(), self.share)
+            values = self.update.bounded(losses)
             self.consistent = False
             self.results.append(self.update(values))
         self.consistent = True
@@ -300,8 +312,11 @@ class Engine:
         to the card.
 
         Raises :class:`B4MError` for a step that found what is not a number; neither it nor a step after it has moved
-        anything.
+        anything. What a card had ahead when another process was lost is not to be had.
         """
+        if self.processes.lost and len(self.results):
+            self.results.forget()
+            self.consistent = False
         while len(self.results) > ahead:
             yield self.results.finish_oldest_step()
 

@@ -27,6 +27,33 @@ _ROOM_FOR_SAMPLES = 20 * 10**6
 Losses = Sequence[Sequence[float]]
 
 
+class KeptElsewhere:
+    """In place of a :class:`Keeper`, beside the first of several processes: that one keeps what all of them learned. ``adapter`` is
+    the live one.
+    """
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter = adapter
+
+    def require_room(self) -> None:
+        """Nothing is written here."""
+
+    def due(self, step: int) -> bool:
+        """Never."""
+        return False
+
+    def keep(self, step: int) -> None:
+        """Nothing is due."""
+
+    def stop(self) -> int:
+        """No step is kept here."""
+        return 0
+
+    def finish(self) -> Adapter:
+        """The adapter as it stands here; the first process has the one that was kept and read back."""
+        return self.adapter
+
+
 class Keeper:
     """Keeps one training: the state every minute and at its end, the adapter every ``every`` steps and at its end.
 

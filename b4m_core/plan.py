@@ -4,6 +4,9 @@ from.
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
+
+import torch
 
 from .adapter import Adapter
 from .base_model import BaseModel
@@ -49,9 +52,25 @@ class Plan:
     def key(self, base: BaseModel) -> str:
         """The content key of the run: equal for identical inputs, and only for those.
 
-        Nothing in a step depends on how many steps there will be, or on the file dtype of the result, so that these are
-        no part of it.
+        Nothing in a step depends on how many steps there will be, on the file dtype of the result or on how many
+        processes share it out, so that these are no part of it.
         """
+        return content_key(self._parts(base))
+
+    def facts(self, base: BaseModel) -> dict[str, str]:
+        """What all processes of one training must have alike, by what it is in words: digests, and versions as they
+        are.
+        """
+        words = {
+            "role": "kind of training", "sets": "set of pictures, captions or words", "settings": "value of a setting",
+            "start": "adapter to begin with", "base": "base model", "schedule": "noise schedule", "arithmetic": "precision",
+        }  # fmt: skip
+        digests = {words[name]: content_key({name: value}) for name, value in self._parts(base).items()}
+        asked = content_key({"asked": self.settings.as_dict()})
+        return {"PyTorch": torch.__version__, **digests, "number of steps or file dtype": asked}
+
+    def _parts(self, base: BaseModel) -> dict[str, Any]:
+        """What decides what a step does."""
         settings = {name: value for name, value in self.settings.as_dict().items() if name not in NOT_IN_THE_KEY}
         sets = [
             {
@@ -61,17 +80,15 @@ class Plan:
             }
             for pictures in (self.pictures, *self.others)
         ]
-        return content_key(
-            {
-                "role": self.role,
-                "sets": sets,
-                "settings": settings,
-                "start": None if self.start is None else self.start.digest(),
-                "base": base.fingerprint,
-                "schedule": base.schedule.describe(),
-                "arithmetic": [base.device.type, str(base.dtype)],
-            }
-        )
+        return {
+            "role": self.role,
+            "sets": sets,
+            "settings": settings,
+            "start": None if self.start is None else self.start.digest(),
+            "base": base.fingerprint,
+            "schedule": base.schedule.describe(),
+            "arithmetic": [base.device.type, str(base.dtype)],
+        }
 
 
 def first_adapter(plan: Plan, base: BaseModel) -> Adapter:

@@ -25,12 +25,13 @@ from .encoding import encode_sets
 from .engine import Engine, memory_advice
 from .errors import B4MError
 from .fast.accelerate import find_out
-from .keeping import KEEP_EVERY, Keeper
+from .keeping import KEEP_EVERY, Keeper, KeptElsewhere
 from .plan import Plan, first_adapter
 from .record import joined, keep_record, record_of
 from .run_store import RunStore
 from .runs import silent
 from .settings import TrainingSettings
+from .several import ALONE, Processes
 from .step_log import StepLog
 from .trainings import training
 
@@ -71,6 +72,7 @@ def train(
     keep_every: int = KEEP_EVERY,
     tell: Callable[[str], None] = silent,
     told: Mapping[str, Any] | None = None,
+    processes: Processes = ALONE,
 ) -> Adapter:
     """Train ``plan`` on ``base`` and return the adapter as its file says it.
 
@@ -79,9 +81,10 @@ def train(
     there before stays until the new one has come as far. Every ``keep_every`` steps (0: never) the adapter is kept.
     ``watch`` may raise to cancel: what was learned is kept first. ``tell`` gets sentences for the artist, such as that
     a disk is full. ``told`` goes into the run's record (record.py) beside what plan and base model say of themselves.
-    Raises :class:`B4MError` for what is not a number (the last good state is kept), for a disk that is
-    too full to begin, or too little memory.
+    Of several ``processes`` the first calls this, and the others :func:`assist`. Raises :class:`B4MError` for what is
+    not a number (the last good state is kept), for a disk that is too full to begin, or too little memory.
     """
+    processes.require_same(lambda: plan.facts(base))
     run = store.open(plan.key(base))
     run.tell = tell
     with run.locked():  # what is held is not pruned
@@ -91,13 +94,28 @@ def train(
         adapter = attempt.adapter(plan.settings.steps)
         if adapter is None and not attempt.retraining:
             adapter = run.adapter(plan.settings.steps)
+        there = adapter is not None
+        processes.from_first(lambda: (int(there), {}))
         if adapter is None:
             log = StepLog(attempt, plan.settings.learning_rate, tell)
-            with log.kept(), torch.inference_mode(False), torch.enable_grad(), _repeatable(base.device):
-                adapter = _trained(plan, base, attempt, _logged(watch, log), keep_every, tell)
+            with log.kept(), _arithmetic(base.device):
+                adapter = _trained(plan, base, attempt, _logged(watch, log), keep_every, tell, processes)
         run.settle(attempt)
         store.prune()
     return asked_for(adapter, plan.settings.as_dict())
+
+
+def assist(plan: Plan, base: BaseModel, processes: Processes) -> None:
+    """What each of several ``processes`` but the first does for :func:`train`, with the same plan: its share of every
+    step. It keeps nothing and opens no store.
+
+    Raises :class:`B4MError` for what is wrong here, and where another process has ended the training.
+    """
+    processes.require_same(lambda: plan.facts(base))
+    told = processes.from_first(lambda: None)
+    if told is not None and not told[0]:
+        with _arithmetic(base.device):
+            _trained(plan, base, None, lambda progress: None, 0, silent, processes)
 
 
 def take(
@@ -135,19 +153,30 @@ def _logged(watch: Watch, log: StepLog) -> Watch:
 
 
 def _trained(
-    plan: Plan, base: BaseModel, attempt: Attempt, watch: Watch, keep_every: int, tell: Callable[[str], None]
+    plan: Plan,
+    base: BaseModel,
+    attempt: Attempt | None,
+    watch: Watch,
+    keep_every: int,
+    tell: Callable[[str], None],
+    processes: Processes,
 ) -> Adapter:
-    """Encode, resume, step, read, keep, finish."""
+    """Encode, resume, step, read, keep, finish. Without an ``attempt`` another process keeps."""
     settings = plan.settings
     find_out(base.device, base.dtype)  # kernels are compiled from here on, while pictures are encoded
     with memory_advice(settings):
-        micro_steps = _encoded(plan, base, watch)
+        micro_steps = _encoded(plan, base, watch, processes)
         network = base.unet
     adapter = first_adapter(plan, base)
-    state, row = attempt.load_state(settings.steps), training(plan.role, settings.correspondence)
-    engine = Engine.build(network, adapter, row, settings, other_sets=len(plan.others), state=state)
+    state = processes.from_first(lambda: None if attempt is None else attempt.load_state(settings.steps))
+    row = training(plan.role, settings.correspondence)
+    engine = Engine.build(network, adapter, row, settings, other_sets=len(plan.others), state=state, processes=processes)
     history = _History(settings, adapter, attempt, [] if state is None else state[1]["losses"].tolist())
-    keeper = Keeper(attempt, engine, adapter, lambda: (history.thinned(), history.losses), keep_every, tell)
+    keeper = (
+        KeptElsewhere(adapter)
+        if attempt is None
+        else Keeper(attempt, engine, adapter, lambda: (history.thinned(), history.losses), keep_every, tell)
+    )
     try:
         keeper.require_room()
         for number in range(engine.steps, settings.steps):
@@ -175,11 +204,12 @@ def _trained(
         engine.close()
 
 
-def _encoded(plan: Plan, base: BaseModel, watch: Watch) -> MicroSteps:
-    """The pictures as the network sees them, and the batches that are drawn from them."""
+def _encoded(plan: Plan, base: BaseModel, watch: Watch, processes: Processes) -> MicroSteps:
+    """The pictures as the network sees them, and this process's share of the batches that are drawn from them."""
     settings, row = plan.settings, training(plan.role, plan.settings.correspondence)
 
     def encoding(done: int, total: int) -> None:
+        processes.check()
         watch(Progress(0, settings.steps, step_done=False, losses=[], encoded=(done, total)))
 
     sets = [plan.pictures.with_flips() if settings.flip else plan.pictures, *plan.others]
@@ -193,14 +223,14 @@ def _encoded(plan: Plan, base: BaseModel, watch: Watch) -> MicroSteps:
         primary_sets=row.primary_sets,
         preserves=row.preserves,
     )
-    return MicroSteps(batches, base.schedule, settings.gradient_accumulation_steps)
+    return MicroSteps(batches, base.schedule, processes.share(settings))
 
 
 class _History:
     """What the steps found, and how long they took."""
 
     def __init__(
-        self, settings: TrainingSettings, adapter: Adapter, attempt: Attempt, losses: list[list[float]]
+        self, settings: TrainingSettings, adapter: Adapter, attempt: Attempt | None, losses: list[list[float]]
     ) -> None:
         self.settings, self.adapter, self.attempt = settings, adapter, attempt
         self.losses = [(step, trained, others) for step, trained, others in losses]
@@ -225,6 +255,13 @@ class _History:
         every = math.ceil(len(self.losses) / KEPT_LOSSES)
         kept = tuple(self.losses[::every]) + tuple(self.losses[-1:] if (len(self.losses) - 1) % every else ())
         return tuple(tuple(float(f"{value:.6g}") for value in row) for row in kept)
+
+
+@contextlib.contextmanager
+def _arithmetic(device: torch.device) -> Iterator[None]:
+    """Gradients are taken, and kernels repeat what they did."""
+    with torch.inference_mode(False), torch.enable_grad(), _repeatable(device):
+        yield
 
 
 @contextlib.contextmanager

@@ -24,9 +24,9 @@ FORWARDED = {
     "convert": "Write an adapter in another layout or precision.",
     "resize": "Write an adapter with a smaller rank.",
     "runs": "List what is kept of trainings and what it takes; --prune removes the oldest.",
-    "bench": "Measure: `bench speed`, `quality`, `precision`, `reliability`, `formats` or `inputs`, with --help for more.",
+    "bench": "Measure: `bench speed`, `quality`, `precision`, `reliability`, `formats`, `inputs` or `cards`, with --help for more.",
 }
-BENCHMARKS = ("speed", "quality", "precision", "reliability", "formats", "inputs")
+BENCHMARKS = ("speed", "quality", "precision", "reliability", "formats", "inputs", "cards")
 
 
 def run(arguments: Sequence[str], do: Do | None = None) -> int:

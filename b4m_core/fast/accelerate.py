@@ -26,7 +26,7 @@ def kernels_for(device: torch.device, dtype: torch.dtype) -> Any:
     """
     if device.type != "cuda":
         return None
-    with _one_at_a_time:
+    with _one_at_a_time, torch.cuda.device(device):  # a thread begins on the first card, whichever its process has
         return _kernels_that_work(device, dtype)
 
 
