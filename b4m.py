@@ -7,6 +7,7 @@
     python b4m.py repeat     trains again what a run's own record says
     python b4m.py generate   paints with trained adapters
     python b4m.py list       names adapters; inspect, merge, split, convert and resize work on them
+    python b4m.py studio     trains many contents and styles by a plan, on all cards
     python b4m.py runs       lists what is kept of trainings; --prune removes the oldest
     python b4m.py bench      measures: speed beside others, or quality on the embedded model
 

@@ -7,21 +7,18 @@ are plain enough for every SDXL, the embedded model included.
 
 import dataclasses
 import functools
-import hashlib
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
 
-from .atomic import write_atomically
 from .base_model import BaseModel
 from .checked import whole
 from .errors import B4MError
 from .fast.accelerate import find_out
+from .painted import kept_or_painted
 from .picture_kinds import holds_pictures, listed, picture_folders, shown
 from .pictures import Picture, PictureSet, Source, load_folder
 from .runs import content_key
@@ -31,7 +28,6 @@ STYLES = ("watercolor", "comic", "mosaic", "neon", "oil painting", "line art")
 CONTENTS = ("house", "owl", "car", "robot", "tree", "cat")
 PLACES = ("on the grass", "on the beach", "in the snow", "on a wooden table", "in the forest", "on a road")
 MOST_SETS, MOST_PICTURES = 6, 1000
-_CHECKSUM = "b4m.sha256"
 OWN_CAPTIONS = {
     "styles": "a picture in {class} style",
     "contents": "a photo of a {class}",
@@ -103,47 +99,12 @@ def _painted(base: BaseModel, prompt: str, seed: int, resolution: int, cache: Pa
             "prediction": base.schedule.prediction,
         }
     )
-    file = cache / "auxiliary" / f"{key[:32]}.png"
-    kept = _kept(file, key, resolution)
-    if kept is not None:
-        return kept
-    find_out(base.device, base.dtype)  # who has them painted is about to train: its kernels are compiled meanwhile
-    pixels = base.sample(prompt, width=resolution, height=resolution, seed=seed)
-    values: np.ndarray = (pixels.detach().cpu().float().clamp(0, 1) * 255).round().byte().numpy()
-    _write_png(file, values, key)
-    return values
 
+    def paint() -> Tensor:
+        find_out(base.device, base.dtype)  # who has them painted is about to train: its kernels are compiled meanwhile
+        return base.sample(prompt, width=resolution, height=resolution, seed=seed)
 
-def _write_png(file: Path, pixels: np.ndarray, key: str) -> None:
-    buffer, facts = io.BytesIO(), PngInfo()
-    facts.add_text(_CHECKSUM, _checksum(key, pixels))
-    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=facts)
-
-    def check(partial: Path) -> None:
-        if _kept(partial, key, max(pixels.shape)) is None:
-            raise B4MError(f"{file.name} did not read back as it was written: check the disk and press Run again.")
-
-    write_atomically(file, [buffer.getvalue()], check)
-
-
-def _kept(file: Path, key: str, side: int) -> np.ndarray | None:
-    """The picture of ``key`` in the cache, (H, W, 3) uint8; None where there is none, or it is damaged or another's."""
-    if not file.is_file():
-        return None
-    try:
-        with Image.open(file, formats=["PNG"]) as image:
-            if image.mode != "RGB" or max(image.size) > side:  # nothing is unpacked that we did not write
-                return None
-            pixels = np.asarray(image).copy()
-            told = image.info.get(_CHECKSUM)
-    except Exception:  # Pillow raises whatever it likes over bytes that make no sense; the picture is painted again
-        return None
-    return pixels if told == _checksum(key, pixels) else None
-
-
-def _checksum(key: str, pixels: np.ndarray) -> str:
-    """sha256 over what the picture was painted for and its pixels, so that two that were exchanged are found too."""
-    return hashlib.sha256(f"{key}|{pixels.shape}|".encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+    return kept_or_painted(cache / "auxiliary" / f"{key[:32]}.png", key, resolution, paint)
 
 
 def own_auxiliary(folder: str | Path, kind: str) -> tuple[PictureSet, ...]:

@@ -26,6 +26,8 @@ _FILE_NAMES = ("file_name", "filename", "file", "image", "image_path", "file_pat
 _TEXT_NAMES = ("text", "caption", "prompt", "description", "captions", "txt", "tags", "label", "title")
 _LISTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 _LONGEST_CAPTION, _LONGEST_LIST = 100_000, 64 * 2**20  # bytes
+PATTERNS = {"content": "a photo of a {trigger} {class}", "style": "a {class} in {trigger} style"}
+"""What a picture of either is called where there is no caption."""
 _PLACEHOLDER = re.compile(r"[{\[](trigger|class|name)[}\]]", re.IGNORECASE)
 
 

@@ -35,6 +35,7 @@ from .painting import as_image, paint
 from .pictures import PictureSet, load_folder
 from .plan import Plan
 from .process_group import joined
+from .quiet import quiet_libraries
 from .record import difference
 from .remarks import enlarged
 from .run_store import RunStore
@@ -112,13 +113,8 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _base(options: argparse.Namespace) -> "DiffusersFolder":
-    """The model, with its libraries told to be silent; they are imported for what needs one alone."""
-    import diffusers
-    import transformers
-
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
-        library.utils.logging.set_verbosity(logging.CRITICAL)  # what they find wrong is said in a sentence of ours
+    """The model, with its libraries told to be silent."""
+    quiet_libraries()
     device = options.processes.device(options.device)
     return load_model(options.model, tokenizer=options.tokenizer, device=device, dtype=getattr(torch, options.dtype))
 

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from . import verbs
+from .captions import PATTERNS
 from .configuration import TRAININGS
 from .embedded import embedded_model
 from .foreign import USES
 from .keeping import KEEP_EVERY
 from .settings import TrainingSettings
+from .studio import command as studio
 
-CONTENT_PATTERN, STYLE_PATTERN = "a photo of a {trigger} {class}", "a {class} in {trigger} style"
 OTHERS = {"content": "in other styles", "style": "of other contents"}  # what stands beside the pictures of each
 ABOUT = "B4M without a graph: train adapters, paint with them, work on them. The same loop and the same files as the nodes."
 Command = Callable[[argparse.Namespace], None]
@@ -32,6 +33,7 @@ def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     again.add_argument("record", type=Path, help="a run's folder, or its run.toml")
     again.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="options of train, which win over the record")
     verbs.add(words)
+    studio.add(words)
     keeper = words.add_parser("runs", help="what the run store holds, and how much it takes")
     keeper.set_defaults(run=commands["runs"])
     _store_argument(keeper)
@@ -71,7 +73,7 @@ def _training(words: Any, run: Command) -> None:
         if role == "joint":
             _joint_arguments(sub)
         else:
-            _picture_arguments(sub, "", CONTENT_PATTERN if role == "content" else STYLE_PATTERN)
+            _picture_arguments(sub, "", PATTERNS[role])
             _auxiliary_arguments(sub, {"": OTHERS[role]})
 
 
@@ -168,8 +170,8 @@ def _auxiliary_arguments(parser: argparse.ArgumentParser, shown: Mapping[str, st
 
 
 def _joint_arguments(parser: argparse.ArgumentParser) -> None:
-    _picture_arguments(parser, "content-", CONTENT_PATTERN)
-    _picture_arguments(parser, "style-", STYLE_PATTERN)
+    _picture_arguments(parser, "content-", PATTERNS["content"])
+    _picture_arguments(parser, "style-", PATTERNS["style"])
     _auxiliary_arguments(parser, {f"{role}-": others for role, others in OTHERS.items()})
     parser.add_argument("--content-adapter", type=Path)
     parser.add_argument("--style-adapter", type=Path)

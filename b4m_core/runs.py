@@ -37,6 +37,10 @@ def content_key(description: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class RunHeld(B4MError):
+    """The run is being trained already, by another program or another part of this one."""
+
+
 def silent(sentence: str) -> None:
     """Nobody is told."""
 
@@ -54,7 +58,7 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[bool]:
-        """Hold the run; yields whether the file system has locks. Raises :class:`B4MError` while another holds it; a
+        """Hold the run; yields whether the file system has locks. Raises :class:`RunHeld` while another holds it; a
         lock of a dead process is free.
         """
         with contextlib.ExitStack() as stack:
@@ -62,7 +66,7 @@ class Run:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 real = stack.enter_context(holding(self.folder / _LOCK))
             except BlockingIOError as error:
-                raise B4MError(
+                raise RunHeld(
                     "This very training is already running in another ComfyUI: wait for it, then press Run again."
                 ) from error
             except OSError as error:

@@ -34,7 +34,8 @@ def _comfyui(options: argparse.Namespace) -> int:
 
 def _forward(options: argparse.Namespace) -> int:
     """Runs one of the pack's own modules in the environment, with all words as they are, in the folder one is in."""
-    host = preparing.our_host(development=options.command == "bench")
+    studio = options.command == "studio" or options.words[:1] == ["studio"]
+    host = preparing.our_host(development=options.command == "bench", studio=studio)
     variables = places.child_environment(PYTHONPATH=str(places.PACK), B4M_TOKENIZER=str(host.folder / "comfy" / "sd1_tokenizer"))
     return children.call([str(host.python), "-m", *_module(options)], variables)
 

@@ -23,10 +23,11 @@ FORWARDED = {
     "split": "Write the content and the style of an adapter as two LoRAs.",
     "convert": "Write an adapter in another layout or precision.",
     "resize": "Write an adapter with a smaller rank.",
+    "studio": "Train many contents and styles by a plan, on many cards, into a library with contact sheets.",
     "runs": "List what is kept of trainings and what it takes; --prune removes the oldest.",
-    "bench": "Measure: `bench speed`, `quality`, `precision`, `reliability`, `formats`, `inputs` or `cards`, with --help for more.",
+    "bench": "Measure: `bench speed`, `quality`, `precision`, `reliability`, `formats`, `inputs`, `cards`, `studio`; --help says more.",
 }
-BENCHMARKS = ("speed", "quality", "precision", "reliability", "formats", "inputs", "cards")
+BENCHMARKS = ("speed", "quality", "precision", "reliability", "formats", "inputs", "cards", "studio")
 
 
 def run(arguments: Sequence[str], do: Do | None = None) -> int:
@@ -44,7 +45,7 @@ def run(arguments: Sequence[str], do: Do | None = None) -> int:
     except LauncherError as error:
         return _complain(str(error))
     except KeyboardInterrupt:
-        goes_on = arguments[0] in ("demo", "train", "repeat")
+        goes_on = arguments[0] in ("demo", "train", "repeat", "studio")
         return _complain("Stopped: the same command goes on from there." if goes_on else "Stopped.", 130)
     except BrokenPipeError:
         sys.stdout = None  # nobody reads any more; Python must not try to flush at its end

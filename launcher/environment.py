@@ -136,8 +136,9 @@ class Environment:
             self._stamps.finish("python", "made")
         return self.python
 
-    def install(self, host_requirements: str, *, audio: bool = False, development: bool = False) -> None:
-        """Installs what is missing: PyTorch, the host's requirements, the pack's, and for tests and benchmarks the tools.
+    def install(self, host_requirements: str, *, audio: bool = False, development: bool = False, studio: bool = False) -> None:
+        """Installs what is missing: PyTorch, the host's requirements, the pack's, for tests and benchmarks the tools, and what shares
+        out the trainings of a `studio`.
 
         Each later step is told to leave the chosen PyTorch as it is, whatever its packages would rather have.
         """
@@ -151,6 +152,8 @@ class Environment:
             if development:
                 tools = _of_pack("requirements-dev.txt", "requirements-launcher.txt")
                 self._step("development", "What the tests need", tools, chosen)
+            if studio:
+                self._step("studio", "What shares out many trainings", _of_pack("requirements-studio.txt"), chosen)
 
     def _step(self, name: str, title: str, requirements: list[str], chosen: list[str], *options: str) -> None:
         key = key_of(*requirements, "with", *chosen)

@@ -7,11 +7,11 @@ from .console import say
 from .hosts import Host
 
 
-def our_host(*, development: bool = False) -> Host:
+def our_host(*, development: bool = False, studio: bool = False) -> Host:
     """The ComfyUI that we bring, in the environment that serves every command, so that none of them undoes another's."""
     chosen = environment.ours()
     host = carriers.bring(carriers.NEWEST, chosen.prepare())
-    chosen.install(host.requirements(), development=development)
+    chosen.install(host.requirements(), development=development, studio=studio)
     return host
 
 

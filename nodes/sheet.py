@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from comfy_api.v0_0_2 import io
 
-from ..b4m_core import Adapter, B4MError
+from ..b4m_core import Adapter, B4MError, grid
+from ..b4m_core.grid import Cell, Row
+from ..b4m_core.lettering import cannot_be_drawn
 from ..b4m_core.pictures import PictureSet
 from ..b4m_core.set_words import DEFAULT, fill_prompt, words_of
-from . import grid, host
-from .grid import Cell, Row
-from .lettering import cannot_be_drawn
+from . import host
 from .widgets import CATEGORY, AdapterWire, Pictures, alone_note, guidance, model_clip_vae, require_adapter, require_pictures, schema
 
 COLUMNS = {"base": None, "content only": (1.0, 0.0), "style only": (0.0, 1.0), "both": (1.0, 1.0)}

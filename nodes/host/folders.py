@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import folder_paths
 
-from ...b4m_core import B4MError, regular_files
+from ...b4m_core import B4MError, file_names, regular_files
 from ...b4m_core.compact_format import COMPACT_ENDING
 from ...b4m_core.picture_kinds import holds_pictures, is_litter
 from ...b4m_core.saving import LORA_ENDING
@@ -24,12 +23,9 @@ from ...b4m_core.temporary import sweep, sweep_below
 
 NOT_ALL = "(there are more folders than this list holds)"
 _DEEPEST_LEVEL, _MOST_FOLDERS = 12, 2000  # the list is read each time the page loads
-_LONGEST_NAME, _MOST_BYTES = 150, 230  # letters, and their bytes: file systems take 255, and an ending and a number come to them
 _LONGEST_PART, _LONGEST_PATH = 255, 1000  # bytes of a folder's name; letters of a path below the input folder
 _OURS = "b4m"  # the host's name for B4M's own files in the loras folders: it keeps and renews their list as it does others
 _WINDOWS = os.name == "nt"
-_NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
-_WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|clock\$|(com|lpt)[\d¹²³])\s*(\..*)?", re.IGNORECASE)
 
 
 def input_subfolders(*, parents: bool = False) -> list[str]:
@@ -163,10 +159,9 @@ def safe_new_lora_path(name: str) -> Path:
     _require_text(name)
     ending = next((each for each in (LORA_ENDING, COMPACT_ENDING) if name.lower().endswith(each)), "")
     stem = name[: len(name) - len(ending)]
-    plain = stem.strip() and stem == stem.strip().rstrip(".") and not stem.startswith(".")
-    if not plain or len(stem) > _LONGEST_NAME or not 0 < _bytes(stem) <= _MOST_BYTES:
+    if not file_names.is_plain(stem):
         raise B4MError(f"{shown(name)} cannot be a file name; write a short name such as my_style.")
-    if _NOT_IN_NAMES.search(stem) or _WINDOWS_DEVICES.fullmatch(stem):
+    if not file_names.is_legal(stem):
         raise B4MError(
             f'{shown(name)} cannot be a file name on every system; write a plain name without folders and without < > : " / \\ | ? *'
         )
@@ -206,8 +201,8 @@ def _parts(name: str, what: str) -> list[str]:
     """The folders and the file that a name says, / between them; refused unless every part is a plain name."""
     _require_text(name)
     parts = name.split("/")
-    plain = all(part not in ("", ".", "..") and 0 < _bytes(part) <= _LONGEST_PART for part in parts)
-    if _WINDOWS and any(_WINDOWS_DEVICES.fullmatch(part) or part != part.rstrip(" .") for part in parts):
+    plain = all(part not in ("", ".", "..") and 0 < file_names.bytes_of(part) <= _LONGEST_PART for part in parts)
+    if _WINDOWS and any(file_names.WINDOWS_DEVICES.fullmatch(part) or part != part.rstrip(" .") for part in parts):
         raise B4MError(f"{shown(name)} cannot be the name of a file or folder on Windows; choose one from the list.")
     if not plain or "\x00" in name or "\\" in name or ":" in name or len(name) > _LONGEST_PATH:
         raise B4MError(f"{shown(name)} is not a name inside {what}; choose one from the list.")
@@ -218,14 +213,6 @@ def _require_text(name: object) -> None:
     """Refuse bytes, numbers and whatever else a script or a wire may hand on as a name."""
     if not isinstance(name, str):
         raise B4MError(f"A name is something else than text ({type(name).__name__}): choose one from the list, or write a plain name.")
-
-
-def _bytes(name: str) -> int:
-    """The bytes of a name on disk, 0 for one that cannot be there: a half character of a text that was cut."""
-    try:
-        return len(os.fsencode(name))
-    except UnicodeEncodeError:
-        return 0
 
 
 def _inside(root: Path, name: str, what: str) -> Path:

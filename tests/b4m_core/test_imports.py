@@ -39,6 +39,10 @@ FORBIDDEN_CALLS = {
     "aiohttp.request", "asyncio.open_connection", "asyncio.start_server", "asyncio.create_subprocess_exec",
     "asyncio.create_subprocess_shell", "shutil.unpack_archive", "comfy.utils.load_torch_file",
 }  # fmt: skip
+STARTS_WORKERS = {"dask", "distributed", "bokeh"}
+"""Dask starts processes and lets them speak to each other, pickled. One module may import it, and that one is imported only when a
+person asks the command line for more than one worker: the pack itself, started by a host, never does."""
+ENGINE_ROOM, ASKED_FOR_BY = "b4m_core/studio/cluster.py", "b4m_core/studio/command.py"
 CALLS_THE_DRIVER = {"b4m_core/fast/native_calls.py": ["import ctypes (line 6)"]}  # torch has no word for what is asked there
 SPEAKS_TO_ITS_OWN = "b4m_core/process_group.py"  # the processes of one training that a launcher started; no node imports it
 FORBIDDEN_BEGINNINGS = ("os.exec", "os.spawn", "os.posix_spawn", "torch.hub.")
@@ -125,6 +129,17 @@ def test_nothing_that_ships_can_run_foreign_code_or_reach_the_network(file: Path
     if file.relative_to(ROOT).as_posix() == SPEAKS_TO_ITS_OWN:
         found = [each for each in found if not each.startswith("torch.distributed")]
     assert found == CALLS_THE_DRIVER.get(file.relative_to(ROOT).as_posix(), [])
+
+
+def test_one_module_imports_what_starts_workers_and_only_a_command_imports_that_module() -> None:
+    for file in SHIPPED:
+        name = file.relative_to(ROOT).as_posix()
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        found = {module.split(".")[0] for module, _ in imports(tree)} & STARTS_WORKERS
+        assert not found or name == ENGINE_ROOM, f"{name} imports {found}"
+        named = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and "cluster" in [each.name for each in node.names]]
+        assert not named or name == ASKED_FOR_BY, f"{name} imports the engine room"
+        assert all(node not in tree.body for node in named), "the engine room is imported where it is needed, not at the start"
 
 
 def test_libraries_are_called_by_names_that_nobody_can_choose() -> None:

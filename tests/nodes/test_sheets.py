@@ -19,12 +19,12 @@ GAP = 6
 
 @pytest.fixture
 def grid() -> ModuleType:
-    return importlib.import_module("b4m_pack.nodes.grid")
+    return importlib.import_module("b4m_pack.b4m_core.grid")
 
 
 @pytest.fixture
 def lettering() -> ModuleType:
-    return importlib.import_module("b4m_pack.nodes.lettering")
+    return importlib.import_module("b4m_pack.b4m_core.lettering")
 
 
 def test_a_strength_table_paints_every_pair_as_the_sliders_would(
