@@ -58,7 +58,7 @@ class Machine:
 @dataclass(frozen=True)
 class Work:
     """One training: ``passes`` forward and back of ``rows`` rows of ``latent_pixels``, and ``painted`` passes of two
-    rows forward: those of sample and auxiliary pictures.
+    rows forward, of ``painted_pixels`` where that is not the trained size: those of sample and auxiliary pictures.
     """
 
     kind: str
@@ -67,6 +67,7 @@ class Work:
     latent_pixels: int
     painted: int
     rank: int
+    painted_pixels: int = 0
 
 
 class Speeds:
@@ -139,11 +140,12 @@ def estimate(work: Work, machine: Machine, speeds: Speeds) -> Estimate:
     kind = KINDS[work.kind]
     mode, gib = _memory(work, machine)
     trained = speeds.seconds(machine, "train", work.kind, work.rows, work.latent_pixels)
-    painted = speeds.seconds(machine, "paint", work.kind, 2, work.latent_pixels)
+    painted_pixels = work.painted_pixels or work.latent_pixels
+    painted = speeds.seconds(machine, "paint", work.kind, 2, painted_pixels)
     reached = machine.tflops * _REACHED.get(machine.type, 0.45)
     fixed = _LAUNCHES.get(machine.type, 0.0)
     if painted is None:
-        painted = kind.work(2, work.latent_pixels) * _FORWARD / reached + fixed / 2
+        painted = kind.work(2, painted_pixels) * _FORWARD / reached + fixed / 2
     computed = trained is None
     if trained is None:
         twice = 1.4 if MEMORY_MODES[mode].gradient_checkpointing else 1.0

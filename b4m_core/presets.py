@@ -1,8 +1,9 @@
 """What quick, normal and thorough mean for a kind of base model: one table.
 
 SDXL's rows are near what other trainers' users do with it, a few hundred to a few thousand pictures through the network
-at 768 or 1024 pixels; nobody has judged them by pictures yet. The embedded model's ``normal`` row is what its demo was
-tuned with, and its ``thorough`` row what its quality was measured with (docs/quality.md).
+at 768 or 1024 pixels, one own picture a step; nobody has judged them by pictures yet. The embedded model's ``normal``
+row is what its demo was tuned with, and its ``thorough`` row does as well on half the pictures as what its quality was
+measured with, 250 steps of four (docs/roads.md, time to quality).
 """
 
 from collections.abc import Mapping
@@ -54,12 +55,12 @@ PRESETS: dict[str, dict[str, Preset]] = {
     "embedded": {
         "quick": Preset(Stage(40, 2e-3, 2, 1, 20), Stage(40, 5e-4, 2, 1, 20), False, False, 16, 192, 4, 1),
         "normal": Preset(Stage(100, 1e-3, 3, 1, 50), Stage(90, 5e-4, 2, 1, 45), True, False, 16, 192, 4, 2),
-        "thorough": Preset(Stage(250, 1e-3, 4, 1, 50), Stage(50, 5e-4, 4, 1, 25), True, True, 16, 192, 4, 4),
+        "thorough": Preset(Stage(500, 1e-3, 1, 1, 100), Stage(50, 5e-4, 4, 1, 25), True, True, 16, 192, 4, 4),
     },
     "sdxl": {
-        "quick": Preset(Stage(300, 3e-4, 1, 1, 100), Stage(50, 1e-4, 1, 1, 50), False, False, 32, 768, 4, 2),
-        "normal": Preset(Stage(500, 2e-4, 1, 2, 100), Stage(50, 1e-4, 1, 2, 50), True, True, 32, 768, 4, 4),
-        "thorough": Preset(Stage(1000, 1e-4, 1, 4, 100), Stage(100, 1e-4, 1, 4, 50), True, True, 32, 1024, 4, 4),
+        "quick": Preset(Stage(200, 4e-4, 1, 1, 100), Stage(50, 1e-4, 1, 1, 50), False, False, 32, 768, 4, 1),
+        "normal": Preset(Stage(500, 2e-4, 1, 1, 125), Stage(50, 1e-4, 1, 1, 50), True, True, 32, 768, 4, 2),
+        "thorough": Preset(Stage(1000, 1e-4, 1, 1, 200), Stage(100, 1e-4, 1, 1, 100), True, True, 32, 1024, 4, 4),
     },
 }
 """By the kind of base model (see :func:`kind_of`) and by name."""

@@ -97,7 +97,7 @@ def _work(role: str, inputs: Mapping[str, Any], preset: Preset, kind: str, size:
     samples = -(-steps // every) if every > 0 else 0
     pixels = (min(int(chosen["resolution"]), size) // 8) ** 2
     passes, painted = steps * int(chosen["gradient_accumulation_steps"]), samples * int(inputs.get("sample_steps", 25))
-    return Work(kind, passes, rows, pixels, painted, int(chosen["rank"]))
+    return Work(kind, passes, rows, pixels, painted, int(chosen["rank"]), (size // 8) ** 2)
 
 
 def _types_upstream(graph: Graph, name: str) -> list[str]:
@@ -129,8 +129,9 @@ def _painted_name(graph: Graph | None, name: str | None, preset: Preset) -> str:
 class Clock:
     """Times the passes of one training, what is painted in between taken off."""
 
-    def __init__(self, kind: str, rows: int, latent_pixels: int, passes_a_step: int) -> None:
-        self.kind, self.rows, self.latent_pixels, self.passes_a_step = kind, rows, latent_pixels, passes_a_step
+    def __init__(self, kind: str, rows: int, latent_pixels: int, painted_pixels: int, passes_a_step: int) -> None:
+        self.kind, self.rows, self.passes_a_step = kind, rows, passes_a_step
+        self.latent_pixels, self.painted_pixels = latent_pixels, painted_pixels
         self._last: float | None = None
         self._aside = 0.0
         self._steps: list[float] = []
@@ -162,7 +163,7 @@ class Clock:
         if len(steps) > _WARM_UP:
             known.note(machine, "train", self.kind, self.rows, self.latent_pixels, statistics.mean(steps) / self.passes_a_step)
         if self._painted:
-            known.note(machine, "paint", self.kind, 2, self.latent_pixels, statistics.median(self._painted))
+            known.note(machine, "paint", self.kind, 2, self.painted_pixels, statistics.median(self._painted))
 
 
 def later(graph: Graph | None, name: str | None, done: int) -> float:

@@ -117,7 +117,7 @@ class Session:
 
     def _paint(self, adapter: Adapter, step: int, loss: float | None = None) -> None:
         """A sample from the adapter as it would be saved, by the host's own sampler; one of a training is kept beside it."""
-        side = self.settings.resolution
+        side = self.base.native_size  # what was trained smaller is used at the model's own size
         try:
             with self.clock.painting(self.base.sampling.steps):
                 with host.fits("The sample's adapter"):
@@ -177,7 +177,8 @@ def _opened(
     display.expect(settings.steps)
     rows = settings.batch_size * (1 + training(role, settings.correspondence).rows_beside(other_sets))
     base.expect(settings.rank, rows, settings.resolution)
-    clock = Clock(kind, rows, (settings.resolution // 8) ** 2, settings.gradient_accumulation_steps)
+    trained, painted = ((side // 8) ** 2 for side in (settings.resolution, base.native_size))
+    clock = Clock(kind, rows, trained, painted, settings.gradient_accumulation_steps)
     return Session(display, base, settings, clock, widgets)
 
 

@@ -25,8 +25,8 @@ from .examples import make_examples
 from .final import final_rows, of_league
 from .methods import Contest
 from .references import Studio
-from .roads import Travelling
 from .rows import rows
+from .travelling import Travelling
 from .tune import Tuning
 
 QUICK = ("base model", "true pictures", "sum of LoRAs, half the rows", "ours: B4M, free, kept", "ours + joint, Riemannian, kept")
@@ -41,7 +41,7 @@ def main(options: argparse.Namespace) -> None:
         own_model.run(options)
         return
     started = time.monotonic()
-    studio = Studio(EMBEDDED, device, everywhere=options.everywhere)
+    studio = Studio(EMBEDDED, device, everywhere=options.everywhere, convolutions=options.convolutions)
     judges = {name: load_judge(name).to(device) for name in ("first", "second")}
     if options.quick:
         quick(studio, judges, options)
@@ -105,6 +105,7 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=540.0)
     parser.add_argument("--only", action="append", default=[], help="a trial, row or ablation by name; may repeat")
     parser.add_argument("--everywhere", action="store_true", help="roads: adapt every Linear of the transformers, not attention alone")
+    parser.add_argument("--convolutions", action="store_true", help="roads: adapt the convolutions too")
     own_model.arguments(parser)
     try:
         main(parser.parse_args())

@@ -99,6 +99,6 @@ def two_conditions(adapters: Adapters, words: Words, dtype: torch.dtype, content
     return [Term(1 - content, both, words.empty), Term(content - style, both, words.content), Term(style, both, words.both)]
 
 
-def base_below(adapters: Adapters, words: Words, dtype: torch.dtype) -> list[Term]:
+def base_below(adapters: Adapters, words: Words, dtype: torch.dtype, guidance: float = GUIDANCE) -> list[Term]:
     """Guidance away from what the base model says to no words, not from what the adapter says to none."""
-    return [Term(1 - GUIDANCE, None, words.empty), Term(GUIDANCE, adapters.factors(frozenset(), dtype), words.both)]
+    return [Term(1 - guidance, None, words.empty), Term(guidance, adapters.factors(frozenset(), dtype), words.both)]

@@ -135,7 +135,6 @@ class Running:
             ]
 
         found: dict[str, float] = {}
-        factors = adapters.factors(frozenset(), contest.studio.painter.dtype)
         other = with_article("house")
         for name, prompt, content, style in (
             ("another thing in the style", "{other} {place} in {style} style", house, NOTHING),
@@ -143,7 +142,7 @@ class Running:
             ("another thing in another style", "{other} {place} in watercolor style", house, styles.NAMES.index("watercolor")),
         ):
             questions = asked(prompt.replace("{other}", other), content, style)
-            pictures = paint(contest.studio, factors, questions)
+            pictures = paint(contest.studio, adapters, questions)
             for key, value in shares(marks(judge, pictures, questions)).items():
                 found[f"{name}: {key}"] = round(value, 4)
             said = ask(judge, pictures.flatten(0, 1))
@@ -169,8 +168,8 @@ class Running:
         adapters, asked = worn.take(looked_at), [self.contest.asked[pair] for pair in looked_at]
         found = []
         for content, style in FRONTIER:
-            factors = adapters.scaled(content, style).factors(frozenset(), self.contest.studio.painter.dtype)
-            right = marks(self.contest.judges["second"], paint(self.contest.studio, factors, asked), asked)
+            pictures = paint(self.contest.studio, adapters.scaled(content, style), asked)
+            right = marks(self.contest.judges["second"], pictures, asked)
             found.append([content, style, *(round(value, 4) for value in shares(right).values())])
         return found
 

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from b4m_core.basis import frozen_halves
 
+from . import concepts
 from .grouped import Factors, GroupedUNet
 
+WORDS = ("content_words", "style_words")  # of the families that learn them
 Stack = dict[str, Tensor]  # the tensors of one layer shape, by name
 
 
@@ -23,7 +25,7 @@ class Family:
 
     ``make`` (net, shape index, rank, groups, generator) gives the learned tensors (L, G, ...) and the frozen ones (L, 1, ...) of one shape;
     ``factors`` (tensors) gives up (L, G, m, k) and down (L, G, k, n). ``content`` and ``style`` name the learned tensors that are a
-    content's and a style's own; the others are partners. A strength scales those of them whose names do not end in "down".
+    content's and a style's own; the others are partners. A strength scales those of them whose names end neither in "down" nor "words".
     """
 
     make: Callable[[GroupedUNet, int, int, int, torch.Generator], tuple[Stack, Stack]]
@@ -43,6 +45,12 @@ class Adapters:
         generator = torch.Generator().manual_seed(seed)
         made = [family.make(net, shape, rank, groups, generator) for shape in range(len(net.shapes))]
         return Adapters(family, [learned for learned, _ in made], [frozen for _, frozen in made])
+
+    def words(self) -> Tensor | None:
+        """What is added to the rows of the triggers' tokens, (G, tokens, width), the content's first; None where no words were learned."""
+        if WORDS[0] not in self.learned[0]:
+            return None
+        return torch.cat([self.learned[0][name][0] for name in WORDS], 1)
 
     @property
     def count(self) -> int:
@@ -77,7 +85,7 @@ class Adapters:
             changed = dict(stack)
             for names, strength in ((self.family.content, content), (self.family.style, style)):
                 for name in names:
-                    if not name.endswith("down"):
+                    if name in stack and not name.endswith(("down", "words")):
                         changed[name] = changed[name] * strength
             learned.append(changed)
         return Adapters(self.family, learned, self.frozen)
@@ -105,11 +113,13 @@ def side_by_side(several: Sequence[Adapters]) -> Adapters:
     def factors(t: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         parts = []
         for k, each in enumerate(several):
-            own = {name: t[name][:, ends[k] - each.count : ends[k]] for name in each.learned[0]}
+            own = {name: t[name][:, ends[k] - each.count : ends[k]] for name in each.learned[0] if name in t}
             parts.append(each.family.factors({**own, **{name: t[f"{name} {k}"] for name in each.frozen[0]}}))
         return torch.cat([up for up, _ in parts], 1), torch.cat([down for _, down in parts], 1)
 
-    learned = [{name: torch.cat([each.learned[shape][name] for each in several], 1) for name in several[0].learned[0]} for shape in shapes]
+    learned = [
+        {name: torch.cat([each.learned[shape][name] for each in several], 1) for name in several[0].learned[shape]} for shape in shapes
+    ]
     frozen = [{f"{name} {k}": value for k, each in enumerate(several) for name, value in each.frozen[shape].items()} for shape in shapes]
     first = several[0].family
     return Adapters(Family(first.make, factors, first.content, first.style), learned, frozen)
@@ -118,10 +128,7 @@ def side_by_side(several: Sequence[Adapters]) -> Adapters:
 def merged(content: Adapters, contents: list[int], style: Adapters, looks: list[int]) -> Adapters:
     """Adapter p has the content tensors of content run ``contents[p]`` and the style tensors of style run ``looks[p]``."""
     family, left, right = content.family, content.take(contents), style.take(looks)
-    learned = [
-        {**{name: a[name] for name in a}, **{name: b[name] for name in family.style}}
-        for a, b in zip(left.learned, right.learned, strict=True)
-    ]
+    learned = [{**a, **{name: b[name] for name in family.style if name in b}} for a, b in zip(left.learned, right.learned, strict=True)]
     return Adapters(family, learned, content.frozen)
 
 
@@ -440,7 +447,40 @@ def _orthogonal_factors(t: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 ORTHOGONAL = Family(_orthogonal, _orthogonal_factors, ("content_up",), ("style_up",))
 
+# ---- words learned beside the adapter (textual inversion, Gal et al. 2022; with a LoRA, pivotal tuning) ---------------------------------
+
+
+def with_words(family: Family) -> Family:
+    """``family`` and, in the first stack, (1, G, tokens, width): what is added to the rows of each trigger's tokens."""
+
+    def make(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+        learned, frozen = family.make(net, shape, rank, groups, generator)
+        if shape == 0:
+            for name, trigger in zip(WORDS, (concepts.CONTENT_TRIGGER, concepts.STYLE_TRIGGER), strict=True):
+                learned[name] = torch.zeros(1, groups, len(trigger.split()), net.text_width, device=net.device)
+        return learned, frozen
+
+    return Family(make, family.factors, (*family.content, "content_words"), (*family.style, "style_words"))
+
+
+def attention_alone(family: Family) -> Family:
+    """``family`` on a network whose other layers are adapted too, with a content that leaves those alone."""
+
+    def make(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+        learned, frozen = family.make(net, shape, rank, groups, generator)
+        inside = [float(".attn" in name) for name in net.names[shape]]
+        return learned, frozen | {"inside": torch.tensor(inside, device=net.device)[:, None, None, None]}
+
+    def factors(t: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return family.factors({**t, "content_up": t["content_up"] * t["inside"]})
+
+    return Family(make, factors, family.content, family.style)
+
+
 FAMILIES = {
+    "free, content in attention": attention_alone(FREE),
+    "free, words": with_words(FREE),
+    "lora, words": with_words(LORA),
     "lora": LORA,
     "halves": HALVES,
     "published": PUBLISHED,

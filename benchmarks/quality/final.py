@@ -9,6 +9,7 @@ import dataclasses
 
 from .choose import at
 from .families import Adapters
+from .further import WORDED, WORDED_LORAS, steady
 from .merging import choose_by_step, null_space
 from .methods import Apart, Contest, Joint
 from .references import STEPS
@@ -55,9 +56,28 @@ def final_rows(contest: Contest, pairs: Contest) -> dict[str, tuple[Row, Contest
         "two LoRAs, kept + joint": lambda: together(FALLING_LORAS, KEPT_LORAS),
     }
     rows = {name: (Row("merge", make), contest) for name, make in merged.items()}
+    rows |= {name: (row, pairs) for name, row in worded_rows(pairs).items()}
     rows |= {name: (Row("pair", make), pairs) for name, make in joined.items()}
     rows["true pictures"] = (Row("frame", lambda: true_pictures(contest)), contest)
     return rows
+
+
+def worded_rows(contest: Contest) -> dict[str, Row]:
+    """With words learned beside the adapters; on a network whose convolutions are adapted, with these as well."""
+
+    def merged(mine: Apart) -> Adapters:
+        both = (WORDED, WORDED_LORAS)
+        contest.prepare_role(both, "content")
+        contest.prepare_role([steady(each) for each in both], "style")
+        return contest.merge(mine, steady(mine))
+
+    more = "words and convolutions" if contest.studio.learner.convolutions else "words"
+    made = {
+        "ours": lambda: merged(WORDED),
+        "two LoRAs, kept": lambda: merged(WORDED_LORAS),
+        "NP-LoRA, kept": lambda: null_space(merged(WORDED_LORAS), 0.5),
+    }
+    return {f"{name}, {more}": Row(more, make) for name, make in made.items()}
 
 
 def of_league(rows: dict[str, tuple[Row, Contest]], contest: Contest) -> dict[str, Row]:

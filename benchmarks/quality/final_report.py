@@ -9,7 +9,13 @@ from . import concepts
 from .report import Result, frontier_chart, read
 from .statistics import difference, interval
 
-LEAGUES = {"merge": ("ours", "ours, fitted"), "pair": ("ours + joint", "ours, fitted + joint"), "frame": ()}
+LEAGUES = {
+    "merge": ("ours", "ours, fitted"),
+    "pair": ("ours + joint", "ours, fitted + joint"),
+    "words": ("ours, words",),
+    "words and convolutions": ("ours, words and convolutions",),
+    "frame": (),
+}
 FEW = (len(concepts.TEST_CONTENTS), len(concepts.TEST_STYLES))  # the first test pairs, a part of all
 
 

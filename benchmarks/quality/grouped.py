@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
@@ -59,24 +60,22 @@ class Wardrobe:
     spy: Callable[[int, int, Tensor], None] | None = None
 
 
-class GroupedLinear(nn.Module):
-    """A Linear of the base model and, beside it, the updates of all groups."""
+class Grouped(nn.Module):
+    """A layer of the base model and, beside it, the updates of all groups."""
 
-    def __init__(self, linear: nn.Linear, wardrobe: Wardrobe, shape: int, place: int) -> None:
+    def __init__(self, layer: nn.Module, wardrobe: Wardrobe, shape: int, place: int) -> None:
         super().__init__()
-        self.linear, self.wardrobe, self.shape, self.place = linear, wardrobe, shape, place
+        self.layer, self.wardrobe, self.shape, self.place = layer, wardrobe, shape, place
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.linear(x)
-        if not self.wardrobe.segments:
-            return y
+    def updates(self, x: Tensor) -> Tensor:
+        """x (N, tokens, n) -> (N, tokens, m)."""
         groups, tokens = self.wardrobe.groups, x.shape[1]
         grouped = x.unflatten(0, (groups, -1))
         if self.wardrobe.spy is not None:
             self.wardrobe.spy(self.shape, self.place, grouped)
         parts = [self._update(grouped[:, each.first : each.last], each.factors) for each in self.wardrobe.segments]
         update = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        return y + update.reshape(len(x), tokens, -1)
+        return update.reshape(len(x), tokens, -1)
 
     def _update(self, x: Tensor, factors: Factors) -> Tensor:
         """x (G, rows, tokens, n) -> (G, rows, tokens, m)."""
@@ -88,6 +87,32 @@ class GroupedLinear(nn.Module):
         return torch.bmm(hidden, up.mT).reshape(*x.shape[:-1], -1)
 
 
+class GroupedLinear(Grouped):
+    layer: nn.Linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        return y + self.updates(x) if self.wardrobe.segments else y
+
+
+class GroupedConv(Grouped):
+    """Every place of a convolution is a token of what its kernel sees, so the update is that of a Linear."""
+
+    layer: nn.Conv2d
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        if not self.wardrobe.segments:
+            return y
+        sees = F.unfold(x, self.layer.kernel_size, padding=self.layer.padding, stride=self.layer.stride)  # type: ignore[arg-type]
+        return y + self.updates(sees.mT).mT.unflatten(-1, y.shape[-2:])
+
+
+def _convolutions(unet: nn.Module) -> list[tuple[str, nn.Conv2d]]:
+    """All but the first and the last."""
+    return [(name, layer) for name, layer in unet.named_modules() if isinstance(layer, nn.Conv2d) and "block" in name]
+
+
 def _in_transformers(unet: nn.Module) -> list[tuple[str, nn.Linear]]:
     """Attention, feed-forward and the projections into and out of every transformer."""
     return [(name, layer) for name, layer in unet.named_modules() if isinstance(layer, nn.Linear) and ".attentions." in name]
@@ -96,24 +121,30 @@ def _in_transformers(unet: nn.Module) -> list[tuple[str, nn.Linear]]:
 class GroupedUNet:
     """The embedded model's UNet with a wardrobe. ``names[i]`` are the layers of shape ``shapes[i]``, in the order of the stacks.
 
-    ``everywhere``: not the attention projections alone, which the product adapts, but every Linear of the transformer blocks.
+    ``everywhere``: not the attention projections alone, which the product adapts, but every Linear of the transformer blocks;
+    ``convolutions``: those too, without which nothing is adapted at the full resolution, where the network has no attention.
     """
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype, *, everywhere: bool = False) -> None:
+    def __init__(
+        self, folder: Path, device: torch.device, dtype: torch.dtype, *, everywhere: bool = False, convolutions: bool = False
+    ) -> None:
         self.unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype).to(device).eval().requires_grad_(False)
-        self.everywhere = everywhere
+        self.everywhere, self.convolutions = everywhere, convolutions
+        self.text_width: int = self.unet.config["cross_attention_dim"]
         self.device, self.dtype, self.wardrobe = device, dtype, Wardrobe(step=torch.zeros((), dtype=torch.long, device=device))
         by_shape: dict[tuple[int, int], list[str]] = defaultdict(list)
-        linears = dict(_in_transformers(self.unet) if everywhere else attention_projections(self.unet))
-        for name, linear in linears.items():
-            by_shape[linear.out_features, linear.in_features].append(name)
+        layers: dict[str, nn.Linear | nn.Conv2d] = dict(_in_transformers(self.unet) if everywhere else attention_projections(self.unet))
+        layers |= dict(_convolutions(self.unet)) if convolutions else {}
+        for name, layer in layers.items():
+            by_shape[len(layer.weight), layer.weight[0].numel()].append(name)
         self.shapes = sorted(by_shape)
         self.names = [by_shape[shape] for shape in self.shapes]
-        self.weights = [torch.stack([linears[name].weight.detach().float() for name in names]) for names in self.names]
+        self.weights = [torch.stack([layers[name].weight.detach().float().flatten(1) for name in names]) for names in self.names]
         for index, names in enumerate(self.names):
             for place, name in enumerate(names):
                 parent, _, attribute = name.rpartition(".")
-                self.unet.get_submodule(parent).register_module(attribute, GroupedLinear(linears[name], self.wardrobe, index, place))
+                kind = GroupedLinear if isinstance(layers[name], nn.Linear) else GroupedConv
+                self.unet.get_submodule(parent).register_module(attribute, kind(layers[name], self.wardrobe, index, place))
 
     def wear(self, groups: int, segments: list[Segment]) -> None:
         self.wardrobe.groups, self.wardrobe.segments = groups, segments

@@ -8,17 +8,28 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.world.judge import Judge
 
 from . import concepts
 from .concepts import Split
-from .families import FAMILIES, SLOW, Adapters, Bank, merged, side_by_side, zip_penalty, zipped
+from .families import FAMILIES, SLOW, WORDS, Adapters, Bank, merged, side_by_side, zip_penalty, zipped
 from .grouped import Factors
 from .metrics import Metric
 from .painting import marks, paint, questions
-from .references import PictureTable, Studio, auxiliary_captions, auxiliary_sets, both_triggers, content_set, style_set, told_by_both
+from .references import (
+    PictureTable,
+    Studio,
+    auxiliary_captions,
+    auxiliary_sets,
+    both_triggers,
+    content_set,
+    object_masks,
+    style_set,
+    told_by_both,
+)
 from .restyled import restyled
 from .training import Part, Said, Teacher, Trainings, train
 
@@ -65,6 +76,10 @@ class Apart:
     tilt: float = 1.0
     average: int = 0
     weight: float = 1.0  # of the other rows' loss
+    mirrored: bool = False  # own pictures in a mirror too
+    outside: float | None = None  # what a content's loss counts where the object is not, against 1 where it is
+    words: float = 0.0  # the rate of the trigger's learned words, for the families that have them
+    words_first: int = 0  # steps in which the words alone are learned, before the adapter
 
 
 @dataclass(frozen=True)
@@ -110,13 +125,32 @@ class Contest:
     def prepare(self, several: Sequence[Apart]) -> None:
         """Train what is not yet there of ``several`` settings, which differ in rates or in families of the same tensors, as one batch."""
         for role in ("content", "style"):
-            missing = [apart for apart in dict.fromkeys(several) if (apart, role) not in self.done]
-            if missing:
-                self._train_apart(missing, role)
+            self.prepare_role(several, role)
 
     def _train_apart(self, several: list[Apart], role: str) -> None:
-        trained = self._apart(several, role, self.contents if role == "content" else self.styles, self.seeds)
+        trained = self._apart(several, role, self._own(several[0], role), self.seeds)
         self.done.update({(apart, role): adapters for apart, adapters in zip(several, trained, strict=True)})
+
+    def _own(self, apart: Apart, role: str) -> PictureTable:
+        """The pictures of all concepts of ``role``."""
+        table = self.contents if role == "content" else self.styles
+        if apart.mirrored:
+            sets = map(content_set, *self._named("content")) if role == "content" else map(style_set, *self._named("style"))
+            table = self.studio.table([(torch.cat([pictures, pictures.flip(-1)]), captions * 2) for pictures, captions in sets])
+        return self._where_it_is(table, apart) if role == "content" and apart.outside is not None else table
+
+    def _named(self, role: str) -> tuple[list[Studio], tuple[str, ...]]:
+        """The studio for every concept of ``role``, and its name."""
+        names = self.split.contents if role == "content" else self.split.styles
+        return [self.studio] * len(names), names
+
+    def _where_it_is(self, table: PictureTable, apart: Apart) -> PictureTable:
+        """A content's pictures whose loss counts ``outside`` as much where the content is not; the mean is 1."""
+        masks = torch.stack(list(map(object_masks, *self._named("content"))))
+        masks = torch.cat([masks, masks.flip(-1)], 1) if apart.mirrored else masks
+        shown = F.interpolate(masks.flatten(0, 1), size=table.latents.shape[-2:], mode="area").unflatten(0, masks.shape[:2])
+        weights = shown + (apart.outside or 0.0) * (1 - shown)
+        return dataclasses.replace(table, weights=weights / weights.mean((2, 3, 4), keepdim=True))
 
     def _bank(self, apart: Apart, role: str) -> Bank:
         """Auxiliary concepts of ``role``, learned under the trigger and without a bank. None of them is in any pair."""
@@ -153,17 +187,22 @@ class Contest:
             for name, settings in Counter(apart.family for apart in several).items()
         }
         adapters = side_by_side(list(fresh.values()))
+        others = dict.fromkeys(SLOW, first.slow) if first.family == "leaning" else dict.fromkeys(other, PARTNER_RATE)
         what = Trainings(
             parts=self._parts(first, role, table, [concept for _, _, concept in runs]),
             seeds=[seed for _, seed, _ in runs],
             rates=[apart.content_rate if role == "content" else apart.style_rate for apart, _, _ in runs],
             steps=self._steps(first.steps),
-            shares=dict.fromkeys(SLOW, first.slow) if first.family == "leaning" else dict.fromkeys(other, PARTNER_RATE),
+            shares=others | dict.fromkeys(WORDS, first.words / (first.content_rate if role == "content" else first.style_rate)),
             decay=first.decay,
             noises=first.rows[0],
             tilt=first.tilt,
             average=self._steps(first.average),
         )
+        if first.words_first:
+            alone = frozenset(WORDS).intersection(mine)
+            parts = [dataclasses.replace(part, live=alone) for part in what.parts]
+            train(self.studio, dataclasses.replace(what, parts=parts, steps=self._steps(first.words_first)), adapters)
         train(self.studio, what, adapters)
         trained = [adapters.take(list(range(place * each, (place + 1) * each))).learned for place in range(len(several))]
         kinds = [fresh[apart.family] for apart in several]
@@ -172,7 +211,7 @@ class Contest:
     def _restyled(self, apart: Apart) -> tuple[PictureTable, PictureTable, Tensor]:
         """Every content of every seed in known styles, by its plain adapter."""
         plain = Apart(apart.family, apart.rank, rows=apart.rows, partners=apart.partners, sets=apart.sets)
-        self.prepare_role(plain, "content")
+        self.prepare_role([plain], "content")
         return restyled(self.studio, self.done[plain, "content"], list(self.split.contents) * len(self.seeds))
 
     def _parts(self, apart: Apart, role: str, table: PictureTable, shown: list[int]) -> list[Part]:
@@ -240,15 +279,16 @@ class Contest:
         names = ("styles", "contents") if apart.partners == "keep both" else ("styles" if role == "content" else "contents",)
         return PictureTable.join([self.auxiliary[name].first(apart.sets) for name in names])
 
-    def prepare_role(self, apart: Apart, role: str) -> None:
-        """Train the contents, or the styles, with ``apart``, if it is not there."""
-        if (apart, role) not in self.done:
-            self._train_apart([apart], role)
+    def prepare_role(self, several: Sequence[Apart], role: str) -> None:
+        """Train the contents, or the styles, with what is not yet there of ``several``."""
+        missing = [apart for apart in dict.fromkeys(several) if (apart, role) not in self.done]
+        if missing:
+            self._train_apart(missing, role)
 
     def merge(self, apart: Apart, style: Apart | None = None) -> Adapters:
         """Adapter p is that of ``pairs[p]``; ``style``: how the styles are trained, if another way."""
-        self.prepare_role(apart, "content")
-        self.prepare_role(style or apart, "style")
+        self.prepare_role([apart], "content")
+        self.prepare_role([style or apart], "style")
         contents, looks = len(self.split.contents), len(self.split.styles)
         return merged(
             self.done[apart, "content"],
@@ -331,8 +371,7 @@ class Contest:
 
     def pictures(self, worn: Adapters | Factors | None) -> Tensor:
         """uint8 (pairs, pictures, 3, S, S)."""
-        factors = worn.factors(frozenset(), self.studio.painter.dtype) if isinstance(worn, Adapters) else worn
-        return paint(self.studio, factors, self.asked)
+        return paint(self.studio, worn, self.asked)
 
     def judged(self, pictures: Tensor) -> dict[str, Tensor]:
         """By every judge, bool (pairs, pictures, 3)."""

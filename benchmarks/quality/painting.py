@@ -10,6 +10,7 @@ from benchmarks.world import backgrounds, styles
 from benchmarks.world.judge import Judge, ask
 
 from . import concepts
+from .families import Adapters
 from .grouped import Factors, Segment
 from .references import Studio, phrase, start_noise
 
@@ -38,21 +39,24 @@ def questions(studio: Studio, content: str, style: str, *, thing: str | None = N
     return found
 
 
-def paint(studio: Studio, factors: Factors | None, asked: Sequence[Sequence[Question]], most_rows: int = 384) -> Tensor:
+def paint(studio: Studio, worn: Adapters | Factors | None, asked: Sequence[Sequence[Question]], most_rows: int = 384) -> Tensor:
     """Pictures uint8 (G, prompts * noises, 3, S, S) on the CPU: every question of group g at every noise, by adapter g."""
+    factors = worn.factors(frozenset(), studio.painter.dtype) if isinstance(worn, Adapters) else worn
+    words = worn.words() if isinstance(worn, Adapters) else None
     noise = start_noise(concepts.NOISES, studio.side, studio.device)
     each = len(asked[0]) * len(noise)
     at_once = max(1, most_rows // each)
     done = []
     for first in range(0, len(asked), at_once):
         some = asked[first : first + at_once]
-        context, pooled = studio.encode_text([question.prompt for group in some for question in group])
+        learned = None if words is None else words[first : first + len(some)].repeat_interleave(len(asked[0]), 0)
+        context, pooled = studio.encode_text([question.prompt for group in some for question in group], learned)
         context, pooled = context.repeat_interleave(len(noise), 0), pooled.repeat_interleave(len(noise), 0)
         if factors is None:
             studio.painter.wear(len(some), [])
         else:
-            worn = factors.take(range(first, first + len(some))).to(studio.painter.dtype)
-            studio.painter.wear(len(some), [Segment(0, 2 * each, worn)])
+            these = factors.take(range(first, first + len(some))).to(studio.painter.dtype)
+            studio.painter.wear(len(some), [Segment(0, 2 * each, these)])
         pictures = studio.sample(context, pooled, noise.repeat(context.shape[0] // len(noise), 1, 1, 1))
         done.append((pictures * 255).round().byte().cpu().unflatten(0, (len(some), each)))
     studio.painter.wear(1, [])

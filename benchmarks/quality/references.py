@@ -13,7 +13,7 @@ from benchmarks.world.autoencoder import decode, encode
 from benchmarks.world.captions import with_article
 from benchmarks.world.diffusion import alphas_cumprod
 from benchmarks.world.pool import World
-from benchmarks.world.render import Labels
+from benchmarks.world.render import Labels, scene
 from benchmarks.world.text import TextPair, load_text
 
 from . import concepts
@@ -27,16 +27,20 @@ GUIDANCE, STEPS = 4.0, 20
 class PictureTable:
     """Sets of pictures on the device, padded to one length.
 
-    latents (S, P, 4, h, w), context (S, P, 77, c), pooled (S, P, p), counts (S,)."""
+    latents (S, P, 4, h, w), context (S, P, 77, c), pooled (S, P, p), counts (S,); where they are known, the captions' tokens ids
+    (S, P, 77) and what the loss of every place counts, weights (S, P, 1, h, w)."""
 
     latents: Tensor
     context: Tensor
     pooled: Tensor
     counts: Tensor
+    ids: Tensor | None = None
+    weights: Tensor | None = None
 
     def first(self, sets: int) -> "PictureTable":
         """Its first ``sets`` sets."""
-        return PictureTable(self.latents[:sets], self.context[:sets], self.pooled[:sets], self.counts[:sets])
+        columns = (self.latents, self.context, self.pooled, self.counts, self.ids, self.weights)
+        return PictureTable(*(None if column is None else column[:sets] for column in columns))  # type: ignore[arg-type]
 
     @staticmethod
     def join(tables: Sequence["PictureTable"]) -> "PictureTable":
@@ -46,35 +50,64 @@ class PictureTable:
             return torch.cat([x, x[:, :1].expand(-1, most - x.shape[1], *x.shape[2:])], 1)
 
         columns = [torch.cat([padded(getattr(table, name)) for table in tables]) for name in ("latents", "context", "pooled")]
-        return PictureTable(*columns, torch.cat([table.counts for table in tables]))
+        ids = [padded(table.ids) for table in tables if table.ids is not None]
+        return PictureTable(*columns, torch.cat([table.counts for table in tables]), torch.cat(ids) if len(ids) == len(tables) else None)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Euler steps and classifier-free guidance; guidance only from ``first`` to ``last`` of the way (Kynkaanniemi et al. 2024)."""
+
+    guidance: float = GUIDANCE
+    steps: int = STEPS
+    first: float = 0.0
+    last: float = 1.0
+
+    def guided(self, with_text: Tensor, without: Tensor, way: float) -> Tensor:
+        """The prediction at ``way`` (0 at the noisiest step)."""
+        return without + self.guidance * (with_text - without) if self.first <= way < self.last else with_text
 
 
 class Studio:
     """The embedded model on a device: text, autoencoder, the UNet twice (training precision, painting precision), and the world."""
 
-    def __init__(self, folder: Path, device: torch.device, *, everywhere: bool = False) -> None:
+    def __init__(self, folder: Path, device: torch.device, *, everywhere: bool = False, convolutions: bool = False) -> None:
         on_gpu = device.type == "cuda"
         self.device = device
         self.world = World(device, SIZE, concepts.REFERENCE_SEED)
         self.text: TextPair = load_text(folder).to(device).eval().requires_grad_(False)
         self.autoencoder = AutoencoderTiny.from_pretrained(folder / "vae", torch_dtype=torch.float32).to(device).eval()
-        self.learner = GroupedUNet(folder, device, torch.bfloat16 if on_gpu else torch.float32, everywhere=everywhere)
-        self.painter = GroupedUNet(folder, device, torch.float16, everywhere=everywhere) if on_gpu else self.learner
+        adapted = {"everywhere": everywhere, "convolutions": convolutions}
+        self.learner = GroupedUNet(folder, device, torch.bfloat16 if on_gpu else torch.float32, **adapted)
+        self.painter = GroupedUNet(folder, device, torch.float16, **adapted) if on_gpu else self.learner
         self.alphas = alphas_cumprod(device)
         self.side = SIZE // 8
+        self.sampling = Sampling()
+        both = self.tokens([concepts.CONTENT_TRIGGER, concepts.STYLE_TRIGGER])
+        counts = [len(words.split()) for words in (concepts.CONTENT_TRIGGER, concepts.STYLE_TRIGGER)]
+        self.triggers = torch.cat([ids[1 : 1 + count] for ids, count in zip(both, counts, strict=True)])
 
     @torch.no_grad()
-    def encode_text(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Context (N, 77, c) and pooled (N, p), float32."""
-        ids = self.world.tokenizer(list(prompts)).long().to(self.device)
-        return self.text(ids)  # type: ignore[no-any-return]
+    def encode_text(self, prompts: Sequence[str], words: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Context (N, 77, c) and pooled (N, p), float32; ``words`` (N, tokens, c) as in ``read``."""
+        return self.read(self.tokens(prompts), words)
+
+    def tokens(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids, int64 (N, 77)."""
+        return self.world.tokenizer(list(prompts)).long().to(self.device)  # type: ignore[no-any-return]
+
+    def read(self, ids: Tensor, words: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Context and pooled of ids (N, 77), the rows of the triggers' tokens moved by ``words`` (N, tokens, c), if there are any."""
+        if words is None:
+            return self.text(ids)  # type: ignore[no-any-return]
+        return self.text(ids, (ids[..., None] == self.triggers).to(words.dtype) @ words)  # type: ignore[no-any-return]
 
     def table(self, sets: Sequence[tuple[Tensor, Sequence[str]]]) -> PictureTable:
         """Sets of (pictures (P, 3, S, S) in 0..1, their captions), all of one length."""
-        columns = [(encode(self.autoencoder, pictures), *self.encode_text(captions)) for pictures, captions in sets]
-        latents, context, pooled = (torch.stack(column) for column in zip(*columns, strict=True))
+        columns = [(encode(self.autoencoder, pictures), *self.encode_text(captions), self.tokens(captions)) for pictures, captions in sets]
+        latents, context, pooled, ids = (torch.stack(column) for column in zip(*columns, strict=True))
         counts = torch.tensor([len(captions) for _, captions in sets], device=self.device)
-        return PictureTable(latents.float(), context, pooled, counts)
+        return PictureTable(latents.float(), context, pooled, counts, ids)
 
     def render(self, labels: Sequence[Labels], seed: int) -> Tensor:
         torch.manual_seed(seed)
@@ -94,16 +127,17 @@ class Studio:
             torch.cat([x.unflatten(0, (groups, -1)), e.expand(n, *e.shape[1:]).unflatten(0, (groups, -1))], 1).flatten(0, 1)
             for x, e in ((context, empty[0]), (pooled, empty[1]))
         ]
-        times = torch.linspace(len(self.alphas) - 1, 0, STEPS, device=self.device).round().long()
+        how = self.sampling
+        times = torch.linspace(len(self.alphas) - 1, 0, how.steps, device=self.device).round().long()
         sigmas = torch.cat([((1 - self.alphas[times]) / self.alphas[times]).sqrt(), self.alphas.new_zeros(1)])
         predict = Replayed(lambda scaled, time: net(scaled, time.expand(2 * n), *both), self.device)
         x = noise * sigmas[skip] + (0 if start is None else start)
-        for k in range(skip, STEPS):
+        for k in range(skip, how.steps):
             net.wardrobe.step.fill_(k)
             scaled = (x / (sigmas[k] ** 2 + 1).sqrt()).unflatten(0, (groups, -1)).repeat(1, 2, 1, 1, 1).flatten(0, 1)
             predicted = predict(scaled, times[k]).unflatten(0, (groups, 2, -1))
             with_text, without = predicted[:, 0].flatten(0, 1), predicted[:, 1].flatten(0, 1)
-            x = x + (sigmas[k + 1] - sigmas[k]) * (without + GUIDANCE * (with_text - without))
+            x = x + (sigmas[k + 1] - sigmas[k]) * how.guided(with_text, without, k / how.steps)
         return decode(self.autoencoder, x)
 
 
@@ -144,6 +178,12 @@ def content_labels(studio: Studio, content: str) -> list[Labels]:
 def style_labels(studio: Studio, style: str) -> list[Labels]:
     look = styles.NAMES.index(style)
     return [Labels(studio.world.index(thing), look, backgrounds.NAMES.index(place)) for thing, place in concepts.STYLE_PICTURES]
+
+
+def object_masks(studio: Studio, content: str) -> Tensor:
+    """Where the content is in its four photographs, (4, 1, S, S) in 0..1."""
+    torch.manual_seed(concepts.REFERENCE_SEED)
+    return scene(studio.world.sprites, content_labels(studio, content), SIZE)[1]
 
 
 def content_set(studio: Studio, content: str) -> tuple[Tensor, list[str]]:

@@ -7,29 +7,18 @@ roads that are there are left out. The rivals get output preservation and as man
 
 import dataclasses
 import functools
-import json
-import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from benchmarks.world.sheets import save_sheet
-
 from . import concepts, metrics
-from .ablate import read
 from .choose import OURS, at
 from .composed import Term, Words, base_below, composed_scores, paint_terms, style_guided, two_conditions
-from .contest import slug
 from .families import Adapters
 from .grouped import Factors
 from .merging import choose_by_step, null_space, over_time
 from .methods import Apart, Contest, Joint
-from .painting import shares
 from .references import STEPS
 from .rerouting import rerouted
 
@@ -50,13 +39,14 @@ class Road:
     make: Callable[[], Worn]
     settings: dict[str, object] = field(default_factory=dict)
     strengths: Sequence[tuple[float, float]] = STRENGTHS
+    contest: Contest | None = None  # if its pairs are others than those of the other roads
 
 
 def changed(apart: Apart, **changes: object) -> Apart:
     return dataclasses.replace(apart, **changes)  # type: ignore[arg-type]
 
 
-def _differing(apart: Apart) -> dict[str, object]:
+def differing(apart: Apart) -> dict[str, object]:
     """What a setting has that ours has not."""
     base = dataclasses.asdict(MINE)
     return {key: value for key, value in dataclasses.asdict(apart).items() if value != base[key]}
@@ -168,26 +158,26 @@ RAMPS = (  # content first and last, style first and last
 def style_roads(contest: Contest) -> Iterator[Road]:
     for name, apart in STYLES.items():
         if apart.rank == MINE.rank:
-            yield Road("style", name, functools.partial(contest.merge, MINE, apart), _differing(apart))
+            yield Road("style", name, functools.partial(contest.merge, MINE, apart), differing(apart))
         else:
-            yield Road("style and content", name, functools.partial(contest.merge, apart), _differing(apart))
+            yield Road("style and content", name, functools.partial(contest.merge, apart), differing(apart))
 
 
 def content_roads(contest: Contest) -> Iterator[Road]:
     for name, apart in CONTENTS.items():
-        yield Road("content", name, functools.partial(contest.merge, apart, MINE), _differing(apart))
+        yield Road("content", name, functools.partial(contest.merge, apart, MINE), differing(apart))
 
 
 def later_style_roads(contest: Contest) -> Iterator[Road]:
     """On a content that is trained at a falling rate; so are the styles."""
     for name, apart in LATER_STYLES.items():
-        yield Road("style, falling", name, functools.partial(contest.merge, CALM, apart), _differing(apart), HIGHER)
+        yield Road("style, falling", name, functools.partial(contest.merge, CALM, apart), differing(apart), HIGHER)
 
 
 def later_content_roads(contest: Contest) -> Iterator[Road]:
     """Under a style that was fitted."""
     for name, apart in LATER_CONTENTS.items():
-        yield Road("content, falling", name, functools.partial(contest.merge, apart, FITTED), _differing(apart), HIGHER)
+        yield Road("content, falling", name, functools.partial(contest.merge, apart, FITTED), differing(apart), HIGHER)
 
 
 def time_roads(contest: Contest) -> Iterator[Road]:
@@ -196,7 +186,7 @@ def time_roads(contest: Contest) -> Iterator[Road]:
         style = at(changed(MINE, rows=rows, steps=steps), rate)
         content = changed(style, decay=falls)
         name = f"{rows[0]} + {rows[1]} rows, {steps} steps, {rate:g}{', the content falling' if falls else ''}"
-        yield Road("time", name, functools.partial(contest.merge, content, style), {**_differing(content), "seen": sum(rows) * steps})
+        yield Road("time", name, functools.partial(contest.merge, content, style), {**differing(content), "seen": sum(rows) * steps})
     yield Road("time", "4 + 4 rows, 250 steps, 0.001, the content falling", functools.partial(contest.merge, CALM, MINE), {"seen": 2000})
 
 
@@ -292,77 +282,3 @@ def pair_roads(contest: Contest) -> Iterator[Road]:
     for place, rate in enumerate(rates):
         make = functools.partial(lambda place: on_both()[place], place)
         yield Road("together, 1 seed", f"one LoRA on both, kept, {rate:g}", make, {}, ((1.0, 1.0),))
-
-
-KINDS = {
-    "later styles": later_style_roads,
-    "later contents": later_content_roads,
-    "time": time_roads,
-    "reach": reach_roads,
-    "styles": style_roads,
-    "contents": content_roads,
-    "sampling": sampling_roads,
-    "rivals": rival_roads,
-    "pairs": pair_roads,
-}
-
-
-class Travelling:
-    """Runs the roads that are not in FOLDER/roads.jsonl yet; one that began in time is finished."""
-
-    def __init__(self, contest: Contest, folder: Path, seconds: float) -> None:
-        self.started = time.monotonic()
-        self.stop = self.started + seconds
-        self.contest, self.file = contest, folder / "roads.jsonl"
-
-    def run(self, kinds: Sequence[str]) -> None:
-        there = {(line["kind"], line["name"]) for line in read(self.file)}
-        for kind in kinds or KINDS:
-            for road in KINDS[kind](self.contest):
-                if (road.kind, road.name) in there:
-                    continue
-                if time.monotonic() > self.stop:
-                    print("no time for", road.kind, "|", road.name, flush=True)
-                    continue
-                try:
-                    self._run(road)
-                except Exception:  # noqa: BLE001  one road that fails must not cost the others
-                    traceback.print_exc()
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-
-    def _run(self, road: Road) -> None:
-        began = time.monotonic()
-        worn = road.make()
-        made = time.monotonic() - began
-        several: list[tuple[tuple[float, float], Worn]] = [((1.0, 1.0), worn)]
-        if isinstance(worn, Adapters):
-            several = [(strengths, worn.scaled(*strengths)) for strengths in road.strengths]
-        found = [{"strengths": strengths, **self._look(road, strengths, each)} for strengths, each in several]
-        line = {"kind": road.kind, "name": road.name, "settings": road.settings, "seconds": round(made, 1), "found": found}
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        said = "  ".join(f"{one['strengths']}: {one['first']['all three']:.3f} {one['second']['all three']:.3f}" for one in found)
-        print(f"{time.monotonic() - self.started:6.1f} s  {made:5.1f} s  {road.kind} | {road.name}: {said}", flush=True)
-
-
-    def _look(self, road: Road, strengths: tuple[float, float], worn: Worn) -> dict[str, Any]:
-        """Shares by both judges, the primary number by seed, content and style, and the second judge's three marks by pair."""
-        contest, each = self.contest, len(self.contest.split.pairs)
-        count = worn.count if isinstance(worn, Adapters) else worn.up[0].shape[1] if isinstance(worn, Factors) else len(worn)
-        if count != len(contest.pairs):
-            contest = contest.with_seeds(contest.seeds[: count // each])
-        pictures = worn if isinstance(worn, Tensor) else contest.pictures(worn)
-        judged = contest.judged(pictures)
-        if strengths == (1.0, 1.0):  # the first noise of every pair's prompts, a pair in a row
-            first = pictures[:each].unflatten(1, (len(concepts.PROMPTS), -1))[:, :, 0].flatten(0, 1)
-            save_sheet(self.file.parent / f"{slug(road.kind + ' ' + road.name)}.webp", first.float() / 255, len(concepts.PROMPTS))
-        shape = (len(contest.seeds), len(contest.split.contents), len(contest.split.styles))
-        found: dict[str, Any] = {judge: {key: round(value, 4) for key, value in shares(right).items()} for judge, right in judged.items()}
-        found["cells"] = {judge: _rounded(right.all(-1).float().mean(-1).view(shape)) for judge, right in judged.items()}
-        found["marks by pair"] = _rounded(judged["second"].float().mean(1).view(*shape, 3).mean(0))
-        return found
-
-
-def _rounded(values: Tensor) -> Any:
-    return values.double().mul(1e4).round().div(1e4).tolist()

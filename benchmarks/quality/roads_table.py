@@ -32,7 +32,10 @@ def _row(line: dict[str, Any], before: dict[str, Any] | None) -> str:
     second = at_one["second"]
     cells = [line["name"], f"{line['seconds']:.0f}", *(f"{second[key]:.3f}" for key in ("content", "style", "background"))]
     cells += [
-        f"**{second['all three']:.3f}**", f"{at_one['first']['all three']:.3f}", _against(line, before), _elsewhere(line["found"], at_one),
+        f"**{second['all three']:.3f}**",
+        f"{at_one['first']['all three']:.3f}",
+        _against(line, before),
+        _elsewhere(line["found"], at_one),
     ]
     return f"| {' | '.join(cells)} |"
 

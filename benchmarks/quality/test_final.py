@@ -40,6 +40,16 @@ def test_the_page_of_the_contest_has_the_numbers_of_the_files(results: dict[str,
         assert f"| {content} | {style} | {place} | " in line and share in line, name
 
 
+def test_the_page_has_the_rows_with_learned_words_of_one_seed() -> None:
+    page = (DOCS / "quality.md").read_text(encoding="utf-8")
+    found = read(RESULTS / "words", concepts.LARGE)
+    assert "ours, words" in found
+    for name, result in found.items():
+        assert result.marks["second"].shape == (1, 12, 9, 24, 3)
+        content, style, place, share = (f"{value:.3f}".lstrip("0") for value in result.shares("second"))
+        assert f"| {name.replace(', kept', '')} | {content} | {style} | {place} | **{share}** |" in page, name
+
+
 def test_every_row_has_the_pairs_seeds_and_pictures_that_are_said(results: dict[str, Result]) -> None:
     for result in results.values():
         seeds = 1 if result.about["league"] == "pair" else 3

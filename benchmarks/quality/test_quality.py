@@ -30,6 +30,7 @@ class Net:
 
     def __init__(self) -> None:
         self.shapes, self.names, self.device = [(12, 10)], [["a.attn1.to_q", "up_blocks.1.attentions.0.attn1.to_q"]], torch.device("cpu")
+        self.text_width = 6
         self.weights = [torch.randn(2, 12, 10, generator=torch.Generator().manual_seed(5))]
 
 
@@ -108,7 +109,7 @@ def test_gates_open_and_close_components_by_step() -> None:
     wardrobe.segments = [Segment(0, 1, Factors(factors.up, factors.down, [gates]))]
     alone = filled("lora").scaled(1.0, 0.0)
     torch.testing.assert_close(
-        layer(x) - layer.linear(x), torch.stack([row @ update_of(alone)[0, g].T for g, row in enumerate(x)]), rtol=1e-4, atol=1e-5
+        layer(x) - layer.layer(x), torch.stack([row @ update_of(alone)[0, g].T for g, row in enumerate(x)]), rtol=1e-4, atol=1e-5
     )
 
 

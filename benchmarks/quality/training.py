@@ -92,6 +92,10 @@ class Batch:
         self.pooled = torch.empty(groups, ends[-1], first.pooled.shape[-1], device=device)
         self.times = torch.empty(groups, ends[-1], dtype=torch.long, device=device)
         self.noises = what.noises or self.parts[0].rows
+        self.ids = torch.zeros(groups, ends[-1], first.context.shape[2], dtype=torch.long, device=device)
+        self.weights: Tensor | None = None
+        if any(part.table.weights is not None for part in self.parts):
+            self.weights = torch.ones(groups, ends[-1], 1, *first.latents.shape[3:], device=device)
         self.said = [[self._text(part, each.captions) for each in part.said] for part in self.parts]
         self.beside = torch.cat([(part.first + torch.arange(part.rows)) % self.noises for part in self.parts])
         self.sets = [torch.tensor(part.sets) for part in self.parts]
@@ -123,6 +127,10 @@ class Batch:
             self.latents[:, places] = part.table.latents[where]
             self.context[:, places] = part.table.context[where]
             self.pooled[:, places] = part.table.pooled[where]
+            if part.table.ids is not None:
+                self.ids[:, places] = part.table.ids[where]
+            if self.weights is not None and part.table.weights is not None:
+                self.weights[:, places] = part.table.weights[where]
             for said, (context, pooled) in zip(part.said, others, strict=True):
                 context.copy_(said.captions.context[where])
                 pooled.copy_(said.captions.pooled[where])
@@ -148,7 +156,7 @@ class Step:
         self.losses = torch.zeros(self.groups, len(batch.parts), device=studio.device)
         self.weights = torch.tensor([part.weight for part in batch.parts], device=studio.device)
         names = frozenset().union(*(part.live for part in batch.parts))
-        self.live = {name: [stack[name] for stack in adapters.learned] for name in adapters.learned[0] if name in names}
+        self.live = {name: [stack[name] for stack in adapters.learned if name in stack] for name in adapters.learned[0] if name in names}
         for tensor in (tensor for tensors in self.live.values() for tensor in tensors):
             tensor.requires_grad_(True)
             tensor.grad = torch.zeros_like(tensor)
@@ -158,7 +166,7 @@ class Step:
         for tensor in (tensor for tensors in self.live.values() for tensor in tensors):
             tensor.grad.zero_()
         noisy = add_noise(batch.latents.flatten(0, 1), batch.noise.flatten(0, 1), batch.times.flatten(), self.studio.alphas)
-        inputs = (noisy, batch.times.flatten(), batch.context.flatten(0, 1), batch.pooled.flatten(0, 1))
+        inputs = (noisy, batch.times.flatten(), *self._text())
         rows = zip(batch.parts, batch.slices, batch.partners, batch.said, strict=True)
         target = torch.cat([self._target(part, inputs, places, partners, said) for part, places, partners, said in rows], 1)
         segments = [
@@ -166,13 +174,21 @@ class Step:
             for part, places, partners in zip(batch.parts, batch.slices, batch.partners, strict=True)
         ]
         net.wear(self.groups, segments)
-        error = (net(*inputs).unflatten(0, (self.groups, -1)) - target).square().mean((2, 3, 4))
+        error = (net(*inputs).unflatten(0, (self.groups, -1)) - target).square()
+        error = (error if batch.weights is None else error * batch.weights).mean((2, 3, 4))
         losses = torch.stack([error[:, places].mean(1) for places in batch.slices], 1)
         total = (losses * self.weights).sum()
         if self.what.penalty is not None:
             total = total + self.what.penalty(self.adapters)
         total.backward()
         self.losses.copy_(losses.detach())
+
+    def _text(self) -> tuple[Tensor, Tensor]:
+        """Context and pooled of all rows, through the text encoders where words are learned."""
+        words = self.adapters.words()
+        if words is None:
+            return self.batch.context.flatten(0, 1), self.batch.pooled.flatten(0, 1)
+        return self.studio.read(self.batch.ids.flatten(0, 1), words.repeat_interleave(self.batch.ids.shape[1], 0))
 
     def _worn(self, part: Part, partners: Tensor) -> Factors:
         if part.bank is None:

@@ -61,18 +61,21 @@ class TextEncoder(nn.Module):
         self.final_layer_norm = nn.LayerNorm(width)
         self.projection = nn.Linear(width, projected, bias=False) if projected else None
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        """ids int64 (N, 77) -> penultimate states (N, 77, width) and, with a projection, pooled text (N, projected)."""
+    def forward(self, ids: Tensor, moved: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """ids int64 (N, 77) -> penultimate states (N, 77, width) and, with a projection, pooled text (N, projected).
+
+        ``moved`` (N, 77, width) is added to the tokens' rows."""
         place = self.place[ids]
         own, noise = F.embedding(place.clamp(min=0), self.rows), F.embedding(ids, self.noise).to(self.rows.dtype)
         x = torch.where((place >= 0)[..., None], own, noise) + self.positions
+        x = x if moved is None else x + moved
         for layer in self.layers[:-1]:
             x = layer(x)
         if self.projection is None:
             return x, None
         last = self.final_layer_norm(self.layers[-1](x))
         end = (ids == END).int().argmax(1)
-        return x, self.projection(last[torch.arange(len(ids), device=ids.device), end])
+        return x, self.projection(last.gather(1, end[:, None, None].expand(-1, 1, last.shape[-1]))[:, 0])
 
 
 class TextPair(nn.Module):
@@ -83,11 +86,14 @@ class TextPair(nn.Module):
         self.first, self.second = TextEncoder(widths[0], known, None), TextEncoder(widths[1], known, widths[1])
         self.context_width, self.pooled_width = sum(widths), widths[1]
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """ids int64 (N, 77), padded with END -> context (N, 77, 160), pooled (N, 96). The second encoder's padding is token 0."""
+    def forward(self, ids: Tensor, moved: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """ids int64 (N, 77), padded with END -> context (N, 77, 160), pooled (N, 96). The second encoder's padding is token 0.
+
+        ``moved`` (N, 77, 160) is added to the tokens' rows in both encoders."""
         after_end = (ids == END).int().cumsum(1) > 1
-        first, _ = self.first(ids)
-        second, pooled = self.second(ids.masked_fill(after_end, 0))
+        width = self.first.rows.shape[1]
+        first, _ = self.first(ids, None if moved is None else moved[..., :width])
+        second, pooled = self.second(ids.masked_fill(after_end, 0), None if moved is None else moved[..., width:])
         return torch.cat([first, second], -1), pooled
 
 

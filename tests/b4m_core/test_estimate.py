@@ -37,6 +37,8 @@ def test_pictures_that_are_painted_count_too(tmp_path: Path) -> None:
     speeds.note(CPU, "train", "embedded", 4, 576, 0.3)
     speeds.note(CPU, "paint", "embedded", 2, 576, 0.1)
     assert estimate(Work("embedded", 10, 4, 576, 50, 16), CPU, speeds).seconds == pytest.approx(8)
+    speeds.note(CPU, "paint", "embedded", 2, 64, 0.01)
+    assert estimate(Work("embedded", 10, 4, 576, 50, 16, 64), CPU, speeds).seconds == pytest.approx(3.5), "painted at a size of its own"
 
 
 def test_a_small_card_takes_a_way_that_fits(tmp_path: Path) -> None:

@@ -53,8 +53,24 @@ def test_one_node_counts_its_three_trainings_and_what_it_paints(estimates: Modul
     assert works[-1].painted == 16 * 25
     quick = estimates.works_of(graph("B4MTrain", preset="quick", content_auxiliary=["1", 0], style_auxiliary=["1", 0]), "2")
     assert len([work for work in quick if work.passes]) == 2 and quick[-1].painted == 0
+    small = estimates.works_of(graph("B4MTrain", preset="normal", resolution=64), "2")
+    assert {(work.latent_pixels, work.painted_pixels) for work in small if work.passes} == {(8 * 8, 24 * 24)}
     longer = estimates.works_of(graph("B4MTrain", preset="quick", together_steps=7, steps=9), "2")
     assert [work.passes for work in longer if work.passes] == [9, 9, 7]
+
+
+@pytest.mark.parametrize(("preset", "most"), [("quick", (6, 25)), ("normal", (15, 75)), ("thorough", (60, 240))])
+def test_all_trainings_of_an_sdxl_fit_into_an_evening(
+    estimates: ModuleType, tmp_path: Path, preset: str, most: tuple[int, int]
+) -> None:
+    """By arithmetic, in minutes, on an RTX 4090 and an RTX 3060 with their makers' bf16 rates (docs/speed.md)."""
+    core = importlib.import_module("b4m_pack.b4m_core.estimate")
+    cards = (core.Machine("RTX 4090", "cuda", 165.0, 24 << 30), core.Machine("RTX 3060", "cuda", 25.5, 12 << 30))
+    checkpoint = {"1": {"class_type": "CheckpointLoaderSimple", "inputs": {}}}
+    works = estimates.works_of(checkpoint | {"2": {"class_type": "B4MTrain", "inputs": {"model": ["1", 0], "preset": preset}}}, "2")
+    assert {work.kind for work in works} == {"sdxl"}
+    for card, minutes in zip(cards, most, strict=True):
+        assert sum(core.estimate(work, card, core.Speeds(tmp_path)).seconds for work in works) / 60 < minutes
 
 
 def test_the_kind_of_model_is_told_by_where_it_comes_from(estimates: ModuleType) -> None:

@@ -89,6 +89,7 @@ def test_a_node_keeps_its_samples_names_its_run_and_takes_any_kept_step(
     assert output.ui["b4m_stored"] == [key] and shown["state"] == "done"
     told = kept.run_kept({"stored": key})
     assert [(each["step"], each["sample"], each["adapter"]) for each in told["steps"]] == [(1, True, True), (2, True, True)]
+    assert output.args[1].shape == (1, 192, 192, 3), "a sample is of the model's own size, whatever was trained at"
     fewer, shown = run(steps=1, sample_every=0)
     assert shown["state"] == "reused" and shown["stored"] == key and fewer.args[0].facts.steps == 1
     taken, shown = run(steps=9, sample_every=0, run="use what is trained")
