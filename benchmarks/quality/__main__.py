@@ -1,8 +1,8 @@
-"""The contest, in pieces: python b4m.py bench quality [run|tune|ablate|roads|final|examples] [FOLDER] --seconds 540
+"""The contest, in pieces: python b4m.py bench quality [run|tune|ablate|roads|final|second|examples] [FOLDER] --seconds 540
 
 ``run`` fills FOLDER/chosen.json from the development pairs, if it is not there, and then runs the rows of the table on the test pairs,
 again until all are there (``--only`` picks rows). ``ablate`` changes one thing at a time on the development pairs, ``tune`` repeats what
-was tried while the method was made, ``examples`` trains the shipped ones.
+was tried while the method was made, ``second`` is a contest on another base model (second.py), ``examples`` trains the shipped ones.
 """
 
 import argparse
@@ -16,8 +16,9 @@ import torch
 from b4m_core import B4MError
 from benchmarks.world.judge import Judge, load_judge
 
-from . import concepts, own_model
+from . import concepts, own_model, second
 from .ablate import Ablating
+from .bases import UNET, flow_base
 from .choose import choose
 from .contest import Running
 from .example_sheet import EXAMPLES
@@ -41,7 +42,8 @@ def main(options: argparse.Namespace) -> None:
         own_model.run(options)
         return
     started = time.monotonic()
-    studio = Studio(EMBEDDED, device, everywhere=options.everywhere, convolutions=options.convolutions)
+    base = UNET if options.work != "second" else flow_base(options.flow)
+    studio = Studio(EMBEDDED, device, everywhere=options.everywhere, convolutions=options.convolutions, base=base)
     judges = {name: load_judge(name).to(device) for name in ("first", "second")}
     if options.quick:
         quick(studio, judges, options)
@@ -54,6 +56,9 @@ def main(options: argparse.Namespace) -> None:
         three = Contest(studio, judges, concepts.LARGE, concepts.TRAINING_SEEDS)
         one = three.with_seeds(concepts.TRAINING_SEEDS[:1])
         run_final(three, one, options, started + options.seconds)
+        return
+    if options.work == "second":
+        second.run(studio, judges, options.folder, started + options.seconds, (concepts.DEVELOPMENT, concepts.TEST))
         return
     if options.work == "ablate":
         left = options.seconds - (time.monotonic() - started)
@@ -90,6 +95,11 @@ def quick(studio: Studio, judges: dict[str, Judge], options: argparse.Namespace)
         split = concepts.Split(concepts.DEVELOPMENT_CONTENTS[:1], concepts.DEVELOPMENT_STYLES[:1])
         Travelling(Contest(studio, judges, split, (0,), most_steps=2), options.folder, options.seconds).run(options.only)
         return
+    if options.work == "second":
+        concepts.NOISES = concepts.NOISES[:1]
+        splits = (concepts.Split(each.contents[:1], each.styles[:1]) for each in (concepts.DEVELOPMENT, concepts.TEST))
+        second.run(studio, judges, options.folder, time.monotonic() + options.seconds, tuple(splits), most_steps=2)
+        return
     concepts.AUXILIARY_STYLES = concepts.AUXILIARY_STYLES[:4]
     split = concepts.Split(concepts.TEST_CONTENTS[-1:], concepts.TEST_STYLES[:1])
     settings = json.loads((Path(__file__).parent / "results" / "chosen.json").read_text(encoding="utf-8"))
@@ -99,13 +109,14 @@ def quick(studio: Studio, judges: dict[str, Judge], options: argparse.Namespace)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", choices=("tune", "run", "ablate", "roads", "final", "examples"), nargs="?", default="run")
+    parser.add_argument("work", choices=("tune", "run", "ablate", "roads", "final", "second", "examples"), nargs="?", default="run")
     parser.add_argument("folder", type=Path, nargs="?", default=Path("b4m_quality"), help="where the results go (b4m_quality)")
     parser.add_argument("--quick", action="store_true", help="one pair, few steps: minutes on two cores")
     parser.add_argument("--seconds", type=float, default=540.0)
     parser.add_argument("--only", action="append", default=[], help="a trial, row or ablation by name; may repeat")
     parser.add_argument("--everywhere", action="store_true", help="roads: adapt every Linear of the transformers, not attention alone")
     parser.add_argument("--convolutions", action="store_true", help="roads: adapt the convolutions too")
+    parser.add_argument("--flow", type=Path, default=Path("b4m_flow"), help="second: the folder of benchmarks.world.make_flow (b4m_flow)")
     own_model.arguments(parser)
     try:
         main(parser.parse_args())

@@ -41,11 +41,10 @@ def paint_terms(studio: Studio, terms: Sequence[Term], groups: int) -> Tensor:
         return total
 
     predict = Replayed(scores, studio.device)
-    times = torch.linspace(len(studio.alphas) - 1, 0, STEPS, device=studio.device).round().long()
-    sigmas = torch.cat([((1 - studio.alphas[times]) / studio.alphas[times]).sqrt(), studio.alphas.new_zeros(1)])
-    x = noise.repeat(groups * len(concepts.PROMPTS), 1, 1, 1) * sigmas[0]
+    times, levels = studio.noise.course(STEPS)
+    x = studio.noise.start(noise.repeat(groups * len(concepts.PROMPTS), 1, 1, 1), None, levels[0])
     for k in range(STEPS):
-        x = x + (sigmas[k + 1] - sigmas[k]) * predict(x / (sigmas[k] ** 2 + 1).sqrt(), times[k])
+        x = x + (levels[k + 1] - levels[k]) * predict(studio.noise.shown(x, levels[k]), times[k])
     net.wear(1, [])
     return (decode(studio.autoencoder, x) * 255).round().byte().cpu().unflatten(0, (groups, each))
 

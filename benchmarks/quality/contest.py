@@ -52,9 +52,13 @@ def slug(name: str) -> str:
 class Running:
     """The held-out half of the contest, row by row, into FOLDER/rows."""
 
-    def __init__(self, contest: Contest, folder: Path, table: Mapping[str, Row], seconds: float) -> None:
+    def __init__(
+        self, contest: Contest, folder: Path, table: Mapping[str, Row], seconds: float, examined: Sequence[str] | None = None
+    ) -> None:
+        """``examined``: the rows that are asked for leaks and drift, and swept along the strengths; None: EXAMINED."""
         self.contest, self.folder, self.started = contest, folder / "rows", time.monotonic()
         self.stop, self.table = self.started + seconds, table
+        self.examined = EXAMINED if examined is None else examined
         self.folder.mkdir(parents=True, exist_ok=True)
         autoencoder = contest.studio.autoencoder
         self.references = [
@@ -89,7 +93,7 @@ class Running:
             "numbers for a pair": _numbers(worn),
             "likeness to a reference": self._likeness(pictures),
         }
-        if name in EXAMINED and isinstance(worn, Adapters):
+        if name in self.examined and isinstance(worn, Adapters):
             about["detectors"] = self._detectors(worn)
             about["frontier"] = self._frontier(worn)
         tensors = {judge: right.byte() for judge, right in judged.items()}

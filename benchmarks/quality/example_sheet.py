@@ -14,7 +14,7 @@ from b4m_core import Adapter, load_adapter, merge
 
 from . import concepts
 from .concepts import Split
-from .grouped import Factors, GroupedUNet, Segment
+from .grouped import Factors, GroupedNetwork, Segment
 from .references import Studio, content_labels, phrase, start_noise, style_labels
 
 CONTENTS = ("penguin", "fox", "flamingo", "teddy bear", "rocket", "tractor", "doughnut", "guitar")
@@ -34,7 +34,7 @@ def file_of(folder: Path, role: str, name: str) -> Path:
     return path
 
 
-def factors_of_pairs(folder: Path, split: Split, net: GroupedUNet) -> Factors:
+def factors_of_pairs(folder: Path, split: Split, net: GroupedNetwork) -> Factors:
     """All pairs, content by content, read from the files and merged as the product does."""
     contents = [load_adapter(file_of(folder, "content", name)) for name in split.contents]
     looks = [load_adapter(file_of(folder, "style", name)) for name in split.styles]
@@ -42,7 +42,7 @@ def factors_of_pairs(folder: Path, split: Split, net: GroupedUNet) -> Factors:
 
 
 @torch.no_grad()
-def factors_of(adapters: list[Adapter], net: GroupedUNet) -> Factors:
+def factors_of(adapters: list[Adapter], net: GroupedNetwork) -> Factors:
     """The product's adapters in the form in which the contest's network wears many."""
     ups: list[Tensor] = []
     downs: list[Tensor] = []

@@ -13,7 +13,7 @@ from torch import Tensor
 from b4m_core.basis import frozen_halves
 
 from . import concepts
-from .grouped import Factors, GroupedUNet
+from .grouped import Factors, GroupedNetwork
 
 WORDS = ("content_words", "style_words")  # of the families that learn them
 Stack = dict[str, Tensor]  # the tensors of one layer shape, by name
@@ -28,7 +28,7 @@ class Family:
     content's and a style's own; the others are partners. A strength scales those of them whose names end neither in "down" nor "words".
     """
 
-    make: Callable[[GroupedUNet, int, int, int, torch.Generator], tuple[Stack, Stack]]
+    make: Callable[[GroupedNetwork, int, int, int, torch.Generator], tuple[Stack, Stack]]
     factors: Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]]
     content: tuple[str, ...]
     style: tuple[str, ...]
@@ -41,7 +41,7 @@ class Adapters:
         self.family, self.learned, self.frozen = family, learned, frozen
 
     @staticmethod
-    def fresh(family: Family, net: GroupedUNet, rank: int, groups: int, seed: int) -> "Adapters":
+    def fresh(family: Family, net: GroupedNetwork, rank: int, groups: int, seed: int) -> "Adapters":
         generator = torch.Generator().manual_seed(seed)
         made = [family.make(net, shape, rank, groups, generator) for shape in range(len(net.shapes))]
         return Adapters(family, [learned for learned, _ in made], [frozen for _, frozen in made])
@@ -135,7 +135,7 @@ def merged(content: Adapters, contents: list[int], style: Adapters, looks: list[
 # ---- low rank adaptation: both factors learned, one pair for a content and one for a style ----------------------------------------
 
 
-def _pairs(net: GroupedUNet, shape: int, content_down: Tensor, style_down: Tensor) -> tuple[Stack, Stack]:
+def _pairs(net: GroupedNetwork, shape: int, content_down: Tensor, style_down: Tensor) -> tuple[Stack, Stack]:
     """Both factors of both concepts learned: the downs (L, G, r, n) start as given, the ups at zero."""
     learned = {}
     for concept, down in (("content", content_down), ("style", style_down)):
@@ -144,7 +144,7 @@ def _pairs(net: GroupedUNet, shape: int, content_down: Tensor, style_down: Tenso
     return learned, {}
 
 
-def _lora(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+def _lora(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
     size = (len(net.names[shape]), groups, rank, net.shapes[shape][1])
     return _pairs(net, shape, *(torch.randn(size, generator=generator) / rank for _ in range(2)))
 
@@ -159,7 +159,7 @@ LORA = Family(_lora, _two_pairs, ("content_down", "content_up"), ("style_down", 
 # ---- partly learnable projections -------------------------------------------------------------------------------------------------
 
 
-def _bases(net: GroupedUNet, shape: int, rank: int, full: bool) -> tuple[Tensor, Tensor]:
+def _bases(net: GroupedNetwork, shape: int, rank: int, full: bool) -> tuple[Tensor, Tensor]:
     """A and C of every layer from b4m_core's own basis, (L, 1, m', r) and (L, 1, r, n')."""
     m, n = net.shapes[shape]
     m, n = (2 * m, 2 * n) if full else (m, n)
@@ -167,7 +167,7 @@ def _bases(net: GroupedUNet, shape: int, rank: int, full: bool) -> tuple[Tensor,
     return tuple(torch.stack(column)[:, None].to(net.device) for column in zip(*halves, strict=True))  # type: ignore[return-value]
 
 
-def _halves(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+def _halves(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
     (m, n), layers = net.shapes[shape], len(net.names[shape])
     a, c = _bases(net, shape, rank, full=False)
     b = torch.zeros(layers, groups, m - m // 2, rank, device=net.device)
@@ -178,7 +178,7 @@ def _halves(net: GroupedUNet, shape: int, rank: int, groups: int, generator: tor
 def _halves_singular(largest: bool) -> Callable[..., tuple[Stack, Stack]]:
     """The halves on those of W's own singular vectors, scaled to the size of the random basis."""
 
-    def make(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+    def make(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
         learned, frozen = _halves(net, shape, rank, groups, generator)
         u, _, v = torch.linalg.svd(net.weights[shape], full_matrices=False)
         picked = slice(0, rank) if largest else slice(u.shape[-1] - rank, u.shape[-1])
@@ -188,13 +188,13 @@ def _halves_singular(largest: bool) -> Callable[..., tuple[Stack, Stack]]:
     return make
 
 
-def _published(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+def _published(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
     learned, frozen = _halves(net, shape, rank, groups, generator)
     learned["D"] = (torch.randn(*learned["D"].shape, generator=generator) / rank).to(net.device)
     return learned, frozen
 
 
-def _full(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+def _full(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
     (m, n), layers = net.shapes[shape], len(net.names[shape])
     a, c = _bases(net, shape, rank, full=True)
     b, d = torch.zeros(layers, groups, m, rank, device=net.device), torch.zeros(layers, groups, rank, n, device=net.device)
@@ -204,7 +204,7 @@ def _full(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch
 def _full_singular(largest: bool) -> Callable[..., tuple[Stack, Stack]]:
     """Full reach on W's own singular vectors instead of the random basis; scaled to the random basis's column norm."""
 
-    def make(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+    def make(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
         learned, frozen = _full(net, shape, rank, groups, generator)
         (m, n), (u, _, v) = net.shapes[shape], torch.linalg.svd(net.weights[shape], full_matrices=False)
         picked = slice(0, rank) if largest else slice(u.shape[-1] - rank, u.shape[-1])
@@ -273,7 +273,7 @@ WITHIN_HEADS = Family(_halves, _woven(32), ("D",), ("B",))  # half of each head 
 # ---- the tangent space of A C: both halves learned by each concept, on one frozen basis, so that every merge is a sum of one rank -----
 
 
-def _tangent(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+def _tangent(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
     (m, n), layers = net.shapes[shape], len(net.names[shape])
     a, c = _bases(net, shape, rank, full=True)
     learned = {}
@@ -292,7 +292,7 @@ def _tangent_factors(t: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 TANGENT = Family(_tangent, _tangent_factors, ("content_D", "content_B"), ("style_D", "style_B"))
 
 
-def _two_tangents(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+def _two_tangents(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
     """Each concept has half of a basis of rank 2r: the two bases are orthogonal."""
     learned, _ = _tangent(net, shape, rank, groups, generator)
     a, c = _bases(net, shape, 2 * rank, full=True)
@@ -311,20 +311,20 @@ TWO_TANGENTS = Family(_two_tangents, _two_tangents_factors, ("content_D", "conte
 # ---- free: both factors of each concept learned; what is left of the break is where they start ------------------------------------------
 
 
-def _free(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+def _free(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
     """The downs start as disjoint rows of one orthonormal basis, shared by everyone; the ups start at zero."""
     m, n = net.shapes[shape]
     rows = torch.stack([frozen_halves(2 * m, 2 * n, 2 * rank, name=name, seed=0)[1] for name in net.names[shape]])
     return _pairs(net, shape, *(part[:, None].expand(-1, groups, -1, -1).clone() for part in rows.split(rank, 1)))
 
 
-def _shared_random(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+def _shared_random(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
     """As a LoRA starts, but everyone from the same numbers."""
     learned, _ = _lora(net, shape, rank, 1, generator)
     return {name: value.expand(-1, groups, -1, -1).clone() for name, value in learned.items()}, {}
 
 
-def _own_orthogonal(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+def _own_orthogonal(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
     """Like free, but every adapter from an orthonormal basis of its own, of the same size."""
     m, n = net.shapes[shape]
     columns = torch.linalg.qr(torch.randn(len(net.names[shape]), groups, n, 2 * rank, generator=generator))[0]
@@ -339,7 +339,7 @@ OWN_ORTHOGONAL = Family(_own_orthogonal, _two_pairs, FREE.content, FREE.style)
 # ---- leaning halves: each concept's own factor at the full rate, its frozen basis at a share of it -----------------------------------
 
 
-def _leaning(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+def _leaning(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
     """Full reach whose A and C are each concept's own copy, so that a training may move them too."""
     learned, frozen = _full(net, shape, rank, groups, generator)
     return {
@@ -378,7 +378,7 @@ def zip_penalty(adapters: "Adapters") -> Tensor:
     return 0.01 * torch.stack(products).mean(0).sum()
 
 
-def _never(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+def _never(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
     raise NotImplementedError("made from two finished LoRAs")
 
 
@@ -391,7 +391,7 @@ ZIPPED = Family(_never, _zipped_factors, ("content_mask",), ("style_mask",))
 def block_lora(content: str, style: str) -> Family:
     """Trained in both blocks, whatever the concept; the merge keeps one block of each (merging.only_blocks)."""
 
-    def make(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+    def make(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
         learned, _ = _lora(net, shape, rank, groups, generator)
         inside = [float(name.startswith((content, style))) for name in net.names[shape]]
         return learned, {"inside": torch.tensor(inside, device=net.device)[:, None, None, None]}
@@ -409,7 +409,7 @@ BLOCKS = ("up_blocks.1.attentions.0.", "up_blocks.1.attentions.1.")  # where one
 # ---- orthogonal inputs: both factors learned, content reads one half of a shared orthonormal basis of the input, style the other ------
 
 
-def _two_inputs(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+def _two_inputs(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
     (m, n), layers = net.shapes[shape], len(net.names[shape])
     q = [torch.linalg.qr(torch.randn(n, n, generator=torch.Generator().manual_seed(place)))[0] for place in range(layers)]
     basis = torch.stack(q)[:, None].to(net.device)
@@ -432,7 +432,7 @@ TWO_INPUTS = Family(_two_inputs, _two_inputs_factors, ("content_down", "content_
 # ---- Orthogonal Adaptation (Po et al., CVPR 2024): a frozen down of each concept from one orthonormal basis, up learned -------------
 
 
-def _orthogonal(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+def _orthogonal(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
     (m, n), layers = net.shapes[shape], len(net.names[shape])
     q = torch.stack([frozen_halves(2 * n, 2 * n, 2 * rank, name=name, seed=1)[1] for name in net.names[shape]]) * 2**0.5
     ups = {name: torch.zeros(layers, groups, m, rank, device=net.device) for name in ("content_up", "style_up")}
@@ -453,7 +453,7 @@ ORTHOGONAL = Family(_orthogonal, _orthogonal_factors, ("content_up",), ("style_u
 def with_words(family: Family) -> Family:
     """``family`` and, in the first stack, (1, G, tokens, width): what is added to the rows of each trigger's tokens."""
 
-    def make(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+    def make(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
         learned, frozen = family.make(net, shape, rank, groups, generator)
         if shape == 0:
             for name, trigger in zip(WORDS, (concepts.CONTENT_TRIGGER, concepts.STYLE_TRIGGER), strict=True):
@@ -466,7 +466,7 @@ def with_words(family: Family) -> Family:
 def attention_alone(family: Family) -> Family:
     """``family`` on a network whose other layers are adapted too, with a content that leaves those alone."""
 
-    def make(net: GroupedUNet, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
+    def make(net: GroupedNetwork, shape: int, rank: int, groups: int, generator: torch.Generator) -> tuple[Stack, Stack]:
         learned, frozen = family.make(net, shape, rank, groups, generator)
         inside = [float(".attn" in name) for name in net.names[shape]]
         return learned, frozen | {"inside": torch.tensor(inside, device=net.device)[:, None, None, None]}

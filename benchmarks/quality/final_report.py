@@ -19,30 +19,30 @@ LEAGUES = {
 FEW = (len(concepts.TEST_CONTENTS), len(concepts.TEST_STYLES))  # the first test pairs, a part of all
 
 
-def tables(results: dict[str, Result]) -> list[str]:
-    """Markdown: by league, the best first; the second judge's numbers unless it is said."""
+def tables(results: dict[str, Result], few: bool = True) -> list[str]:
+    """Markdown: by league, the best first; the second judge's numbers unless it is said. ``few``: with those of the first 24 pairs."""
     made = []
     for league, ours in LEAGUES.items():
         rows = {name: each for name, each in results.items() if each.about["league"] == league}
         if not rows:
             continue
         present = [name for name in ours if name in rows]
-        heads = ["method", "content", "style", "place", "**all three**", "95 %", "first judge", "first 24 pairs"]
+        heads = ["method", "content", "style", "place", "**all three**", "95 %", "first judge", *["first 24 pairs"] * few]
         heads += [f"{name} ahead by" for name in present]
         made += [f"### {league}", "", f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
         for name in sorted(rows, key=lambda each: -rows[each].shares("second")[3]):
-            made.append(_row(name, rows, present))
+            made.append(_row(name, rows, present, few))
         made.append("")
     return made
 
 
-def _row(name: str, rows: dict[str, Result], ours: list[str]) -> str:
+def _row(name: str, rows: dict[str, Result], ours: list[str], with_few: bool) -> str:
     result = rows[name]
     content, style, place, share = result.shares("second")
     low, high = interval(result.cells("second"))
     few = result.cells("second")[:, : FEW[0], : FEW[1]].mean()
     cells = [name, f"{content:.3f}", f"{style:.3f}", f"{place:.3f}", f"**{share:.3f}**", f"{low:.3f} to {high:.3f}"]
-    cells += [f"{result.shares('first')[3]:.3f}", f"{few:.3f}"]
+    cells += [f"{result.shares('first')[3]:.3f}", *[f"{few:.3f}"] * with_few]
     for mine in ours:
         if mine == name:
             cells.append("")

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from b4m_core.models.sdxl import attention_projections
+from .bases import Base
 
 
 @dataclass
@@ -113,28 +112,25 @@ def _convolutions(unet: nn.Module) -> list[tuple[str, nn.Conv2d]]:
     return [(name, layer) for name, layer in unet.named_modules() if isinstance(layer, nn.Conv2d) and "block" in name]
 
 
-def _in_transformers(unet: nn.Module) -> list[tuple[str, nn.Linear]]:
-    """Attention, feed-forward and the projections into and out of every transformer."""
-    return [(name, layer) for name, layer in unet.named_modules() if isinstance(layer, nn.Linear) and ".attentions." in name]
-
-
-class GroupedUNet:
-    """The embedded model's UNet with a wardrobe. ``names[i]`` are the layers of shape ``shapes[i]``, in the order of the stacks.
+class GroupedNetwork:
+    """A base model's network with a wardrobe. ``names[i]`` are the layers of shape ``shapes[i]``, in the order of the stacks.
 
     ``everywhere``: not the attention projections alone, which the product adapts, but every Linear of the transformer blocks;
     ``convolutions``: those too, without which nothing is adapted at the full resolution, where the network has no attention.
     """
 
     def __init__(
-        self, folder: Path, device: torch.device, dtype: torch.dtype, *, everywhere: bool = False, convolutions: bool = False
+        self, base: Base, folder: Path, device: torch.device, dtype: torch.dtype, *, everywhere: bool = False, convolutions: bool = False
     ) -> None:
-        self.unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype).to(device).eval().requires_grad_(False)
-        self.everywhere, self.convolutions = everywhere, convolutions
-        self.text_width: int = self.unet.config["cross_attention_dim"]
+        self.family, self.everywhere, self.convolutions = base.family, everywhere, convolutions
+        self.network = base.load(folder, dtype).to(device).eval().requires_grad_(False)
+        self.text_width: int = getattr(self.network, "config", {}).get("cross_attention_dim", 0)  # of a family whose words can be learned
         self.device, self.dtype, self.wardrobe = device, dtype, Wardrobe(step=torch.zeros((), dtype=torch.long, device=device))
+        self._sizes: dict[tuple[int, torch.dtype], Tensor] = {}
+        is_adapted = base.is_in_transformer if everywhere else base.family.is_adapted
+        linears = {name: layer for name, layer in self.network.named_modules() if isinstance(layer, nn.Linear) and is_adapted(name)}
         by_shape: dict[tuple[int, int], list[str]] = defaultdict(list)
-        layers: dict[str, nn.Linear | nn.Conv2d] = dict(_in_transformers(self.unet) if everywhere else attention_projections(self.unet))
-        layers |= dict(_convolutions(self.unet)) if convolutions else {}
+        layers: dict[str, nn.Module] = {**linears, **(dict(_convolutions(self.network)) if convolutions else {})}
         for name, layer in layers.items():
             by_shape[len(layer.weight), layer.weight[0].numel()].append(name)
         self.shapes = sorted(by_shape)
@@ -144,22 +140,19 @@ class GroupedUNet:
             for place, name in enumerate(names):
                 parent, _, attribute = name.rpartition(".")
                 kind = GroupedLinear if isinstance(layers[name], nn.Linear) else GroupedConv
-                self.unet.get_submodule(parent).register_module(attribute, kind(layers[name], self.wardrobe, index, place))
+                self.network.get_submodule(parent).register_module(attribute, kind(layers[name], self.wardrobe, index, place))
 
     def wear(self, groups: int, segments: list[Segment]) -> None:
         self.wardrobe.groups, self.wardrobe.segments = groups, segments
 
     def __call__(self, noisy: Tensor, timesteps: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
-        """Predicted noise, float32; noisy (rows, 4, h, w), timesteps (rows,), context (rows, 77, c), pooled (rows, p)."""
-        side = 8.0 * noisy.shape[-1]
-        sizes = noisy.new_tensor([side, side, 0, 0, side, side]) if not noisy.is_cuda else self._sizes(side)
-        conditions = {"text_embeds": pooled.to(self.dtype), "time_ids": sizes.expand(len(noisy), 6)}
-        return self.unet(
-            noisy.to(self.dtype), timesteps, encoder_hidden_states=context.to(self.dtype), added_cond_kwargs=conditions
-        ).sample.float()
+        """The network's answer, float32; noisy (rows, 4, h, w), timesteps (rows,), context (rows, 77, c), pooled (rows, p)."""
+        sizes = self._size_ids(8 * noisy.shape[-1], noisy.dtype).expand(len(noisy), 6)
+        given = {"noisy": noisy, "timesteps": timesteps, "context": context, "pooled": pooled, "size_ids": sizes}
+        return self.family.predict(self.network, given, self.dtype).float()
 
-    def _sizes(self, side: float) -> Tensor:
-        """Made once: a CUDA graph must not build tensors from Python numbers."""
-        if not hasattr(self, "_made_sizes"):
-            self._made_sizes = torch.tensor([side, side, 0, 0, side, side], device=self.device)
-        return self._made_sizes
+    def _size_ids(self, side: int, dtype: torch.dtype) -> Tensor:
+        """SDXL's, for whom it may concern. Made once: a CUDA graph must not build tensors from Python numbers."""
+        if (side, dtype) not in self._sizes:
+            self._sizes[side, dtype] = torch.tensor([side, side, 0, 0, side, side], dtype=dtype, device=self.device)
+        return self._sizes[side, dtype]

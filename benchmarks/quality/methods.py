@@ -122,9 +122,9 @@ class Contest:
         other._list_pairs()
         return other
 
-    def prepare(self, several: Sequence[Apart]) -> None:
+    def prepare(self, several: Sequence[Apart], roles: Sequence[str] = ("content", "style")) -> None:
         """Train what is not yet there of ``several`` settings, which differ in rates or in families of the same tensors, as one batch."""
-        for role in ("content", "style"):
+        for role in roles:
             self.prepare_role(several, role)
 
     def _train_apart(self, several: list[Apart], role: str) -> None:

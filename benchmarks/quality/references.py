@@ -11,13 +11,13 @@ from torch import Tensor
 from benchmarks.world import backgrounds, styles
 from benchmarks.world.autoencoder import decode, encode
 from benchmarks.world.captions import with_article
-from benchmarks.world.diffusion import alphas_cumprod
 from benchmarks.world.pool import World
 from benchmarks.world.render import Labels, scene
 from benchmarks.world.text import TextPair, load_text
 
 from . import concepts
-from .grouped import GroupedUNet
+from .bases import UNET, Base
+from .grouped import GroupedNetwork
 
 SIZE = 192
 GUIDANCE, STEPS = 4.0, 20
@@ -69,18 +69,23 @@ class Sampling:
 
 
 class Studio:
-    """The embedded model on a device: text, autoencoder, the UNet twice (training precision, painting precision), and the world."""
+    """A base model on a device: text, autoencoder, its network twice (training precision, painting precision), and the world.
 
-    def __init__(self, folder: Path, device: torch.device, *, everywhere: bool = False, convolutions: bool = False) -> None:
+    ``folder`` is the embedded model's, of which every base has text encoders and autoencoder.
+    """
+
+    def __init__(
+        self, folder: Path, device: torch.device, *, everywhere: bool = False, convolutions: bool = False, base: Base = UNET
+    ) -> None:
         on_gpu = device.type == "cuda"
         self.device = device
         self.world = World(device, SIZE, concepts.REFERENCE_SEED)
         self.text: TextPair = load_text(folder).to(device).eval().requires_grad_(False)
         self.autoencoder = AutoencoderTiny.from_pretrained(folder / "vae", torch_dtype=torch.float32).to(device).eval()
         adapted = {"everywhere": everywhere, "convolutions": convolutions}
-        self.learner = GroupedUNet(folder, device, torch.bfloat16 if on_gpu else torch.float32, **adapted)
-        self.painter = GroupedUNet(folder, device, torch.float16, **adapted) if on_gpu else self.learner
-        self.alphas = alphas_cumprod(device)
+        self.learner = GroupedNetwork(base, folder, device, torch.bfloat16 if on_gpu else torch.float32, **adapted)
+        self.painter = GroupedNetwork(base, folder, device, torch.float16, **adapted) if on_gpu else self.learner
+        self.noise = base.noise(device)
         self.side = SIZE // 8
         self.sampling = Sampling()
         both = self.tokens([concepts.CONTENT_TRIGGER, concepts.STYLE_TRIGGER])
@@ -115,7 +120,7 @@ class Studio:
 
     @torch.no_grad()
     def sample(self, context: Tensor, pooled: Tensor, noise: Tensor, start: Tensor | None = None, skip: int = 0) -> Tensor:
-        """Pictures float32 (N, 3, S, S) by Euler steps, like the host's "normal" schedule; what the painter wears is used for both passes.
+        """Pictures float32 (N, 3, S, S) by Euler steps; what the painter wears is used for both passes.
         With ``start`` latents, the first ``skip`` steps are left out and the start is noised to where they would have led.
 
         Groups are contiguous: row i belongs to group i // (N / groups); with and without text stand one after the other in each group.
@@ -128,16 +133,15 @@ class Studio:
             for x, e in ((context, empty[0]), (pooled, empty[1]))
         ]
         how = self.sampling
-        times = torch.linspace(len(self.alphas) - 1, 0, how.steps, device=self.device).round().long()
-        sigmas = torch.cat([((1 - self.alphas[times]) / self.alphas[times]).sqrt(), self.alphas.new_zeros(1)])
-        predict = Replayed(lambda scaled, time: net(scaled, time.expand(2 * n), *both), self.device)
-        x = noise * sigmas[skip] + (0 if start is None else start)
+        times, levels = self.noise.course(how.steps)
+        predict = Replayed(lambda shown, time: net(shown, time.expand(2 * n), *both), self.device)
+        x = self.noise.start(noise, start, levels[skip])
         for k in range(skip, how.steps):
             net.wardrobe.step.fill_(k)
-            scaled = (x / (sigmas[k] ** 2 + 1).sqrt()).unflatten(0, (groups, -1)).repeat(1, 2, 1, 1, 1).flatten(0, 1)
-            predicted = predict(scaled, times[k]).unflatten(0, (groups, 2, -1))
+            shown = self.noise.shown(x, levels[k]).unflatten(0, (groups, -1)).repeat(1, 2, 1, 1, 1).flatten(0, 1)
+            predicted = predict(shown, times[k]).unflatten(0, (groups, 2, -1))
             with_text, without = predicted[:, 0].flatten(0, 1), predicted[:, 1].flatten(0, 1)
-            x = x + (sigmas[k + 1] - sigmas[k]) * how.guided(with_text, without, k / how.steps)
+            x = x + (levels[k + 1] - levels[k]) * how.guided(with_text, without, k / how.steps)
         return decode(self.autoencoder, x)
 
 

@@ -10,8 +10,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.world.diffusion import add_noise
-
 from .families import Adapters
 from .grouped import Factors, Segment
 from .methods import Contest
@@ -57,14 +55,14 @@ def _show(
     contest: Contest, table: PictureTable, sets: list[int], worn: Segment, look: Look, generator: torch.Generator, rounds: int
 ) -> None:
     """The pictures of ``sets``, one of them for each pair, to the network, whose layers' inputs go to ``look``."""
-    net, alphas = contest.studio.learner, contest.studio.alphas
+    net, process = contest.studio.learner, contest.studio.noise
     which = torch.tensor(sets, device=net.device)
     latents, context, pooled = (x[which].flatten(0, 1) for x in (table.latents, table.context, table.pooled))
     net.wear(len(sets), [worn])
     net.wardrobe.spy = look
     for _ in range(rounds):
         noise = torch.randn(latents[0].shape, generator=generator).to(net.device).expand_as(latents)
-        times = torch.randint(len(alphas), (table.latents.shape[1],), generator=generator).to(net.device).repeat(len(sets))
-        net(add_noise(latents, noise, times, alphas), times, context, pooled)
+        times = process.draw(table.latents.shape[1], generator, 1.0).to(net.device).repeat(len(sets))
+        net(process.add(latents, noise, times), times, context, pooled)
     net.wardrobe.spy = None
     net.wear(1, [])

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.world.autoencoder import encode
-from benchmarks.world.diffusion import add_noise
 
 from . import concepts
 from .families import Adapters
 from .grouped import Factors, Segment
 from .references import PictureTable, Studio, phrase, start_noise
 
-TIMES = (250, 450, 650, 850)  # of the noise at which the errors are compared
+SHARES = (0.25, 0.45, 0.65, 0.85)  # of the way from picture to noise, at which the errors are compared
 KEPT = 2  # pictures of every style
 
 
@@ -68,11 +67,11 @@ def _errors(studio: Studio, worn: Factors | None, latents: Tensor, captions: lis
     context, pooled = studio.encode_text(captions)
     total = torch.zeros(len(latents), device=studio.device)
     studio.painter.wear(1, [] if worn is None else [Segment(0, len(latents), worn)])
-    for time in TIMES:
-        noise = start_noise([time], studio.side, studio.device).expand_as(latents)
-        times = torch.full((len(latents),), time, device=studio.device)
-        predicted = studio.painter(add_noise(latents, noise, times, studio.alphas), times, context, pooled)
-        total += (predicted - noise).square().mean((1, 2, 3))
+    for share in SHARES:
+        noise = start_noise([round(1000 * share)], studio.side, studio.device).expand_as(latents)
+        times = torch.full((len(latents),), studio.noise.at(share), dtype=studio.noise.dtype, device=studio.device)
+        predicted = studio.painter(studio.noise.add(latents, noise, times), times, context, pooled)
+        total += (predicted - studio.noise.target(latents, noise)).square().mean((1, 2, 3))
     studio.painter.wear(1, [])
     return total
 

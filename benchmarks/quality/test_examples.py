@@ -15,7 +15,7 @@ from .concepts import Split
 from .example_sheet import EMBEDDED, factors_of, file_of
 from .examples import RANK, write_files
 from .families import FAMILIES, Adapters
-from .grouped import Factors, GroupedUNet, Segment
+from .grouped import Factors, GroupedNetwork, Segment
 from .methods import Contest
 from .references import Studio
 
@@ -42,7 +42,7 @@ def both(contest: Contest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ad
     return load_adapter(file_of(folder, "content", "teddy bear")), load_adapter(file_of(folder, "style", "stained glass"))
 
 
-def predicted(net: GroupedUNet, factors: Factors | None) -> torch.Tensor:
+def predicted(net: GroupedNetwork, factors: Factors | None) -> torch.Tensor:
     net.wear(1, [] if factors is None else [Segment(0, 1, factors)])
     noisy, context, pooled = inputs(net)
     with torch.no_grad():
@@ -51,8 +51,8 @@ def predicted(net: GroupedUNet, factors: Factors | None) -> torch.Tensor:
     return found
 
 
-def inputs(net: GroupedUNet) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    config, generator = net.unet.config, torch.Generator().manual_seed(0)
+def inputs(net: GroupedNetwork) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    config, generator = net.network.config, torch.Generator().manual_seed(0)
     pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
     shapes = ((1, 4, 16, 16), (1, 77, config.cross_attention_dim), (1, pooled))
     return tuple(torch.randn(shape, generator=generator) for shape in shapes)  # type: ignore[return-value]

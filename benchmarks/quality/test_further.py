@@ -54,7 +54,7 @@ def test_learned_words_change_what_is_read_where_their_triggers_stand() -> None:
 
 @pytest.mark.parametrize("words_first", [0, 2])
 def test_words_are_learned_beside_the_adapter_and_merge_with_it(contest: Contest, words_first: int) -> None:  # noqa: F811
-    width = contest.studio.learner.unet.config["cross_attention_dim"]
+    width = contest.studio.learner.network.config["cross_attention_dim"]
     pooled = pictures(1, 0).pooled.shape[-1]
 
     def read(ids: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

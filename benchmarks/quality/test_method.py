@@ -16,8 +16,9 @@ from b4m_core.trainings import training as training_named
 from tests.b4m_core.tiny import POOLED, TEXT_WIDTH, TOKENS, tiny_unet
 
 from . import metrics, training
+from .bases import UNET, EpsilonNoise
 from .families import FAMILIES, Adapters
-from .grouped import GroupedUNet
+from .grouped import GroupedNetwork
 from .methods import Apart, Contest, Joint
 from .references import PictureTable
 
@@ -44,9 +45,9 @@ def pictures(sets: int, seed: int) -> PictureTable:
 def contest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Contest:
     """A contest of two contents and two styles on the tiny network; ``seen`` is filled with the rows of every step."""
     tiny_unet().save_pretrained(tmp_path / "unet")
-    learner = GroupedUNet(tmp_path, torch.device("cpu"), torch.float64)
+    learner = GroupedNetwork(UNET, tmp_path, torch.device("cpu"), torch.float64)
     made = Contest.__new__(Contest)
-    made.studio = SimpleNamespace(learner=learner, alphas=linear_beta_schedule(), device=torch.device("cpu"))  # type: ignore[assignment]
+    made.studio = SimpleNamespace(learner=learner, noise=EpsilonNoise(linear_beta_schedule()), device=torch.device("cpu"))  # type: ignore[assignment]
     made.contents, made.styles, made.seeds, made.most_steps = pictures(2, 0), pictures(2, 1), [5], None
     made.auxiliary = {"styles": pictures(3, 2), "contents": pictures(3, 3)}
     made.pairs = [(0, 0, 1), (0, 1, 0)]
@@ -61,7 +62,7 @@ def contest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Contest:
     return made
 
 
-def layers_of(adapters: Adapters, learner: GroupedUNet, group: int, family: str) -> dict[str, PartlyLearnableProjection]:
+def layers_of(adapters: Adapters, learner: GroupedNetwork, group: int, family: str) -> dict[str, PartlyLearnableProjection]:
     """One of the contest's adapters as the product's layers."""
     layers = {}
     for place, ((m, n), names) in enumerate(zip(learner.shapes, learner.names, strict=True)):

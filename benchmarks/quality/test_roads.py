@@ -110,8 +110,8 @@ def test_a_tilt_draws_timesteps_with_less_noise_or_with_more(contest: Contest) -
     for tilt in (0.5, 1.0, 2.0):
         batch = Batch(contest.studio, trainings(Part(pictures(2, 3), [[0], [1]], 64, STYLE), tilt=tilt))
         batch.fill()
-        assert 0 <= batch.times.min() and batch.times.max() < len(contest.studio.alphas)
-        means[tilt] = batch.times.float().mean().item() / len(contest.studio.alphas)
+        assert 0 <= batch.times.min() and batch.times.max() < len(contest.studio.noise.alphas)
+        means[tilt] = batch.times.float().mean().item() / len(contest.studio.noise.alphas)
     assert means[0.5] > 0.58 > means[1.0] > 0.42 > means[2.0]
 
 

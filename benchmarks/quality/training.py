@@ -7,8 +7,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from benchmarks.world.diffusion import add_noise
-
 from .families import Adapters, Bank
 from .grouped import Factors, Segment
 from .metrics import Metric, cosine_and_condition
@@ -33,10 +31,10 @@ class Said:
 class Part:
     """Rows of every step that are treated alike: ``rows`` pictures of run g's ``sets[g]``, whose loss moves the tensors named in ``live``.
 
-    ``teacher`` is what they are taught: the noise, the base model's own prediction, that of fixed factors, or that of the row's partner
-    alone. With a ``bank`` every row wears a partner from it: one drawn anew in every step, or that of its picture, ``partner_of``
-    (sets, pictures). ``weight`` is that of the part's mean loss; ``first`` the first of the step's noises that its rows see. Rows whose
-    teacher is "sum" are taught the sum of what is ``said``.
+    ``teacher`` is what they are taught: what their noise asks for, the base model's own prediction, that of fixed factors, or that of the
+    row's partner alone. With a ``bank`` every row wears a partner from it: one drawn anew in every step, or that of its picture,
+    ``partner_of`` (sets, pictures). ``weight`` is that of the part's mean loss; ``first`` the first of the step's noises that its rows see.
+    Rows whose teacher is "sum" are taught the sum of what is ``said``.
     """
 
     table: PictureTable
@@ -58,8 +56,8 @@ class Trainings:
     The rows of later parts share noise and timestep with those of the first. ``shares`` are factors on the rates of single tensors,
     ``metric`` changes the gradients before AdamW, ``penalty`` is added to the loss, and ``decay`` lets the rates fall to zero over the
     second half. ``snapshots`` is filled with copies of the adapters after the numbers of steps that are its keys. ``noises`` is how many a
-    step draws, by default one for each row of the first part. Timesteps are uniform; a ``tilt`` t draws them as T u^t, u uniform: above 1
-    with less noise, below 1 with more. What is trained is the mean over the last ``average`` steps, where that is not 0.
+    step draws, by default one for each row of the first part. Timesteps are drawn as the base model's were; a ``tilt`` above 1 draws those
+    with less noise more often, below 1 with more. What is trained is the mean over the last ``average`` steps, where that is not 0.
     """
 
     parts: list[Part]
@@ -90,7 +88,7 @@ class Batch:
         self.noise = torch.empty_like(self.latents)
         self.context = torch.empty(groups, ends[-1], *first.context.shape[2:], device=device)
         self.pooled = torch.empty(groups, ends[-1], first.pooled.shape[-1], device=device)
-        self.times = torch.empty(groups, ends[-1], dtype=torch.long, device=device)
+        self.times = torch.empty(groups, ends[-1], dtype=studio.noise.dtype, device=device)
         self.noises = what.noises or self.parts[0].rows
         self.ids = torch.zeros(groups, ends[-1], first.context.shape[2], dtype=torch.long, device=device)
         self.weights: Tensor | None = None
@@ -116,7 +114,7 @@ class Batch:
     def fill(self) -> None:
         """Draw the next step: one stream for each training seed, the same for every method."""
         noise = torch.stack([torch.randn(self.noises, *self.noise.shape[2:], generator=each) for each in self.generators])
-        times = torch.stack([self._times(each) for each in self.generators])
+        times = torch.stack([self.studio.noise.draw(self.noises, each, self.what.tilt) for each in self.generators])
         self.noise.copy_(noise[self.lane][:, self.beside])
         self.times.copy_(times[self.lane][:, self.beside])
         parts = zip(self.parts, self.slices, self.sets, self.counts, self.partners, self.said, strict=True)
@@ -139,13 +137,6 @@ class Batch:
             elif part.bank is not None:
                 partners.copy_(torch.randint(part.bank.adapters.count, partners.shape, generator=self.partner_generator))
 
-    def _times(self, generator: torch.Generator) -> Tensor:
-        """A timestep for every noise."""
-        most = len(self.studio.alphas)
-        if self.what.tilt == 1.0:
-            return torch.randint(most, (self.noises,), generator=generator)
-        return (most * torch.rand(self.noises, generator=generator) ** self.what.tilt).long().clamp(max=most - 1)
-
 
 class Step:
     """Forward and backward of all runs; ``losses`` (G, parts) are those of the last step."""
@@ -165,7 +156,7 @@ class Step:
         batch, net = self.batch, self.studio.learner
         for tensor in (tensor for tensors in self.live.values() for tensor in tensors):
             tensor.grad.zero_()
-        noisy = add_noise(batch.latents.flatten(0, 1), batch.noise.flatten(0, 1), batch.times.flatten(), self.studio.alphas)
+        noisy = self.studio.noise.add(batch.latents.flatten(0, 1), batch.noise.flatten(0, 1), batch.times.flatten())
         inputs = (noisy, batch.times.flatten(), *self._text())
         rows = zip(batch.parts, batch.slices, batch.partners, batch.said, strict=True)
         target = torch.cat([self._target(part, inputs, places, partners, said) for part, places, partners, said in rows], 1)
@@ -201,7 +192,7 @@ class Step:
     ) -> Tensor:
         """What the rows of ``part`` are taught, (G, rows, 4, h, w)."""
         if part.teacher == "noise":
-            return self.batch.noise[:, places]
+            return self.studio.noise.target(self.batch.latents[:, places], self.batch.noise[:, places])
         rows = [x.unflatten(0, (self.groups, -1))[:, places].flatten(0, 1) for x in inputs]
         if part.teacher != "sum":
             return self._answer(part, rows, part.teacher, partners)

@@ -2,18 +2,16 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .clock import Clock, say
 from .diffusion import HOST_SIZES, STEPS, add_noise, alphas_cumprod, size_ids
 from .flat import FlatWeights
 from .text import TextPair, save_text
+from .timed import TimedTraining
 
 TIME_WIDTH = 256  # SDXL's width of one embedded size number
 
@@ -45,7 +43,9 @@ class Examples:
     empty: Tensor  # ids of the empty prompt, (1, 77)
 
 
-class DenoiserTraining:
+class DenoiserTraining(TimedTraining):
+    compiled_blocks = ("BasicTransformerBlock", "ResnetBlock2D")
+
     def __init__(
         self,
         unet: UNet2DConditionModel,
@@ -59,29 +59,21 @@ class DenoiserTraining:
     ) -> None:
         """unet and text on the device; dropout is the share of empty prompts, for guidance. With an adapter only that is trained."""
         device = examples.latents.device
-        self.unet, self.text, self.examples, self.batch, self.rate, self.dropout = (
-            unet.train(),
-            text.train(),
-            examples,
-            batch,
-            rate,
-            dropout,
-        )
+        self.unet, self.text, self.examples, self.dropout = unet.train(), text.train(), examples, dropout
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         if adapter is not None:
             for frozen in (unet, text):
                 frozen.to(self.dtype).requires_grad_(False)
-        self.weights = FlatWeights({"adapter": adapter} if adapter is not None else {"unet": unet, "text": text}, self.dtype)
-        self.alphas, self.loss = alphas_cumprod(device), torch.ones((), device=device)
+        weights = FlatWeights({"adapter": adapter} if adapter is not None else {"unet": unet, "text": text}, self.dtype)
+        super().__init__(unet, weights, batch, rate, device)
+        self.alphas = alphas_cumprod(device)
         size = unet.config.sample_size * 8
         self.sizes = torch.cat(
             [size_ids(each, device) for each in (*[size] * 9 * len(HOST_SIZES), *HOST_SIZES)]
         )  # 10 % are other programs' sizes
         self.ramp = torch.arange(batch, device=device)
-        self.spent = 0.0  # seconds of training in earlier pieces
 
     def step(self) -> None:
-        """One training step; draws its own batch, needs nothing from the CPU."""
         data, n = self.examples, self.batch
         device = data.latents.device
         rows = torch.randint(len(data.latents), (n,), device=device)
@@ -102,70 +94,6 @@ class DenoiserTraining:
         named = self.sizes[torch.randint(len(self.sizes), (len(noisy),), device=noisy.device)]
         images = noisy.to(self.dtype).contiguous(memory_format=torch.channels_last)
         return self.unet(images, times, encoder_hidden_states=context, added_cond_kwargs={"text_embeds": pooled, "time_ids": named}).sample
-
-    def compile_blocks(self) -> None:
-        for module in self.unet.modules():
-            if type(module).__name__ in ("BasicTransformerBlock", "ResnetBlock2D"):
-                module.compile(dynamic=False)
-
-    def prepare(self, compiled: bool) -> Callable[[], None]:
-        """The step as one CUDA graph, where there is a GPU. The rate is zero meanwhile, so that the weights stay."""
-        if not self.examples.latents.is_cuda:
-            return self.step
-        if compiled:
-            torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 256
-            self.compile_blocks()
-        before = {name: value.clone() for name, value in self.weights.state().items()}
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(4):
-                self.step()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.step()
-        self.weights.load_state(before)
-        torch.cuda.synchronize()
-        return graph.replay
-
-    def run(self, seconds: float, deadline: float, compiled: bool = True, warmup: int = 300) -> bool:
-        """Go on to `seconds` of training altogether, or until the deadline (time.monotonic). True when all of it is done."""
-        replay = self.prepare(compiled)
-        clock = Clock(seconds)
-        clock.start -= self.spent
-        stop = Clock(seconds + 1, deadline)
-        say("denoiser ready; spent", round(self.spent, 1), "of", seconds, "s")
-        step = int(self.weights.count.item())
-        first = step
-        while True:
-            if step % 20 == 0:
-                self.loss.cpu()  # waits for the device, so that the clock tells the truth
-                if clock.over() or stop.over():
-                    break
-                self.weights.rate.fill_(clock.rate(self.rate, step, warmup=warmup))
-                self.weights.share.fill_(0.2 if step < 300 else 0.02 if step < 2000 else 0.002)
-            replay()
-            step += 1
-            if step % 1000 == 0:
-                say(
-                    "denoiser",
-                    step,
-                    "loss",
-                    round(self.loss.item(), 4),
-                    f"{1e3 * (clock.share() * seconds - self.spent) / (step - first):.1f} ms a step",
-                )
-        self.spent = clock.share() * seconds
-        say("denoiser", step, "steps of", self.batch, "loss", round(self.loss.item(), 4), "after", round(self.spent, 1), "s")
-        return clock.over()
-
-    def save_checkpoint(self, path: pathlib.Path) -> None:
-        save_file({**{k: v.cpu() for k, v in self.weights.state().items()}, "spent": torch.tensor(self.spent)}, path)
-
-    def load_checkpoint(self, path: pathlib.Path) -> None:
-        state = load_file(path)
-        self.spent = float(state.pop("spent"))
-        self.weights.load_state(state)
 
     def save_model(self, folder: pathlib.Path) -> None:
         """The averaged weights in diffusers' layout, fp16, in shards under 15 MB."""

@@ -39,13 +39,19 @@ class Painter:
         self, prompts: Sequence[str], *, guidance: float, seed: int, steps: int = 20, named_size: int | None = None, batch: int = 512
     ) -> Tensor:
         """float32 (N, 3, S, S) on the device."""
-        pictures, size = [], self.unet.config.sample_size * 8
+        pictures, named = [], named_size or self.world.size
         nothing = self.text(self.world.tokenizer([""]).long().to(self.world.device))
         for start in range(0, len(prompts), batch):
             some = self.text(self.world.tokenizer(prompts[start : start + batch]).long().to(self.world.device))
-            latents = sample(self.unet, some, nothing, steps=steps, guidance=guidance, named_size=named_size or size, seed=seed + start)
+            latents = self.sample(some, nothing, steps=steps, guidance=guidance, named_size=named, seed=seed + start)
             pictures.append(decode(self.autoencoder, latents))
         return torch.cat(pictures)
+
+    def sample(
+        self, positive: tuple[Tensor, Tensor], negative: tuple[Tensor, Tensor], *, steps: int, guidance: float, named_size: int, seed: int
+    ) -> Tensor:
+        """Latents of a picture for every text."""
+        return sample(self.unet, positive, negative, steps=steps, guidance=guidance, named_size=named_size, seed=seed)
 
     def paint_labels(self, labels: Sequence[Labels], **how: float | int) -> Tensor:
         return self.paint([plain_prompt(self.world.contents, each) for each in labels], **how)  # type: ignore[arg-type]
