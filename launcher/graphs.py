@@ -110,9 +110,9 @@ def _one_node(model: Model, preset: str, text: str) -> Graph:
     canvas.load_model((330, 590))
     canvas.add("train", "B4MTrain", (660, 0), (340, 860), **model.wires, **canvas.both_pictures(), preset=preset)
     canvas.add("paint", "B4MPaint", (1030, 0), (340, 300), **model.wires, adapter=both, prompt="a {content} in {style}", seed=0)
-    canvas.saved_picture(Wire("paint", "image"), (0, 590), (300, 270))
-    canvas.add("save", "B4MSaveAdapter", (330, 735), (300, 160), adapter=both, filename="b4m_both")
-    return Graph(canvas.nodes, Note(text, (1030, 400), (340, 230)))
+    canvas.saved_picture(Wire("paint", "image"), (1030, 385), (340, 300))  # above the page's map of the workflow
+    canvas.add("save", "B4MSaveAdapter", (330, 785), (300, 120), adapter=both, filename="b4m_both")
+    return Graph(canvas.nodes, Note(text, (0, 590), (300, 270)))
 
 
 def _by_single_nodes(model: Model, text: str) -> Graph:
@@ -132,12 +132,12 @@ def _by_single_nodes(model: Model, text: str) -> Graph:
     )  # fmt: skip
     canvas.saved_picture(Wire("sheet", "sheet"), (2660, 540), (560, 640), "contact_sheet_file", "Contact sheet")
     groups = (
-        ("1  Pictures", 0, 0, 700, 1500),
-        ("2  Train content, style, then both together", 740, 0, 1120, 1500),
-        ("3  Paint", 1900, 0, 700, 1500),
-        ("4  Compare", 2640, 0, 600, 1500),
+        ("1  Pictures", 0, -20, 700, 1520),
+        ("2  Train content, style, then both together", 740, -20, 1120, 1520),
+        ("3  Paint", 1900, -20, 700, 1520),
+        ("4  Compare", 2640, -20, 600, 1520),
     )
-    return Graph(canvas.nodes, Note(text, (20, 60), (300, 160)), groups, scale=0.62, offset=(110, 228))
+    return Graph(canvas.nodes, Note(text, (20, 60), (300, 160)), groups, scale=0.62, offset=(110, 244))
 
 
 def _trainings(canvas: Canvas, wires: dict[str, Wire]) -> None:
@@ -146,7 +146,7 @@ def _trainings(canvas: Canvas, wires: dict[str, Wire]) -> None:
         canvas.add(f"other_{key}", "B4MAuxiliaryPictures", (360, y), (320, 340), f"Other {key}", **wires, kind=kind, sets=4, pictures=2)
     for key, x, other in (("content", 760, "styles"), ("style", 1140, "contents")):
         canvas.add(
-            f"train_{key}", f"B4MTrain{key.capitalize()}", (x, 60), (320, 700), **wires,
+            f"train_{key}", f"B4MTrain{key.capitalize()}", (x, 60), (320, 700), f"B4M Train {key.capitalize()} LoRA", **wires,
             pictures=Wire(f"{key}_pictures", "pictures"), auxiliary=Wire(f"other_{other}", "auxiliary"),
         )  # fmt: skip
     adapters = {key: Wire(f"train_{key}", "adapter") for key in ("content", "style")}
@@ -174,8 +174,8 @@ def _two_loaded(model: Model, content: str, style: str) -> Canvas:
     """A content and a style from files, merged."""
     canvas = Canvas(model)
     canvas.load_model((20, 60))
-    canvas.add("content", "B4MLoadAdapter", (20, 240), (300, 80), "Any content", filename=content)
-    canvas.add("style", "B4MLoadAdapter", (20, 400), (300, 80), "Any style", filename=style)
+    canvas.add("content", "B4MLoadAdapter", (20, 240), (300, 80), "Any content", filename=content, use_as="content")
+    canvas.add("style", "B4MLoadAdapter", (20, 400), (300, 80), "Any style", filename=style, use_as="style")
     pair = {key: Wire(key, "adapter") for key in ("content", "style")}
     canvas.add("merge", "B4MMergeAdapters", (20, 560), (300, 150), **pair)
     return canvas
@@ -196,7 +196,7 @@ def _strength_table(text: str) -> Graph:
         prompt="a snq vehicle on the grass in w@z style", content_strengths="0, 0.5, 1, 1.5", style_strengths="0, 0.5, 1, 1.5",
         size=MINI.size, steps=15,
     )  # fmt: skip
-    canvas.saved_picture(Wire("table", "sheet"), (740, 60), (480, 560), "strengths")
+    canvas.saved_picture(Wire("table", "sheet"), (740, 60), (480, 500), "strengths")
     return Graph(canvas.nodes, Note(text, (360, 560), (340, 200)))
 
 
@@ -205,7 +205,7 @@ def _library(text: str) -> Graph:
     canvas.add("facts", "B4MAdapterFacts", (20, 800), (300, 260), adapter=Wire("merge", "adapter"))
     canvas.add("save", "B4MSaveAdapter", (380, 860), (300, 200), adapter=Wire("merge", "adapter"), filename="b4m_mix")
     _painting(canvas, Wire("merge", "adapter"), 380, "a snq bird in the snow in w@z style")
-    return Graph(canvas.nodes, Note(text, (1060, 60), (300, 300)), scale=0.65)
+    return Graph(canvas.nodes, Note(text, (1060, 60), (300, 300)), scale=0.6, offset=(115, 220))
 
 
 GRAPHS = {
@@ -223,7 +223,7 @@ GRAPHS = {
     "b4m_3_mix_examples": _mix_examples(
         "## Any content in any style\n"
         "Press **Run**: nothing is trained. Eight contents and eight styles come with B4M; choose any two, and press **Run** again. "
-        "`{content}` and `{style}` become their trigger words."
+        "In the prompt **{content}** and **{style}** become their trigger words."
     ),
     "b4m_4_your_library": _library(
         "## Your saved LoRAs\n"

@@ -96,13 +96,15 @@ class B4MPictures(io.ComfyNode):
                     force_input=True,
                     tooltip="Captions for those pictures: one for all, or a list with one for each, filled in as caption is.",
                 ),
-                io.Combo.Input(
-                    "mask_sense",
-                    options=list(SENSES),
-                    default=SENSES[0],
-                    optional=True,
-                    tooltip="What 1 in the MASK input means. detect: left out, as in ComfyUI, unless it plainly marks a subject. "
-                    "Mask files are always white where to train.",
+                advanced(
+                    io.Combo.Input(
+                        "mask_sense",
+                        options=list(SENSES),
+                        default=SENSES[0],
+                        optional=True,
+                        tooltip="What 1 in the MASK input means. detect: left out, as in ComfyUI, unless it plainly marks a subject. "
+                        "Mask files are always white where to train.",
+                    )
                 ),
             ],
             outputs=[Pictures.Output(display_name="pictures", tooltip="The pictures, with captions and masks.")],

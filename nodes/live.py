@@ -71,6 +71,7 @@ class TrainingDisplay:
 
     def auxiliary(self, done: int, total: int) -> None:
         """Show that auxiliary picture `done` + 1 of `total` is being painted."""
+        self.before_first = "The auxiliary pictures painted so far are kept: Run paints the rest."
         self._send({"state": "auxiliary", "encoding": [min(done + 1, total), total]})
 
     def stored_as(self, key: str, reach: int = 0) -> None:
@@ -146,18 +147,19 @@ class TrainingDisplay:
 
     def _send(self, payload: dict[str, Any]) -> None:
         if self.node_id is not None:
-            told = {**payload, "node": self.node_id, "run": self.run}
+            told = {**payload, "node": self.node_id, "run": self.run, "at": time.time()}
             shown.remember(told)
             host.send_event(EVENT, told)
 
 
 def _whereabouts(node_id: str | None, hidden: Any) -> dict[str, str]:
-    """What a page finds a run by: the content of the graph that leads to its node, and the id of the workflow that it was started from."""
+    """What a page finds a run by: the content of the graph that leads to its node; the workflow and the page that it was started from."""
     graph = host.ask(hidden, "prompt")
     extra = host.ask(hidden, "extra_pnginfo")
     workflow = extra.get("workflow") if isinstance(extra, dict) else None
     key = shown.graph_key(graph, node_id, folder_fingerprint) if node_id and isinstance(graph, dict) and node_id in graph else ""
-    return {"key": key, "graph": str(workflow.get("id") or "") if isinstance(workflow, dict) else ""}
+    workflow_id = str(workflow.get("id") or "") if isinstance(workflow, dict) else ""
+    return {"key": key, "graph": workflow_id, "page": host.running_page()}
 
 
 def curve(losses: Sequence[float], steps: Sequence[int]) -> dict[str, list[Any]]:

@@ -45,7 +45,11 @@ class B4MSaveAdapter(io.ComfyNode):
             inputs=[
                 AdapterWire.Input("adapter", tooltip="What is saved: from a training, a merge or a loader."),
                 io.String.Input("filename", default="my_adapter", tooltip="A plain name, without folders."),
-                io.Boolean.Input("replace", default=False, tooltip="Off: another file of this name is kept and the new one gets a number."),
+                advanced(
+                    io.Boolean.Input(
+                        "replace", default=False, tooltip="Off: another file of this name is kept and the new one gets a number."
+                    )
+                ),
                 advanced(
                     io.Boolean.Input(
                         "compact",
@@ -57,11 +61,13 @@ class B4MSaveAdapter(io.ComfyNode):
                 io.Image.Input(
                     "thumbnail", optional=True, tooltip="The picture that LoRA browsers show; without one the training's last sample."
                 ),
-                io.Combo.Input(
-                    "also_save",
-                    options=[ONE_FILE, APART],
-                    optional=True,
-                    tooltip="Apart: also name_content and name_style, for two sliders in other tools; one LoRA loader for each.",
+                advanced(
+                    io.Combo.Input(
+                        "also_save",
+                        options=[ONE_FILE, APART],
+                        optional=True,
+                        tooltip="Apart: also name_content and name_style, for two sliders in other tools; one LoRA loader for each.",
+                    )
                 ),
                 whole_number(
                     "reduce_rank",

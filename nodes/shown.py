@@ -2,7 +2,8 @@
 
 A node's number says nothing: every workflow has a node 6. What a run belongs to is told by the content of the graph that leads to its node
 (`graph_key`): the types and inputs of the node and of all before it, and the files in the folders that they name. A run that goes on is
-found by its workflow's id too, since an artist may change widgets meanwhile. States lie in the run store and outlive the server.
+found by its workflow's id and its page too, since an artist may change widgets meanwhile; what another tab does with a workflow of the same
+id is another training. States lie in the run store and outlive the server.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _written: dict[str, float] = {}
 def add_route(fingerprint: Callable[[str], str]) -> None:
     """Register POST /b4m/shown; `fingerprint` changes with the files of a folder. Must be called while the host starts.
 
-    Asked {"prompt": the open graph as /prompt takes it, "graph": its workflow's id, "runs": [names]}, it answers
+    Asked {"prompt": the open graph as /prompt takes it, "graph": its workflow's id, "page": the page's own id, "runs": [names]}, it answers
     {"nodes": {execution id: state}, "runs": {name: state}} with all that is known of those.
     """
     host.add_json_route(ROUTE, lambda asked: _answer(asked, fingerprint))
@@ -45,19 +46,20 @@ def _answer(asked: Mapping[str, Any], fingerprint: Callable[[str], str]) -> dict
     graph = asked.get("prompt")
     graph = {name: node for name, node in graph.items() if isinstance(node, dict)} if isinstance(graph, dict) else {}
     runs = asked.get("runs")
-    found = {name: of_node(graph, name, asked.get("graph"), fingerprint) for name in graph if _is_training(graph[name])}
+    asker = asked.get("graph"), asked.get("page", "")
+    found = {name: of_node(graph, name, asker, fingerprint) for name in graph if _is_training(graph[name])}
     return {
         "nodes": {name: state for name, state in found.items() if state},
         "runs": {name: _states[name] for name in (runs if isinstance(runs, list) else []) if isinstance(name, str) and name in _states},
     }
 
 
-def of_node(graph: Graph, name: str, workflow: Any, fingerprint: Callable[[str], str]) -> dict[str, Any] | None:
-    """What the node `name` of a graph shows: a run of the same content, else one that goes on in a workflow of that id."""
+def of_node(graph: Graph, name: str, asker: tuple[Any, Any], fingerprint: Callable[[str], str]) -> dict[str, Any] | None:
+    """What the node `name` of a graph shows: a run of the same content, else one of the asking (workflow, page) that goes on."""
     key = graph_key(graph, name, fingerprint)
     alive = list(_states.values())[::-1]
     same = next((state for state in alive if state["key"] == key), None) or _read(key)
-    going_on = (state for state in alive if state["state"] in RUNNING and workflow and state["graph"] == workflow)
+    going_on = (state for state in alive if state["state"] in RUNNING and asker[0] and (state["graph"], state["page"]) == asker)
     return same or next((state for state in going_on if (state["node"], state["type"]) == (name, graph[name]["class_type"])), None)
 
 
@@ -87,8 +89,8 @@ def graph_key(graph: Graph, name: str, fingerprint: Callable[[str], str]) -> str
 def remember(payload: dict[str, Any]) -> None:
     """Merge what changed into the state of its run ("run" names it) and keep it on disk at its ends and every ten seconds."""
     run = payload["run"]
-    before = _states.pop(run, {"key": "", "graph": ""})
-    state = _states[run] = {**before, **payload, "at": time.time()}
+    before = _states.pop(run, {"key": "", "graph": "", "page": ""})
+    state = _states[run] = {**before, **payload}
     while len(_states) > _REMEMBERED:
         _states.pop(next(iter(_states)))
     due = time.monotonic() - _written.get(run, -_SECONDS_BETWEEN_WRITES) >= _SECONDS_BETWEEN_WRITES
@@ -148,5 +150,5 @@ def _read(key: str) -> dict[str, Any] | None:
     if not isinstance(state, dict) or state.get("key") != key:
         return None
     if state.get("state") in RUNNING:
-        state |= {"state": "stopped", "seconds_left": None, "end": ENDED_WITH_SERVER}
+        state |= {"state": "stopped", "seconds_left": None, "end": ENDED_WITH_SERVER, "at": time.time()}
     return state

@@ -4,7 +4,7 @@
 // hands out an older result without asking the node, its "executed" event names the run that the result is of.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { HEIGHT, makeView, render, resized } from "./b4m_live_view.js";
+import { HEIGHT, makeView, render, resized, RUNNING } from "./b4m_live_view.js";
 import { addPanel, after, allNodes, ask, findNode, rootGraph, setValue, valueOf, whenCreated } from "./b4m_parts.js";
 
 const EVENT = "b4m.training";
@@ -12,7 +12,6 @@ const ROUTE = "/b4m/shown";
 const KEPT_ROUTE = "/b4m/kept"; // the steps that the run store kept of a run, with their samples
 const RUN_KEY = "b4m_run";
 const MOST_RUNS = 50;
-const RUNNING = new Set(["started", "auxiliary", "encoding", "training", "painting"]);
 const NODE_TYPES = new Set(["B4MTrain", "B4MTrainContent", "B4MTrainStyle", "B4MTrainTogether"]);
 const SEVERAL = "B4MTrain"; // trains three times: its steps are not those of one run
 const [REUSE, RETRAIN] = ["continue or reuse", "retrain"];
@@ -70,6 +69,13 @@ function keep(state) {
     if (runs.size > MOST_RUNS) runs.delete(runs.keys().next().value);
 }
 
+/** Take in what the server answers about a run; an event that came while it answered is newer. */
+function learn(state) {
+    const known = runs.get(state.run);
+    const { kept, keptMark, samples } = known ?? {};
+    keep(known?.at > state.at ? { ...state, ...known } : { ...state, kept, keptMark, samples });
+}
+
 /** The open nodes that show a run. */
 function nodesOf(run) {
     return allNodes().filter((node) => node.b4mView && node.b4mRun === run);
@@ -92,7 +98,7 @@ async function receiveResult({ node: id, output }) {
     if (!run) return;
     const node = findNode(id);
     if (!node?.b4mView || node.b4mRun === run) return;
-    if (!runs.has(run)) for (const state of Object.values((await ask(ROUTE, { runs: [run] })).runs ?? {})) keep(state);
+    if (!runs.has(run)) for (const state of Object.values((await ask(ROUTE, { runs: [run] })).runs ?? {})) learn(state);
     if (runs.has(run)) show(node, runs.get(run));
 }
 
@@ -123,11 +129,10 @@ async function answerForGraph() {
     } catch {
         return {}; // a graph that cannot run has no training
     }
-    const answer = await ask(ROUTE, { prompt, graph: graph.id });
+    const answer = await ask(ROUTE, { prompt, graph: graph.id, page: api.clientId });
     if (graph !== rootGraph()) return {};
     for (const [id, state] of Object.entries(answer.nodes ?? {})) {
-        const { kept, keptMark, samples } = runs.get(state.run) ?? {};
-        keep({ ...state, kept, keptMark, samples });
+        learn(state);
         show(findNode(id), runs.get(state.run));
     }
     return answer;

@@ -1,16 +1,16 @@
 // What a training will take, above its display before it ran; and, while it runs, the time left of all trainings of the workflow.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { RUNNING } from "./b4m_live_view.js";
 import { allNodes, ask, findNode, make } from "./b4m_parts.js";
 
 const ROUTE = "/b4m/estimate";
 const EVENT = "b4m.training";
-const RUNNING = new Set(["started", "auxiliary", "encoding", "training", "painting"]);
 const WAIT = 600; // milliseconds after the last change, before the server is asked
 
 /** @type {Map<string, {seconds: number, text: string}>} by execution id */
 let estimates = new Map();
-const over = new Set(); // training nodes that this run of the workflow is done with, or took from the cache
+const over = new Set(); // nodes that this run of the workflow is done with, or took from the cache
 let timer = null;
 
 /** "45 s", "12 min", "1.5 h". */
@@ -62,17 +62,18 @@ function timeLeft(id, state) {
     return left;
 }
 
+/** @type {Map<string, object>} what is known of the trainings that go on, by the name of their run */
 const states = new Map();
 
+/** A node's number says nothing, in another tab it is another training: the line follows the run that the node shows. */
 function receive(payload) {
     const id = String(payload?.node ?? "");
+    const state = { ...states.get(payload?.run), ...payload };
+    if (RUNNING.has(state.state)) states.set(payload.run, state);
+    else states.delete(payload?.run);
     const node = findNode(id);
-    if (!node?.b4mView) return;
-    const state = payload.state === "started" ? { ...payload } : { ...states.get(id), ...payload };
-    states.set(id, state);
-    if (payload.state === "started") over.delete(id);
+    if (!node?.b4mView || node.b4mRun !== payload.run) return;
     if (!RUNNING.has(state.state)) {
-        if (!state.later) over.add(id); // else its next training begins
         if (state.state === "done" || state.state === "reused") say(node, "");
         soon();
         return;
@@ -82,12 +83,19 @@ function receive(payload) {
     say(node, state.state === "training" && others ? `All trainings: about ${duration(left)} left` : estimates.get(id)?.text ?? "");
 }
 
+/** A node of this page's own run is done. */
+function finished(id) {
+    over.add(String(id));
+    if (findNode(id)?.b4mView) soon();
+}
+
 app.registerExtension({
     name: "b4m.estimate",
     setup() {
         api.addEventListener(EVENT, ({ detail }) => receive(detail));
         api.addEventListener("execution_start", () => over.clear());
         api.addEventListener("execution_cached", ({ detail }) => (detail?.nodes ?? []).forEach((id) => over.add(String(id))));
+        api.addEventListener("executed", ({ detail }) => finished(detail?.node));
         api.addEventListener("graphChanged", soon);
     },
     afterConfigureGraph: soon,

@@ -4,6 +4,8 @@ import { openLarge } from "./b4m_large.js";
 import { addStyle, button, make, pictureAddress, safePicture } from "./b4m_parts.js";
 
 export const HEIGHT = 300; // the least; a taller node gives more to the sample
+/** The states of a training that goes on. */
+export const RUNNING = new Set(["started", "auxiliary", "encoding", "training", "painting"]);
 
 addStyle(`
 .b4m-head { display: flex; justify-content: space-between; gap: 8px; font-weight: 600; }
@@ -22,6 +24,8 @@ addStyle(`
 .b4m-sample img { display: block; width: 100%; height: 100%; object-fit: contain; position: absolute; }
 .b4m-sample figcaption { position: absolute; left: 6px; bottom: 6px; padding: 1px 6px; border-radius: 3px; background: rgba(0, 0, 0, 0.6);
     color: #fff; font-size: 11px; }
+.b4m-blank { flex: 1 1 0; min-height: 0; display: flex; align-items: center; justify-content: center; padding: 0 12px; text-align: center;
+    border: 1px dashed var(--descrip-text, #777); border-radius: 4px; overflow: hidden; }
 .b4m-take { position: absolute; right: 6px; bottom: 4px; background: rgba(0, 0, 0, 0.7); color: #fff; font-size: 11px; }
 .b4m-strip { flex: none; display: flex; gap: 4px; height: 48px; overflow: auto hidden; scrollbar-width: thin; }
 .b4m-strip button { flex: none; position: relative; padding: 0; border: 2px solid transparent; border-radius: 4px; overflow: hidden;
@@ -45,7 +49,10 @@ export function makeView(take) {
     view.mayTake = Boolean(take);
     view.sample = make("figure", "b4m-sample", view.image, view.caption, view.take);
     view.strip = make("div", "b4m-strip");
-    view.root = make("div", "b4m-live", make("div", "b4m-head", view.step, view.left), view.progress, view.said, view.curve, view.sample, view.strip);
+    view.blank = make("div", "b4m-blank b4m-faint", "The loss curve and sample pictures appear here while it trains.");
+    const head = make("div", "b4m-head", view.step, view.left);
+    view.root = make("div", "b4m-live", head, view.progress, view.said, view.curve, view.sample, view.strip, view.blank);
+    view.waits = false; // whether it is in the queue
     view.chosen = null; // the step of the sample that the artist looks at; null follows the newest
     view.shown = []; // the samples in the strip
     view.sample.addEventListener("click", () => openLarge(large(view), Math.max(shownIndex(view), 0)));
@@ -61,7 +68,8 @@ function timeLeft(seconds) {
 }
 
 /** What the first line says in each state. */
-function headline(state) {
+function headline(state, waits) {
+    if (waits && !RUNNING.has(state?.state)) return "In the queue: it begins when what runs has ended";
     if (!state) return "Not trained yet: press Run";
     const steps = `${state.step ?? 0} of ${state.total ?? 0}`;
     if (state.state === "started") return "Preparing the pictures";
@@ -71,8 +79,8 @@ function headline(state) {
     if (state.state === "painting") return "Trained before, painting a sample";
     if (state.state === "done") return `Trained, ${state.total} steps`;
     if (state.state === "reused") return "Trained before, reused";
-    if (state.state === "stopped") return `Stopped at step ${steps}`;
-    return `Failed at step ${steps}`;
+    const ended = state.state === "stopped" ? "Stopped" : "Failed";
+    return state.step ? `${ended} at step ${steps}` : `${ended} before the first step`;
 }
 
 /** All samples of a state, by step: those that the run store kept, and those that came while this page looked on. */
@@ -86,10 +94,12 @@ function samplesOf(state) {
     return [...found.values()].sort((one, other) => one.step - other.step);
 }
 
-/** The place in the strip of the sample that is shown, -1 without one. */
-function shownIndex(view) {
-    const chosen = view.shown.findIndex((sample) => sample.step === view.chosen);
-    return chosen >= 0 ? chosen : view.shown.length - 1;
+/** The place in the strip of the sample that is shown, -1 without one: a longer training that shares this one's start may have later ones. */
+function shownIndex({ shown, chosen, state }) {
+    const named = shown.findIndex((sample) => sample.step === (chosen ?? state?.sample?.step));
+    if (named >= 0) return named;
+    const own = shown.findLastIndex((sample) => sample.step <= (state?.total || Infinity));
+    return own >= 0 ? own : shown.length - 1;
 }
 
 function large(view) {
@@ -101,7 +111,7 @@ export function render(view, state) {
     const share = state?.total ? (state.step ?? 0) / state.total : 0;
     const phase = state?.phase ? `${state.phase}: ` : "";
     view.root.dataset.state = state?.state ?? "idle";
-    view.step.textContent = phase + headline(state);
+    view.step.textContent = phase + headline(state, view.waits);
     view.left.textContent = timeLeft(state?.seconds_left);
     view.progress.hidden = !state;
     view.bar.style.width = `${Math.round(100 * (state?.state === "done" || state?.state === "reused" ? 1 : share))}%`;
@@ -111,6 +121,7 @@ export function render(view, state) {
     view.note.hidden = !state?.note;
     view.said.hidden = view.end.hidden && view.note.hidden;
     view.curve.hidden = !(state?.curve?.steps?.length > 1);
+    view.blank.hidden = Boolean(state);
     renderSamples(view, state);
     if (!view.curve.hidden) drawWhenChanged(view, state);
 }
@@ -122,7 +133,7 @@ function renderSamples(view, state) {
     view.shown = samples;
     view.sample.hidden = !samples.length;
     view.strip.hidden = samples.length < 2;
-    if (changed) view.strip.replaceChildren(...samples.map((sample) => stripButton(view, state, sample)));
+    if (changed) fillStrip(view, samples);
     const shown = samples[shownIndex(view)];
     if (!shown) return;
     const address = pictureAddress(shown.url);
@@ -130,24 +141,49 @@ function renderSamples(view, state) {
     view.caption.textContent = `sample at step ${shown.step}`;
     view.take.hidden = !(view.mayTake && shown.kept && shown.step !== state?.total);
     view.take.textContent = `Use step ${shown.step}`;
-    [...view.strip.children].forEach((each, index) => each.setAttribute("aria-pressed", String(samples[index] === shown)));
-    if (changed && view.chosen === null) view.strip.scrollLeft = view.strip.scrollWidth;
+    [...view.strip.children].forEach((each, index) => press(each, samples[index] === shown));
+    if (changed && view.chosen === null) scrollToNewest(view);
 }
 
-function stripButton(view, state, sample) {
+/** In the next frame, which lays the page out anyway. */
+function scrollToNewest(view) {
+    view.scrolling ||= requestAnimationFrame(() => {
+        view.scrolling = 0;
+        view.strip.scrollLeft = view.strip.scrollWidth;
+    });
+}
+
+/** One button for each sample; those whose sample is the same stay as they are, or a hundred pictures would be decoded anew for each. */
+function fillStrip(view, samples) {
+    samples.forEach((sample, index) => {
+        const there = view.strip.children[index];
+        if (there?.b4mSample.url === sample.url && there.b4mSample.step === sample.step) return;
+        const made = Object.assign(stripButton(view, sample), { b4mSample: sample });
+        if (there) there.replaceWith(made);
+        else view.strip.append(made);
+    });
+    while (view.strip.children.length > samples.length) view.strip.lastChild.remove();
+}
+
+function press(each, shown) {
+    const value = String(shown);
+    if (each.getAttribute("aria-pressed") !== value) each.setAttribute("aria-pressed", value);
+}
+
+function stripButton(view, sample) {
     const image = make("img", "");
     image.loading = "lazy";
     image.src = pictureAddress(sample.url);
-    const press = make("button", "", image, make("span", "", String(sample.step)));
-    press.type = "button";
-    press.title = `Sample at step ${sample.step}. Click twice to open it large.`;
-    press.addEventListener("click", (event) => {
+    const made = make("button", "", image, make("span", "", String(sample.step)));
+    made.type = "button";
+    made.title = `Sample at step ${sample.step}. Click twice to open it large.`;
+    made.addEventListener("click", (event) => {
         event.stopPropagation();
-        view.chosen = sample.step === view.shown.at(-1)?.step ? null : sample.step;
+        view.chosen = sample.step === view.state?.sample?.step ? null : sample.step;
         renderSamples(view, view.state);
     });
-    press.addEventListener("dblclick", () => openLarge(large(view), Math.max(shownIndex(view), 0)));
-    return press;
+    made.addEventListener("dblclick", () => openLarge(large(view), Math.max(shownIndex(view), 0)));
+    return made;
 }
 
 /** The page gave the curve another size, or its theme another colour; `width` is 0 while it is hidden. */

@@ -151,6 +151,7 @@ function renderAbout(node) {
     const { known, said, count, about } = node.b4mPictures;
     count.textContent = known.pictures.length ? `${known.pictures.length} picture${known.pictures.length > 1 ? "s" : ""}` : "";
     about.textContent = [said, known.pictures.length ? known.fixed : ""].filter(Boolean).join("\n");
+    about.title = about.textContent; // it may be longer than its room
     about.hidden = !about.textContent && !known.removed.length;
     if (!known.removed.length) return;
     about.append(about.textContent ? " " : "", `Taken out: ${known.removed.length}. `);

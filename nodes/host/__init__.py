@@ -24,7 +24,7 @@ from .model_support import describe_model, native_size, noise_schedule, require_
 from .network import training_dtype, training_network
 from .runtime import Cancelled, Progress, device, end_passes, free_bytes, make_room, stop_if_cancelled
 from .sampler import PictureDoesNotFit, Sampling, encode_pictures, encode_text, fits, sampler_names, scheduler_names
-from .server import add_json_route, add_picture_route, send_event
+from .server import add_json_route, add_picture_route, running_page, send_event
 from .switched_off import switched_off
 from .vision import embed_pictures, embed_prompt
 from .vocabulary import vocabulary
@@ -77,6 +77,7 @@ __all__ = [
     "safe_new_lora_path",
     "sampler_names",
     "scheduler_names",
+    "running_page",
     "send_event",
     "stop_if_cancelled",
     "sweep_folders",

@@ -20,6 +20,11 @@ def send_event(event: str, payload: dict[str, Any]) -> None:
         server.send_sync(event, payload)
 
 
+def running_page() -> str:
+    """The id of the page, as it calls itself, whose run goes on; empty without one."""
+    return str(ask(_running_server(), "client_id") or "")
+
+
 def add_json_route(path: str, answer: Callable[[dict[str, Any]], Any]) -> None:
     """Serve `answer(what was asked)` as JSON under POST `path`; both are JSON objects. A B4MError is answered as {"error": its sentence}.
 

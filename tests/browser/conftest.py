@@ -6,15 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from host_page import MODE, Page
+from host_page import MODE, QUIET, SETTINGS, Page
 from packaging.version import Version
 
 from launcher import testing
 from launcher.server import Server
 
-QUIET = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-).split()
 OF_THE_PAGE = ("/userdata", "/user.css", "/favicon.ico", "api.comfy.org", "undefined (reading 'id')\n    at onChange")
 """Complaints that the page makes about itself in a fresh ComfyUI without any pack: files a new user does not have, an address outside."""
 
@@ -27,9 +24,6 @@ OF_ONE_VERSION = {
     "1.58.1": (HUB,),
 }
 """Those that single versions of the page make, without any pack too: they ask a hub for the models of their own default workflow."""
-
-SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Release.Status": "skipped", "Comfy.Notification.ShowVersionUpdates": False}
-"""As for a person who has been here before: no tour and no template browser at the start."""
 
 
 @pytest.fixture(scope="session")

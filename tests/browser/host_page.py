@@ -15,6 +15,14 @@ from launcher import places
 MODE = "Comfy.VueNodes.Enabled"
 """The setting for Nodes 2.0, which draws nodes as parts of the page; without it they are painted on a canvas."""
 
+QUIET = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+).split()
+"""Options of a Chromium that asks nothing of the network and needs no card."""
+
+SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Release.Status": "skipped", "Comfy.Notification.ShowVersionUpdates": False}
+"""As for a person who has been here before: no tour and no template browser at the start."""
+
 READY = "() => window.app && window.app.vueAppReady && window.app.graph && window.app.extensionManager"
 ALL_NODES = """() => {
     const all = (graph) => graph.nodes.flatMap((node) => [node, ...(node.subgraph ? all(node.subgraph) : [])]);
@@ -47,6 +55,19 @@ UNTIDY = """(nodes2) => {
 }"""
 
 
+PLACE = """([id, nodes2, name]) => {  // where on the screen a node's title is, or a widget of it that is painted on the canvas
+    const canvas = window.app.canvas, corner = canvas.canvas.getBoundingClientRect();
+    if (id === null) return [corner.right - 400, corner.bottom - 200]; // free canvas
+    const node = window.app.graph.getNodeById(id), widget = node.widgets?.find((each) => each.name === name);
+    if (nodes2) {
+        const box = document.querySelector(`[data-node-id="${id}"]`).getBoundingClientRect();
+        return [box.x + box.width / 2, box.y + 12];
+    }
+    const down = widget ? widget.last_y + 10 : -12;
+    const [x, y] = canvas.ds.convertOffsetToCanvas([node.pos[0] + node.size[0] / 2, node.pos[1] + down]);
+    return [corner.x + x, corner.y + y];
+}"""
+
 DROP = """async ([files, id, nodes2]) => {
     const canvas = window.app.canvas, corner = canvas.canvas.getBoundingClientRect();
     let place = [corner.right - 400, corner.bottom - 200]; // free canvas
@@ -77,6 +98,8 @@ class Page:
     """Whether it draws nodes by Nodes 2.0."""
     templates_by_address: bool = True
     """Whether its address can name a template; an older page has its template browser alone."""
+    template_open: bool = False
+    """Whether a workflow of the pack's has been opened as the page starts, in place of the page's own default one."""
     complaints: list[str] = field(default_factory=list)
 
     def open(self, query: str = "") -> None:
@@ -99,6 +122,7 @@ class Page:
             self.load(self.browser_page.evaluate("async (path) => await (await fetch(path)).json()", served))
             return
         self.open(f"?template={name}&source=b4m")
+        self.template_open = True
         wanted = f"workflows/{name}.json"
         self.browser_page.wait_for_function(
             "(wanted) => window.app.extensionManager.workflow.activeWorkflow?.path === wanted", arg=wanted, timeout=30_000
@@ -117,7 +141,10 @@ class Page:
 
     def alerts(self) -> list[str]:
         """The messages that the page shows in its corner, and the dialogs it has opened."""
-        return [str(each.inner_text()) for each in self.browser_page.locator(".p-toast-message, .p-dialog, .comfy-modal:visible").all()]
+        shown = ".p-toast-message, .p-dialog, .comfy-modal:visible"
+        if self.template_open:  # else it may be about the models of the page's own default workflow
+            shown += ", [data-testid='error-overlay']"
+        return [str(each.inner_text()) for each in self.browser_page.locator(shown).all()]
 
     def fit(self) -> None:
         """Brings the whole workflow into view."""
@@ -190,6 +217,20 @@ class Page:
         kinds = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "txt": "text/plain"}
         carried = [(name, kinds.get(name.rpartition(".")[2], ""), base64.b64encode(content).decode()) for name, content in files.items()]
         self.browser_page.evaluate(DROP, [carried, node, self.nodes_2])
+
+    def place(self, node: int | None, widget: str = "") -> list[float]:
+        """Where on the screen a node's title is, or a widget of it that is painted on the canvas; without a node a free place."""
+        found: list[float] = self.browser_page.evaluate(PLACE, [node, self.nodes_2, widget])
+        return found
+
+    def drop_files(self, paths: list[Path], node: int | None = None) -> None:
+        """Drops files by the mouse, as from the file manager, on a node's title or beside all nodes: what lies there gets them."""
+        x, y = self.place(node)
+        session = self.browser_page.context.new_cdp_session(self.browser_page)
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            session.send("Input.dispatchDragEvent", {"type": kind, "x": x, "y": y, "data": data})
+        session.detach()
 
     def wait(self, condition: str, *, seconds: float = 15.0) -> None:
         """Waits until an expression of the page is true; `node(type)` in it is the first open node of a type."""

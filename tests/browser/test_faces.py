@@ -61,16 +61,24 @@ EVENT = """(state) => {
     const detail = { node: String(node.id), type: "B4MTrain", ...state };
     window.app.api.dispatchEvent(new CustomEvent("b4m.training", { detail }));
 }"""
+SHOWS = """(run) => {
+    const node = String(window.app.graph.nodes.find((node) => node.type === "B4MTrain").id);
+    window.app.api.dispatchEvent(new CustomEvent("executed", { detail: { node, output: { b4m_run: [run] } } }));
+}"""
 
 
 def test_it_says_what_it_will_take_before_it_runs_and_then_what_is_left_of_all_its_trainings(page: Page) -> None:
     page.open_template("b4m_1_first_minute")
     page.browser_page.wait_for_function(f"() => /^About .* (s|min|h) and .* GB on /.test(({LINE})())", timeout=30_000)
     assert page.complaints == []
+    page.browser_page.evaluate(EVENT, {"state": "started", "run": "a", "total": 10, "step": 0, "phase": "Content, 1 of 2"})
+    page.browser_page.evaluate(SHOWS, "a")
+    page.wait("node('B4MTrain').b4mRun === 'a'")
     for state in (
-        {"state": "started", "run": "a", "total": 10, "step": 0, "phase": "Content, 1 of 2"},
-        {"later": 600.0},
-        {"state": "training", "step": 5, "seconds_left": 60.0},
+        {"run": "a", "later": 600.0},
+        {"run": "a", "state": "training", "step": 5, "seconds_left": 60.0},
+        {"run": "of another tab", "state": "started", "total": 90, "step": 0},
+        {"run": "of another tab", "state": "training", "step": 5, "seconds_left": 6000.0, "later": 100.0},
     ):
         page.browser_page.evaluate(EVENT, state)
     assert page.browser_page.evaluate(LINE) == "All trainings: about 11 min left"

@@ -9,6 +9,11 @@ import pytest
 import shipped
 from host_page import Page, painting_workflow
 
+from launcher.graphs import SDXL_BASE
+
+ABOUT_A_MISSING_MODEL = (SDXL_BASE["name"], "Error fetching file size")
+"""What pages say of the one workflow whose model is not there: its name, and that they asked for its size, in vain."""
+
 
 def test_the_page_opens_without_an_error_of_the_packs_own(page: Page) -> None:
     page.open()
@@ -29,15 +34,12 @@ def test_a_shipped_workflow_opens_with_every_node_known(page: Page, path: Path) 
     page.hide_earlier_trainings()
     page.open_template(path.stem)
     assert page.missing_nodes() == []
-    offered = page.alerts()  # a model that is not there is offered for download, where the page does that
-    assert len(offered) == 0 or "b4m_5" in path.stem and "sd_xl_base_1.0.safetensors" in offered[0] and len(offered) == 1
-    page.browser_page.keyboard.press("Escape")
+    page.browser_page.keyboard.press("Escape")  # where the page offers a model that is not there
     page.wait_until_drawn()
     page.screenshot(path.stem)
     assert page.untidy() == []
-    assert page.alerts() == []
-    if not offered:  # the page asks the hub for that model's size, which it may not, and says so
-        assert page.complaints == []
+    missing = ABOUT_A_MISSING_MODEL if "b4m_5" in path.stem else ()
+    assert [each for each in page.alerts() + page.complaints if not any(words in each for words in missing)] == []
 
 
 @pytest.mark.parametrize("path", shipped.PAGES, ids=lambda path: path.stem)

@@ -99,3 +99,42 @@ def test_any_kept_step_is_looked_at_and_taken(trainer: Page) -> None:
     trainer.read(f"{take}.click()")
     assert trainer.read("node('B4MTrainContent').widgets.find((each) => each.name === 'steps').value") == 10
     assert "Run takes that step as it was kept" in shown(trainer) and trainer.complaints == []
+
+
+def test_a_training_that_ends_before_its_first_step_says_so(trainer: Page) -> None:
+    for state, headline in (("stopped", "Stopped before the first step"), ("failed", "Failed before the first step")):
+        trained(trainer, state, state, 0, "What was painted is kept.")
+        assert headline in shown(trainer) and "0 of" not in shown(trainer)
+
+
+def test_a_node_without_a_training_says_what_will_appear_there(trainer: Page) -> None:
+    assert "The loss curve and sample pictures appear here" in shown(trainer)
+    trained(trainer, "e", "training", 3, "")
+    assert "appear here" not in shown(trainer)
+
+
+def test_an_answer_that_an_event_has_overtaken_does_not_bring_back_what_was(trainer: Page) -> None:
+    asked = {**RAN, "run": "f", "state": "training", "step": 3, "at": 1.0}
+    trainer.browser_page.route("**/b4m/shown", lambda route: route.fulfill(json={"nodes": {"1": asked}, "runs": {}}))
+    send(trainer, "b4m.training", {**asked, "state": "started", "step": 0})
+    trainer.wait("window.app.graph.getNodeById(1).b4mView.root.innerText.includes('Step 3 of 60')")
+    send(trainer, "b4m.training", {"node": "1", "run": "f", "state": "stopped", "end": "Stopped.", "at": 2.0})
+    assert "Stopped at step 3 of 60" in shown(trainer)
+    with trainer.browser_page.expect_response("**/b4m/shown"):
+        send(trainer, "b4m.training", {**RAN, "run": "of another graph", "state": "started", "step": 0, "at": 3.0})
+    trainer.browser_page.wait_for_timeout(300)
+    assert "Stopped at step 3 of 60" in shown(trainer)
+
+
+def test_a_shorter_training_shows_its_own_last_sample_though_a_longer_one_kept_more(trainer: Page) -> None:
+    kept = [{"step": step, "loss": 0.5, "sample": True, "adapter": True} for step in (10, 20, 30, 60)]
+    page = trainer.browser_page
+    page.route("**/b4m/kept", lambda route: route.fulfill(json={"stored": "k", "steps": kept}))
+    page.route("**/b4m/kept/sample*", lambda route: route.fulfill(body=b"GIF89a", content_type="image/gif"))
+    send(trainer, "b4m.training", {**RAN, "state": "started", "run": "g", "total": 20, "step": 0, "stored": "k"})
+    show(trainer, "g")
+    send(trainer, "b4m.training", {"node": "1", "run": "g", "state": "reused", "step": 20})
+    trainer.wait("window.app.graph.getNodeById(1).b4mView.strip.children.length === 4")
+    assert "sample at step 20" in shown(trainer) and "Use step" not in shown(trainer)
+    trainer.read("window.app.graph.getNodeById(1).b4mView.strip.children[3].click()")
+    assert "sample at step 60" in shown(trainer) and "Use step 60" in shown(trainer)

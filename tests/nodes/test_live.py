@@ -198,3 +198,12 @@ def test_every_training_node_asks_for_its_fingerprint_and_names_its_run(live: Mo
         before = node.fingerprint_inputs(steps=3, pictures=None)
         live.TrainingDisplay("7", node.__name__, 10).finish("stopped", "x")
         assert node.fingerprint_inputs(steps=3, pictures=None) != before
+
+
+def test_what_is_cancelled_while_auxiliary_pictures_are_painted_says_that_they_are_kept(live: ModuleType) -> None:
+    display = live.TrainingDisplay("7", "B4MTrain", 0, phase="Auxiliary pictures")
+    with pytest.raises(live.host.Cancelled), display.ending():
+        display.auxiliary(2, 8)
+        raise live.host.Cancelled
+    assert live.known("7")["state"] == "stopped"
+    assert live.known("7")["end"] == "Stopped. The auxiliary pictures painted so far are kept: Run paints the rest."

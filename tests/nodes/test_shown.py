@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ def live(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     forget(module, monkeypatch)
     monkeypatch.setattr(module.host, "send_event", lambda event, payload: None)
     monkeypatch.setattr(module.host, "run_store_folder", lambda: tmp_path)
+    monkeypatch.setattr(module.host, "running_page", lambda: "p")  # that whose training goes on
     return module
 
 
@@ -43,8 +45,8 @@ def started(live: ModuleType, of: Graph, node: str = "6", workflow: str = "w") -
     return live.TrainingDisplay(node, "B4MTrainContent", 9, hidden)
 
 
-def shown(live: ModuleType, of: Graph, workflow: str = "another") -> dict[str, Any]:
-    asked = json.loads(json.dumps({"prompt": of, "graph": workflow}))
+def shown(live: ModuleType, of: Graph, workflow: str = "another", page: str = "p") -> dict[str, Any]:
+    asked = json.loads(json.dumps({"prompt": of, "graph": workflow, "page": page}))
     answer: dict[str, Any] = live.shown._answer(asked, live.folder_fingerprint)
     return {name: state["state"] for name, state in answer["nodes"].items()}
 
@@ -79,6 +81,7 @@ def test_a_training_that_goes_on_is_shown_in_its_workflow_though_a_widget_was_ch
     display = started(live, graph(), workflow="w")
     changed = graph(steps=12)
     assert shown(live, changed, "w") == {"6": "started"}
+    assert shown(live, changed, "w", page="another tab") == {}
     assert shown(live, changed, "v") == {} and shown(live, graph(trainer="7", steps=12), "w") == {}
     display.finish("stopped", "Stopped.")
     assert shown(live, changed, "w") == {}
@@ -93,8 +96,10 @@ def test_a_new_server_shows_what_an_earlier_one_trained(live: ModuleType, monkey
     assert (answer["state"], answer["step"], len(answer["curve"]["steps"])) == ("done", 9, 9)
     started(live, graph(steps=10))
     forget(live, monkeypatch)
+    ended = time.time()
     answer = live.shown._answer({"prompt": graph(steps=10)}, live.folder_fingerprint)["nodes"]["6"]
     assert answer["state"] == "stopped" and "ComfyUI was ended" in answer["end"]
+    assert answer["at"] >= ended, "newer than what a page heard before that server ended"
 
 
 def test_a_damaged_or_foreign_file_and_a_full_disk_show_nothing_and_stop_nothing(
