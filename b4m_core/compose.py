@@ -55,10 +55,10 @@ def merge(
 ) -> Adapter:
     """The content of one adapter beside the style of another, and all of a third as detail; none is changed.
 
-    On one basis the content's parts and the style's go together bit for bit, which is where stage two starts. Where nothing is
-    shared, the result is free and the exact sum of what each does alone (:func:`is_sum`). What they carry along goes
-    with them. Raises :class:`B4MError` when inputs are swapped or for models of different kinds; another base model is
-    no reason (see :func:`base_note`).
+    On one basis the content's parts and the style's go together bit for bit, which is where stage two starts. Where
+    nothing is shared, the result is free and the exact sum of what each does alone (:func:`is_sum`). What they
+    carry along goes with them. Raises :class:`B4MError` when inputs are swapped or for models of different kinds;
+    another base model is no reason (see :func:`base_note`).
     """
     _require_own_inputs(content, style, detail)
     if is_sum(content, style) or not (content_share.is_whole and style_share.is_whole):

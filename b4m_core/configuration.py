@@ -80,7 +80,7 @@ def read_configuration(file: Path, role: str) -> dict[str, Any]:
             values[key.option] = getattr(table, key.kind)(key.key)
         else:
             getattr(table, key.kind)(key.key, default=None)
-    was = top.untouched("was")
+    was = top.untouched("was", {})
     top.end()
     if values.get("dtype", DTYPES[0]) not in DTYPES:
         raise B4MError(f"dtype in [model] of {file.name} is {values['dtype']}: choose one of {', '.join(DTYPES)}.")

@@ -39,7 +39,7 @@ def record_of(plan: Plan, base: BaseModel) -> dict[str, Any]:
     over a wire have no folder, and a model that a host loaded has no file.
     """
     return {
-        "role": ROLES[plan.role],
+        "role": ROLES.get(plan.role, plan.role),
         "settings": plan.settings.as_dict(),
         **{table: _readable_again(pictures) for table, pictures in primary_sets(plan).items()},
         "auxiliary": _auxiliary(plan),

@@ -17,7 +17,7 @@ from PIL import Image
 from b4m_core import load_adapter
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOK = ROOT / "examples" / "contents_and_styles.ipynb"
+NOTEBOOK = ROOT / "python_examples" / "contents_and_styles.ipynb"
 CELLS: list[dict[str, Any]] = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
 
 
@@ -35,7 +35,7 @@ def tokenizer(monkeypatch: pytest.MonkeyPatch) -> str:
 def test_the_script_trains_merges_paints_and_saves(tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = ["--steps", "1", "--batch-size", "1", "--auxiliary", "0", "--sampler-steps", "1", "--size", "64"]
     monkeypatch.setattr(sys, "argv", ["train_and_mix.py", "--out", str(tmp_path), "--tokenizer", tokenizer, *few])
-    runpy.run_path(str(ROOT / "examples" / "train_and_mix.py"), run_name="__main__")
+    runpy.run_path(str(ROOT / "python_examples" / "train_and_mix.py"), run_name="__main__")
     facts = load_adapter(tmp_path / "both.safetensors").facts
     assert facts.role == "merged" and facts.content is not None and facts.content.words() == "snq bird"
     assert Image.open(tmp_path / "both.png").size == (64, 64) and Image.open(tmp_path / "strengths.png").size == (128, 128)

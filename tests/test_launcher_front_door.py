@@ -129,7 +129,7 @@ def test_a_benchmark_that_is_not_there_is_one_sentence_before_anything_is_set_up
 ) -> None:
     monkeypatch.setattr(bootstrap, "prepare", lambda: pytest.fail("set up"))
     assert commands.run(words) == 1
-    kinds = " or ".join(f"`bench {name}`" for name in ("speed", "quality", "precision", "reliability", "formats", "inputs"))
+    kinds = " or ".join(f"`bench {name}`" for name in commands.BENCHMARKS)
     assert capsys.readouterr().err == f"b4m: What should be measured? Say {kinds}.\n"
 
 

@@ -1,6 +1,6 @@
 """Many contents, many styles, many cards: ``python b4m.py studio plan.toml``.
 
-    plan_file      what the file asks for, checked                  toml_table   its tables, key by key
+    plan_file      what the file asks for, checked
     tasks          what is to be done, in which order, and how one task is done wherever it runs
     training_task, pair_task, auxiliary_task                        the three kinds of work
     cluster        the same tasks on many workers, by Dask; the only file that imports it

@@ -13,7 +13,6 @@
 Paths count from the plan's folder. What is wrong with it is said before anything is trained (docs/studio.md).
 """
 
-import contextlib
 import dataclasses
 import os
 from collections.abc import Iterable
@@ -31,7 +30,7 @@ from ..metadata import Concept
 from ..picture_kinds import holds_pictures, picture_folders, shown
 from ..set_words import DEFAULT, fill_prompt, words_of
 from ..settings import TrainingSettings
-from .toml_table import Table, read_toml
+from ..toml_files import Table, read_toml
 
 ROLES = ("content", "style")
 DTYPES = ("float32", "bfloat16")
@@ -106,38 +105,32 @@ class StudioPlan:
 def read_plan(file: Path) -> StudioPlan:
     """The plan in a TOML file. Raises :class:`B4MError` for whatever is wrong with it, in one sentence."""
     table = read_toml(file)
-    home = file.resolve().parent
-    preset, settings = table.take("preset", str, presets.DEFAULT), _settings(table.table("settings"))
-    _require_preset(table, preset)
-    entries = [each for role in ROLES for each in _entries(table.table(role), role, home, preset, settings)]
+    preset, settings = table.choice("preset", presets.NAMES, presets.DEFAULT), _settings(table.table("settings"))
+    entries = [each for role in ROLES for each in _entries(table.table(role), role, preset, settings)]
     if not entries:
         raise table.complaint("it names no content and no style: write [content.NAME] or [style.NAME] with a folder below it.")
-    sets, pictures = (
-        table.whole(name, 0, 1000, 0) if table.has(name) else None for name in ("auxiliary_sets", "auxiliary_pictures")
-    )
     sheets = table.table("sheets")
     plan = StudioPlan(
         file=file,
-        model=_place(table, "model", home, embedded_model()),
-        tokenizer=_tokenizer(table, home),
-        output=_written_to(table, "output", home),
-        store=_written_to(table, "store", home, ".b4m/store"),
-        dtype=_dtype(table),
+        model=_place(table, "model", embedded_model()),
+        tokenizer=_tokenizer(table),
+        output=_written_to(table, "output", table.path("output")),
+        store=_written_to(table, "store", table.path("store", file.resolve().parent / ".b4m/store")),
+        dtype=table.choice("dtype", DTYPES, ""),
         entries=tuple(entries),
-        auxiliary_sets=sets,
-        auxiliary_pictures=pictures,
+        auxiliary_sets=table.whole("auxiliary_sets", 0, 1000, None),
+        auxiliary_pictures=table.whole("auxiliary_pictures", 0, 1000, None),
         sheets=_sheets(sheets, entries),
     )
-    sheets.finish()
-    table.finish()
+    table.end()
     return dataclasses.replace(plan, notes=_checked_pairs(plan, sheets))
 
 
-def _entries(table: Table, role: str, home: Path, preset: str, settings: dict[str, Any]) -> list[Entry]:
+def _entries(table: Table, role: str, preset: str, settings: dict[str, Any]) -> list[Entry]:
     """All contents or all styles. Raises :class:`B4MError` for names that would be one file."""
     found: dict[str, str] = {}
     entries = []
-    for name in table.names():
+    for name in table.values:
         if not (file_names.is_plain(name) and file_names.is_legal(name)):
             raise table.complaint(
                 f"{shown(name) or 'an empty name'} cannot be a file name on every system: choose a plain one without < > : \" / \\ | ? * "
@@ -146,25 +139,24 @@ def _entries(table: Table, role: str, home: Path, preset: str, settings: dict[st
         same = found.setdefault(file_names.same_file_name(name), name)
         if same is not name:
             raise table.complaint(f"{shown(same)} and {shown(name)} would be one file on some systems: give one of them another name.")
-        entries.append(_entry(table.table(name), role, name, home, preset, settings))
+        entries.append(_entry(table.table(name), role, name, preset, settings))
     return entries
 
 
-def _entry(table: Table, role: str, name: str, home: Path, preset: str, settings: dict[str, Any]) -> Entry:
-    own = table.take("preset", str, preset)
-    _require_preset(table, own)
+def _entry(table: Table, role: str, name: str, preset: str, settings: dict[str, Any]) -> Entry:
+    auxiliary = table.path("auxiliary", None)
     entry = Entry(
         role=role,
         name=name,
-        folder=_folder(table, "folder", home),
-        trigger=table.take("trigger", str, "").strip(),
-        class_word=table.take("class", str, "").strip(),
-        caption=table.take("caption", str, PATTERNS[role]),
-        preset=own,
+        folder=_folder(table, "folder", table.path("folder")),
+        trigger=table.text("trigger", "").strip(),
+        class_word=table.text("class", "").strip(),
+        caption=table.text("caption", PATTERNS[role]),
+        preset=table.choice("preset", presets.NAMES, preset),
         settings={**settings, **_settings(table.table("settings"))},
-        auxiliary=_folder(table, "auxiliary", home, sets=True) if table.has("auxiliary") else None,
+        auxiliary=None if auxiliary is None else _folder(table, "auxiliary", auxiliary, sets=True),
     )
-    table.finish()
+    table.end()
     try:
         require_pattern(entry.caption)
     except B4MError as error:
@@ -175,16 +167,15 @@ def _entry(table: Table, role: str, name: str, home: Path, preset: str, settings
 
 
 def _settings(table: Table) -> dict[str, Any]:
-    """Settings of a training by their names, each of the kind that it is; what they allow is checked with the model."""
-    kinds: dict[str, type[Any]] = {each.name: type(each.default) for each in dataclasses.fields(TrainingSettings)}
-    there = [name for name in kinds if table.has(name)]
-    found = {name: table.take(name, kinds[name]) for name in there}
-    table.finish()
+    """Settings of a training by their names, as far as they are there; what they allow is checked with the model."""
+    known = {each.name: table.text if isinstance(each.default, str) else table.untouched for each in dataclasses.fields(TrainingSettings)}
+    asked = {name: value for name, read in known.items() if (value := read(name, None)) is not None}
+    table.end()
     try:
-        TrainingSettings(**found)
+        settings = TrainingSettings(**asked)
     except B4MError as error:
         raise table.complaint(str(error)) from error
-    return found
+    return {name: getattr(settings, name) for name in asked}
 
 
 def _sheets(table: Table, entries: Iterable[Entry]) -> Sheets:
@@ -198,14 +189,12 @@ def _sheets(table: Table, entries: Iterable[Entry]) -> Sheets:
     shown_names = {}
     for role in ROLES:
         key = f"{role}s"
-        chosen = table.texts(key, names[role] or [""])
-        if missing := [name for name in chosen if table.has(key) and name not in names[role]]:
+        chosen = table.texts(key, names[role])
+        if missing := [name for name in chosen if name not in names[role]]:
             raise table.complaint(f"{key} names {shown(missing[0])}, and the plan has no {role} of that name.")
-        shown_names[key] = tuple(name for name in chosen if name)
-    seeds = table.wholes("seeds", [0])
-    if any(not -(2**63) <= seed < 2**63 for seed in seeds):
-        raise table.complaint("a seed is a whole number of at most 63 bits: write a smaller one.")
-    return Sheets(prompts, seeds, size, **shown_names)
+        shown_names[key] = tuple(chosen)
+    seeds = table.wholes("seeds", -(2**63), 2**63 - 1, [0])
+    return Sheets(tuple(prompts), tuple(seeds), size, **shown_names)
 
 
 def _checked_pairs(plan: StudioPlan, table: Table) -> list[str]:
@@ -231,55 +220,33 @@ def _checked_pairs(plan: StudioPlan, table: Table) -> list[str]:
     return notes
 
 
-def _require_preset(table: Table, name: str) -> None:
-    if name not in presets.NAMES:
-        raise table.complaint(f"preset is {shown(name)!r}: choose one of {', '.join(presets.NAMES)}.")
-
-
-def _dtype(table: Table) -> str:
-    """What is computed in; "" for what suits the device."""
-    value = table.take("dtype", str, "")
-    if value and value not in DTYPES:
-        raise table.complaint(f"dtype is {shown(value)!r}: choose one of {', '.join(DTYPES)}.")
-    return value
-
-
-def _tokenizer(table: Table, home: Path) -> Path | None:
+def _tokenizer(table: Table) -> Path | None:
     told = os.environ.get("B4M_TOKENIZER")
-    found: Path | None = _place(table, "tokenizer", home, Path(told) if told else None)
+    found: Path | None = _place(table, "tokenizer", Path(told) if told else None)
     return found
 
 
-def _place(table: Table, key: str, home: Path, default: Any) -> Any:
+def _place(table: Table, key: str, default: Any) -> Any:
     """A file or folder that must be there."""
-    text = table.take(key, str, "")
-    path = _path(home, text) if text else default
-    if text and not path.exists():
+    if not table.text(key, ""):
+        return default
+    path = table.path(key)
+    if not os.path.exists(path):  # Path's own method raises for a name that is too long
         raise table.complaint(f"{key} is {path}, which is not there: check the path; it counts from the plan's folder.")
     return path
 
 
-def _written_to(table: Table, key: str, home: Path, default: str | None = None) -> Path:
+def _written_to(table: Table, key: str, path: Path) -> Path:
     """A folder that is made when it is missing."""
-    text = table.take(key, str, default).strip()
-    path = _path(home, text)
-    if not text or path.exists() and not path.is_dir():
-        raise table.complaint(f"{key} is {shown(text)!r}, which is no folder: name one, which is made when it is missing.")
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise table.complaint(f"{key} is {path}, which is no folder: name one, which is made when it is missing.")
     return path
 
 
-def _folder(table: Table, key: str, home: Path, *, sets: bool = False) -> Path:
+def _folder(table: Table, key: str, path: Path, *, sets: bool = False) -> Path:
     """A folder with pictures; with ``sets`` they may lie in its subfolders."""
-    path = _path(home, table.take(key, str))
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise table.complaint(f"{key} is {path}, which is no folder: check the path; it counts from the plan's folder.")
     if not holds_pictures(path) and not (sets and picture_folders(path)):
         raise table.complaint(f"{key} is {path}, which holds no picture: put some into it, or name another folder.")
     return path
-
-
-def _path(home: Path, text: str) -> Path:
-    """A path as the plan says it; ``~`` is the home folder."""
-    with contextlib.suppress(RuntimeError):  # there is no such user
-        return Path(os.path.normpath(home / Path(text).expanduser()))
-    return Path(os.path.normpath(home / text))

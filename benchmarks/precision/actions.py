@@ -100,11 +100,11 @@ def applied(trio: Trio, adapter: Any) -> Trio:
         return Trio(trio.pack, trio.pack.B4MApplyAdapter.execute(trio.model, adapter, 1.0, 1.0).result[0], trio.clip, trio.vae)
 
 
-def painted(trio: Trio, prompt: str) -> Tensor:
-    """The host's picture by its own nodes."""
+def painted(trio: Trio, prompt: str, side: int) -> Tensor:
+    """The host's picture by its own nodes, ``side`` pixels wide and high."""
     with torch.inference_mode():
         (positive,), (negative,) = (nodes.CLIPTextEncode().encode(trio.clip, text) for text in (prompt, ""))
-        (latent,) = nodes.EmptyLatentImage().generate(SIDE, SIDE, 1)
+        (latent,) = nodes.EmptyLatentImage().generate(side, side, 1)
         (samples,) = nodes.KSampler().sample(trio.model, SEED, STEPS, GUIDANCE, "euler", "normal", positive, negative, latent)
         return nodes.VAEDecode().decode(trio.vae, samples)[0][0].clone()
 
@@ -125,7 +125,7 @@ def readings(trio: Trio, note: Callable[[str, float | str], None]) -> None:
     note("train", "yes")
     style, _ = train(trio, "style")
     behind = applied(trio, content)
-    note("sample", float((sample - painted(behind, TRAINING["sample_prompt"])).abs().max()))
+    note("sample", float((sample - painted(behind, TRAINING["sample_prompt"], len(sample))).abs().max()))
     with torch.inference_mode():
         merged = trio.pack.B4MMergeAdapters.execute(content, style).result[0]
     note("merge", "yes")

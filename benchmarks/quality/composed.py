@@ -40,7 +40,7 @@ def paint_terms(studio: Studio, terms: Sequence[Term], groups: int) -> Tensor:
             total = total + term.weight * net(x, time.expand(len(x)), *text)
         return total
 
-    predict = Replayed(scores, studio.device)
+    predict = Replayed(scores, studio.captured)
     times, levels = studio.noise.course(STEPS)
     x = studio.noise.start(noise.repeat(groups * len(concepts.PROMPTS), 1, 1, 1), None, levels[0])
     for k in range(STEPS):

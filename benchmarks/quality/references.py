@@ -84,8 +84,8 @@ class Studio:
         self.autoencoder = AutoencoderTiny.from_pretrained(folder / "vae", torch_dtype=torch.float32).to(device).eval()
         adapted = {"everywhere": everywhere, "convolutions": convolutions}
         self.learner = GroupedNetwork(base, folder, device, torch.bfloat16 if on_gpu else torch.float32, **adapted)
-        self.painter = GroupedNetwork(base, folder, device, torch.float16, **adapted) if on_gpu else self.learner
-        self.noise = base.noise(device)
+        self.painter = GroupedNetwork(base, folder, device, base.painted_in, **adapted) if on_gpu else self.learner
+        self.noise, self.captured = base.noise(device), on_gpu and base.captured
         self.side = SIZE // 8
         self.sampling = Sampling()
         both = self.tokens([concepts.CONTENT_TRIGGER, concepts.STYLE_TRIGGER])
@@ -134,7 +134,7 @@ class Studio:
         ]
         how = self.sampling
         times, levels = self.noise.course(how.steps)
-        predict = Replayed(lambda shown, time: net(shown, time.expand(2 * n), *both), self.device)
+        predict = Replayed(lambda shown, time: net(shown, time.expand(2 * n), *both), self.captured)
         x = self.noise.start(noise, start, levels[skip])
         for k in range(skip, how.steps):
             net.wardrobe.step.fill_(k)
@@ -146,15 +146,15 @@ class Studio:
 
 
 class Replayed:
-    """A function of tensors of unchanging shape; on a GPU one CUDA graph from the second call on: its small kernels wait for Python."""
+    """A function of tensors of unchanging shape; captured, one CUDA graph from the second call on: its small kernels wait for Python."""
 
-    def __init__(self, function: Callable[..., Tensor], device: torch.device) -> None:
-        self.function, self.on_gpu = function, device.type == "cuda"
+    def __init__(self, function: Callable[..., Tensor], captured: bool) -> None:
+        self.function, self.captured = function, captured
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: tuple[Tensor, ...] = ()
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        if not self.on_gpu:
+        if not self.captured:
             return self.function(*inputs)
         if not self.inputs:
             self.inputs = tuple(each.clone() for each in inputs)

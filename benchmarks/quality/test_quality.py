@@ -226,7 +226,6 @@ def tiny() -> Iterator[Contest]:
     with pytest.MonkeyPatch.context() as patch:
         for module, name, value in (
             (references, "SIZE", 64),
-            (references, "STEPS", 2),
             (rows, "STEPS", 2),
             (contest, "EXAMINED", ("sum of LoRAs",)),
             (contest, "FRONTIER", contest.FRONTIER[:1]),
@@ -237,6 +236,7 @@ def tiny() -> Iterator[Contest]:
         ):
             patch.setattr(module, name, value)
         studio = references.Studio(Path(__file__).resolve().parents[2] / "mini", torch.device("cpu"))
+        studio.sampling = references.Sampling(steps=2)
         split = concepts.Split(concepts.DEVELOPMENT_CONTENTS[:1], concepts.DEVELOPMENT_STYLES[:1])
         yield Contest(studio, {name: load_judge(name) for name in ("first", "second")}, split, (0,), most_steps=1)
 

@@ -213,8 +213,8 @@ class Step:
 
 
 def _captured(step: Step) -> Callable[[], None]:
-    """The step as one CUDA graph where there is a GPU."""
-    if step.studio.device.type != "cuda":
+    """The step as one CUDA graph, where the base model's steps are."""
+    if step.studio.device.type != "cuda" or not step.studio.captured:
         return step
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())

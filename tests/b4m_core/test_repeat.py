@@ -218,14 +218,14 @@ def test_every_table_and_key_of_the_file_stands_in_the_papers() -> None:
 @pytest.mark.parametrize(
     "text,sentence",
     [
-        ("[settings]\nlearning_rat = 1\n", "has the unknown key 'learning_rat': do you mean learning_rate"),
-        ("[setings]\nrank = 1\n", "has the unknown key 'setings': do you mean settings"),
+        ("[settings]\nlearning_rat = 1\n", "cat.toml, [settings]: there is no key learning_rat here: did you mean learning_rate?"),
+        ("[setings]\nrank = 1\n", "cat.toml: there is no key setings here: did you mean settings?"),
         ("role = 'style'\n", "cat.toml is of a training of role style: say train style"),
         ("[settings]\nsteps = 'x'\n", "steps in [settings] of cat.toml is 'x'"),
         ("[settings]\nrank = 0\n", "rank is 0: it must be at least 1"),
         ("[model]\ndtype = 'float8'\n", "dtype in [model] of cat.toml is float8: choose one of float32, bfloat16"),
         ("[model]\ndevice = 'gpu'\n", "The device 'gpu' is none of PyTorch's: say cpu, cuda"),
-        ("[adapters]\ncontent = 'x'\n", "has the unknown key 'adapters'"),
+        ("[adapters]\ncontent = 'x'\n", "there is no key adapters here"),
     ],
 )
 def test_a_mistake_in_a_file_of_options_is_one_sentence(

@@ -110,7 +110,6 @@ def test_a_run_goes_on_in_another_number_of_processes(tmp_path: Path) -> None:
         ({"who": 1, "what": "breaks", "call": 2}, ["Elsewhere", "RuntimeError"], "Process 1 ended by RuntimeError: a fault of ours", 2),
         ({"who": 1, "what": "not a number", "call": 1}, ["B4MError", "B4MError"], "is not a number at step 2", 1),
         ({"who": 1, "what": "interrupted", "call": 1}, ["KeyboardInterrupt", "KeyboardInterrupt"], "", 1),
-        ({"who": 0, "what": "interrupted", "call": 2}, ["KeyboardInterrupt", "KeyboardInterrupt"], "", 2),
         ({"who": 0, "what": "cancelled", "call": 13}, ["Cancelled", "Elsewhere"], "", 3),
         ({"who": 1, "what": "killed", "call": 2}, ["B4MError", "killed"], "start the same command again", 2),
         ({"who": 1, "what": "another seed"}, ["B4MError", "B4MError"], "Process 1 of this training has another value of a setting", 0),

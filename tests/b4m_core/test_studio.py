@@ -199,6 +199,9 @@ def test_workers_that_cannot_be_are_refused_before_anything_is_done(
     import sys
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    import b4m_core.studio
+
+    monkeypatch.delattr(b4m_core.studio, "cluster", raising=False)
     monkeypatch.setitem(sys.modules, "b4m_core.studio.cluster", None)  # as where Dask is not installed
     assert main(["studio", str(fresh), *words]) == 1
     assert says in capsys.readouterr().err and not list(tmp_path.glob("library/*"))

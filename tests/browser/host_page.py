@@ -57,7 +57,13 @@ UNTIDY = """(nodes2) => {
 
 PLACE = """([id, nodes2, name]) => {  // where on the screen a node's title is, or a widget of it that is painted on the canvas
     const canvas = window.app.canvas, corner = canvas.canvas.getBoundingClientRect();
-    if (id === null) return [corner.right - 400, corner.bottom - 200]; // free canvas
+    const taken = (x, y) => document.elementFromPoint(x, y)?.closest("[data-node-id]")
+        || window.app.graph.getNodeOnPos(...canvas.ds.convertCanvasToOffset([x - corner.x, y - corner.y]));
+    if (id === null) { // free canvas
+        let y = corner.bottom - 150;
+        while (y > corner.top + 200 && taken(corner.right - 400, y)) y -= 25;
+        return [corner.right - 400, y];
+    }
     const node = window.app.graph.getNodeById(id), widget = node.widgets?.find((each) => each.name === name);
     if (nodes2) {
         const box = document.querySelector(`[data-node-id="${id}"]`).getBoundingClientRect();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,24 @@ class Hand:
         self.page.press_run()
 
 
-def made(folder: Path, names: tuple[str, ...]) -> list[Path]:
+def made(folder: Path, names: tuple[str, ...], green: int) -> list[Path]:
     for number, name in enumerate(names):
-        Image.new("RGB", (300 + 40 * number, 260), (40 * number, 90, 160)).save(folder / name)
+        Image.new("RGB", (300 + 40 * number, 260), (40 * number, green, 160)).save(folder / name)
     return [folder / name for name in names]
 
 
+def running(comfyui: Server) -> dict[str, Any]:
+    """The graph that the server is at."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if there := comfyui.client.request("/queue")["queue_running"]:
+            return dict(there[-1][2])
+        time.sleep(0.01)
+    raise AssertionError(f"nothing runs; the server's last graphs: {comfyui.client.request('/history?max_items=1')}")
+
+
 def test_own_pictures_take_six_acts_at_most_and_none_outside_the_page(page: Page, comfyui: Server, tmp_path: Path) -> None:
-    content, style = made(tmp_path, CONTENT), made(tmp_path, STYLE)
+    content, style = made(tmp_path, CONTENT, 90), made(tmp_path, STYLE, 200)
     page.open_template("b4m_1_first_minute")
     page.wait_until_drawn()
     content_node, style_node = page.read(IDS)
@@ -76,12 +87,9 @@ def test_own_pictures_take_six_acts_at_most_and_none_outside_the_page(page: Page
     captions = [page.read(SHOWN.format(node) + ".map((picture) => picture.caption)") for node in (content_node, style_node)]
     page.screenshot("own_job")
     hand.press_run()
-    queue: dict[str, Any] = {}
-    while not queue.get("queue_running"):
-        queue = comfyui.client.request("/queue")
+    graph = running(comfyui)
     said = page.alerts() + page.complaints
     comfyui.client.interrupt()
-    graph = queue["queue_running"][-1][2]
     asked = {node["class_type"]: node["inputs"] for node in graph.values() if node["class_type"] != "B4MPictures"}
     folders = [graph[str(node)]["inputs"]["folder"] for node in (content_node, style_node)]
     assert asked["B4MPaint"]["prompt"] == PROMPT

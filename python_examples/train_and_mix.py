@@ -1,11 +1,11 @@
 """Train a content and a style apart, merge them without training, paint them together, and save one LoRA.
 
-    python examples/train_and_mix.py --tokenizer ComfyUI/comfy/sd1_tokenizer
+    python python_examples/train_and_mix.py --tokenizer ComfyUI/comfy/sd1_tokenizer
 
 trains on the pictures of the demo and on the small model that comes with B4M: five minutes on two idle cores. With an
 SDXL of your own, whose folder has its tokenizer:
 
-    python examples/train_and_mix.py --model sdxl/ --content cat/ --trigger snq --class-word cat --style ink/ \
+    python python_examples/train_and_mix.py --model sdxl/ --content cat/ --trigger snq --class-word cat --style ink/ \
         --steps 500 --size 768
 
 The same inputs again train nothing: every training is kept below --out.
