@@ -29,6 +29,7 @@ from .atomic import write_atomically
 from .container import UnreadableFile, read_container, read_text, write_container
 from .errors import B4MError
 from .files import load_adapter, read_facts, save_adapter
+from .painted import as_bytes
 
 STATES = 2
 """Generations of states: the older one is there for when the newer is damaged."""
@@ -39,6 +40,19 @@ _NAME = re.compile(r"(state|adapter|sample)-(\d{8,})\.(safetensors|jpg)")
 _RETRAINING = "retraining"
 
 Losses = Sequence[Sequence[float]]
+
+
+def names_in(folder: Path) -> list[str]:
+    """What lies in a folder of a run; nothing where it is not there.
+
+    Raises :class:`UnreadableFile` where it cannot be read now.
+    """
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UnreadableFile(f"{folder} cannot be read ({error.strerror or error}): check its disk, and press Run again.") from error
 
 
 @dataclass(frozen=True)
@@ -124,7 +138,7 @@ class Attempt:
     def keep_sample(self, pixels: Tensor, step: int, *, loss: float | None = None, prompt: str = "") -> Path:
         """Keep a sample (H, W, 3) in 0..1 as the picture of ``step``; returns where it lies."""
         self._make()
-        picture = Image.fromarray((pixels.detach().float().cpu().clamp(0, 1) * 255).round().byte().numpy())
+        picture = Image.fromarray(as_bytes(pixels))
         said = json.dumps({"step": step, "loss": loss, "prompt": prompt[:1000]}).encode()
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=92, comment=said)
@@ -181,15 +195,7 @@ class Attempt:
 
     def _files(self) -> list[re.Match[str]]:
         """Our files. Raises :class:`UnreadableFile` where the folder cannot be read now."""
-        try:
-            names = os.listdir(self.folder)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise UnreadableFile(
-                f"{self.folder} cannot be read ({error.strerror or error}): check its disk, and press Run again."
-            ) from error
-        matches = (_NAME.fullmatch(name) for name in names)
+        matches = (_NAME.fullmatch(name) for name in names_in(self.folder))
         return [found for found in matches if found is not None and found[3] == _ENDINGS[found[1]]]
 
     def _make(self) -> None:

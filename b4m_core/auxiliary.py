@@ -26,6 +26,8 @@ from .several import ALONE, Processes
 
 STYLES = ("watercolor", "comic", "mosaic", "neon", "oil painting", "line art")
 CONTENTS = ("house", "owl", "car", "robot", "tree", "cat")
+BESIDE = {"content": "styles", "style": "contents"}
+"""The kind of auxiliary pictures that stand beside a content's, and a style's."""
 PLACES = ("on the grass", "on the beach", "in the snow", "on a wooden table", "in the forest", "on a road")
 MOST_SETS, MOST_PICTURES = 6, 1000
 OWN_CAPTIONS = {

@@ -20,7 +20,7 @@ from PIL import Image
 
 from . import verbs
 from .adapter import Adapter
-from .auxiliary import own_auxiliary, sample_auxiliary
+from .auxiliary import BESIDE, own_auxiliary, sample_auxiliary
 from .caption_notes import plain_text_note
 from .carried import Carried, in_words
 from .compact_format import COMPACT_ENDING
@@ -140,7 +140,7 @@ def _auxiliary(
     """What stands beside the pictures of ``role``: the artist's own in ``folder``, or else painted ones of ``side``
     pixels.
     """
-    kind = "styles" if role == "content" else "contents"
+    kind = BESIDE[role]
     if folder is not None:
         return own_auxiliary(folder, kind)
     sets, pictures = options.auxiliary_sets, options.auxiliary_pictures

@@ -231,7 +231,7 @@ class DiffusersFolder:
             weights = self._weights(any(piece.of_text_encoder for piece in adapter.carried))
             changed += [weight for name, weight in weights.items() if name.rpartition(".")[0] in keys]
         self._settle()
-        before = [(weight, weight.detach().clone()) for weight in changed]
+        before = [(weight, weight.detach().to("cpu", copy=True)) for weight in changed]  # a card may have no room for them twice
         try:
             self.with_adapter(adapter, content, style, detail)
             yield

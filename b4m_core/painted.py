@@ -1,5 +1,5 @@
 """Pictures that a model painted, kept as PNG files with a checksum over what they were painted for and their pixels, so
-that two that were exchanged are found too.
+that two that were exchanged are found too; and pixels as the bytes that such files hold.
 """
 
 import hashlib
@@ -18,6 +18,12 @@ from .errors import B4MError
 _CHECKSUM = "b4m.sha256"
 
 
+def as_bytes(pixels: Tensor) -> np.ndarray:
+    """Pixels in 0..1 of any shape and device as uint8, in main memory."""
+    values: np.ndarray = (pixels.detach().float().cpu().clamp(0, 1) * 255).round().byte().numpy()
+    return values
+
+
 def kept_or_painted(file: Path, key: str, side: int, paint: Callable[[], Tensor]) -> np.ndarray:
     """The picture of ``key`` in ``file``, (H, W, 3) uint8 of at most ``side`` pixels, or else what ``paint`` gives
     ((H, W, 3) in 0..1), which is kept there.
@@ -25,7 +31,7 @@ def kept_or_painted(file: Path, key: str, side: int, paint: Callable[[], Tensor]
     kept = kept_picture(file, key, side)
     if kept is not None:
         return kept
-    values: np.ndarray = (paint().detach().cpu().float().clamp(0, 1) * 255).round().byte().numpy()
+    values = as_bytes(paint())
     _write_png(file, values, key)
     return values
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .adapter import Adapter
 from .errors import B4MError
+from .painted import as_bytes
 from .set_words import fill_prompt, words_of
 
 
@@ -76,4 +77,4 @@ def as_image(pixels: Tensor) -> Image.Image:
     """Pixels (H, W, 3) in 0..1, or a table of them (rows, columns, H, W, 3) as one sheet, as a picture of Pillow's."""
     if pixels.ndim == 5:
         pixels = pixels.permute(0, 2, 1, 3, 4).flatten(2, 3).flatten(0, 1)  # (rows H, columns W, 3)
-    return Image.fromarray((pixels.detach().float().cpu().clamp(0, 1) * 255).round().byte().numpy())
+    return Image.fromarray(as_bytes(pixels))

@@ -17,8 +17,7 @@ from typing import Any
 
 from .adapter import Adapter
 from .atomic import advice, write_whole
-from .attempts import Attempt, KeptStep
-from .container import UnreadableFile
+from .attempts import Attempt, KeptStep, names_in
 from .errors import B4MError
 from .locks import holding
 from .step_log import NAME as LOG
@@ -80,15 +79,7 @@ class Run:
 
     def attempts(self) -> list[Attempt]:
         """All that are there, the oldest first. Raises :class:`UnreadableFile` where the folder cannot be read now."""
-        try:
-            names = os.listdir(self.folder)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise UnreadableFile(
-                f"{self.folder} cannot be read ({error.strerror or error}): check its disk, and press Run again."
-            ) from error
-        numbers = sorted(int(name) for name in names if name.isascii() and name.isdigit())
+        numbers = sorted(int(name) for name in names_in(self.folder) if name.isascii() and name.isdigit())
         return [self._attempt(number) for number in numbers]
 
     def begin(self, *, retrain: bool = False) -> Attempt:

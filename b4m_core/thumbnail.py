@@ -7,6 +7,8 @@ import io
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from .painted import as_bytes
+
 SIDE, MOST_TEXT = 384, 1 << 18
 """Pixels of a thumbnail's longer side; letters of the longest that is taken from a file."""
 _BEGINNING = "data:image/jpeg;base64,"
@@ -14,7 +16,7 @@ _BEGINNING = "data:image/jpeg;base64,"
 
 def data_url(picture: Tensor, side: int = SIDE) -> str:
     """A picture (H, W, 3) in 0..1 as a JPEG data URL no larger than ``side`` pixels."""
-    image = Image.fromarray((picture.detach().float().cpu().clamp(0, 1) * 255).round().byte().numpy())
+    image = Image.fromarray(as_bytes(picture))
     image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=90)

@@ -12,6 +12,7 @@ from comfy_api.v0_0_2 import io
 from ..b4m_core import Adapter, B4MError, grid
 from ..b4m_core.grid import Cell, Row
 from ..b4m_core.lettering import cannot_be_drawn
+from ..b4m_core.painted import as_bytes
 from ..b4m_core.pictures import PictureSet
 from ..b4m_core.set_words import DEFAULT, fill_prompt, words_of
 from . import host
@@ -60,7 +61,7 @@ class _Painter:
         found = []
         for prompt in prompts:
             picture = painter.sample(prompt, width=self.side, height=self.side, seed=self._seed)
-            found.append((picture.clamp(0, 1) * 255).round().byte().numpy())
+            found.append(as_bytes(picture))
             self._done += 1
             self._progress.update(self._done)
         host.end_passes()

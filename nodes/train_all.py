@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 
 from ..b4m_core import Adapter, TrainingSettings, merge
-from ..b4m_core.auxiliary import sample_auxiliary
+from ..b4m_core.auxiliary import BESIDE, sample_auxiliary
 from ..b4m_core.concepts import check_together
 from ..b4m_core.pictures import PictureSet
 from ..b4m_core.presets import Preset, filled, kind_of, preset_named
@@ -34,7 +34,6 @@ from .widgets import (
 _OF_TOGETHER = {"together_steps": "steps", "together_learning_rate": "learning_rate"}
 """The widgets that training together has of its own here, by what they are called on its own node."""
 _APART_ALONE = {each.id for each in apart_widgets()}
-_KINDS = {"content": "styles", "style": "contents"}
 
 
 def _together_inputs() -> list[Any]:
@@ -193,7 +192,7 @@ def _auxiliary(
         )
 
     given = {"content": content, "style": style}
-    return {role: painted(kind) if given[role] is None else given[role] for role, kind in _KINDS.items()}
+    return {role: painted(kind) if given[role] is None else given[role] for role, kind in BESIDE.items()}
 
 
 def _instead(what: str) -> str:

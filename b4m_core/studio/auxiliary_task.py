@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..auxiliary import sample_auxiliary
+from ..auxiliary import BESIDE, sample_auxiliary
 from . import stopping
 from .place import Place, Tell
 
 if TYPE_CHECKING:
     from ..diffusers_folder import DiffusersFolder
-
-KINDS = {"content": "styles", "style": "contents"}
-"""What stands beside the pictures of each: other styles for a content, other contents for a style."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class AuxiliaryWork:
         """Paint what is not there yet; what was done, in words."""
         made = sample_auxiliary(
             base,
-            KINDS[self.role],
+            BESIDE[self.role],
             sets=self.sets,
             pictures=self.pictures,
             resolution=self.resolution,

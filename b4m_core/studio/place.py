@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,16 +51,7 @@ def _base(model: Path, tokenizer: Path | None, device: str, dtype: str) -> Diffu
     return load_model(model, tokenizer=tokenizer, device=device, dtype=getattr(torch, dtype))
 
 
-@contextlib.contextmanager
-def worn(base: DiffusersFolder, adapter: Adapter) -> Iterator[None]:
+def worn(base: DiffusersFolder, adapter: Adapter) -> AbstractContextManager[None]:
     """Within, ``base`` paints with ``adapter``; afterwards its weights are what they were, bit for bit, fit for training."""
     base.unet.to(base.device)  # a training that had to stream them may have left some in main memory
-    linears = adapter.targets(base.unet, whole=False)
-    before = {name: linear.weight.detach().to("cpu", copy=True) for name, linear in linears.items()}
-    try:
-        base.with_adapter(adapter, 1.0, 1.0)
-        yield
-    finally:
-        with torch.no_grad():
-            for name, linear in linears.items():
-                linear.weight.copy_(before[name])
+    return base.wearing(adapter)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..adapter import Adapter
-from ..auxiliary import own_auxiliary, sample_auxiliary
+from ..auxiliary import BESIDE, own_auxiliary, sample_auxiliary
 from ..concepts import check_apart
 from ..pictures import PictureSet, load_folder
 from ..plan import Plan
@@ -22,7 +22,6 @@ from ..settings import TrainingSettings
 from ..thumbnail import data_url
 from ..training import Progress, train
 from . import library, stopping
-from .auxiliary_task import KINDS
 from .place import Place, Tell, worn
 from .plan_file import Entry
 
@@ -66,7 +65,7 @@ class TrainingWork:
         pictures = load_folder(
             entry.folder, trigger=entry.trigger, class_word=entry.class_word, pattern=entry.caption
         )
-        kind, resolution = KINDS[entry.role], self.settings.resolution
+        kind, resolution = BESIDE[entry.role], self.settings.resolution
         if entry.auxiliary is not None:
             others = own_auxiliary(entry.auxiliary, kind)
         else:

@@ -21,13 +21,14 @@ from transformers import AutoImageProcessor, AutoModel, CLIPVisionModelWithProje
 
 from b4m_core import Adapter, B4MError, Plan, RunStore, TrainingSettings, merge, train
 from b4m_core.adapter import fresh_layer
-from b4m_core.auxiliary import PLACES, sample_auxiliary
+from b4m_core.auxiliary import BESIDE, PLACES, sample_auxiliary
+from b4m_core.captions import PATTERNS
 from b4m_core.diffusers_folder import DiffusersFolder
 from b4m_core.likeness import Likeness, likeness
+from b4m_core.painted import as_bytes
 from b4m_core.pictures import PictureSet, load_folder
 
 TRIGGERS = {"content": "snq", "style": "w@z"}
-PATTERNS = {"content": "a photo of a {trigger} {class}", "style": "a {class} in {trigger} style"}
 SETS = 4  # auxiliary sets of every kind, and pictures in each
 JPEG = {"quality": 90, "subsampling": 0}
 
@@ -82,10 +83,9 @@ class OwnContest:
             role: load_folder(getattr(options, role), trigger=TRIGGERS[role], class_word=words[role], pattern=patterns[role])
             for role in ("content", "style")
         }
-        kinds = {"content": "styles", "style": "contents"}
         self.auxiliary = {
             role: sample_auxiliary(base, kind, sets=SETS, pictures=SETS, resolution=side, cache=options.folder / "store")
-            for role, kind in kinds.items()
+            for role, kind in BESIDE.items()
         }
         self.settings = TrainingSettings(steps=options.steps, rank=options.rank, resolution=side)
 
@@ -129,7 +129,7 @@ class OwnContest:
             made = [self.base.sample(prompt, width=self.side, height=self.side, seed=seed) for prompt in prompts for seed in range(seeds)]
         finally:
             adapter.detach()
-        return [(picture.clamp(0, 1) * 255).round().byte().numpy() for picture in made]
+        return [as_bytes(picture) for picture in made]
 
     def judge(self, vision: "Vision", painted: list[np.ndarray], plain: Sequence[str]) -> dict[str, Likeness]:
         ours = vision.embed(painted)

@@ -98,7 +98,6 @@ def tiny(folder: Path) -> Iterator[tuple[references.Studio, tuple[concepts.Split
     with pytest.MonkeyPatch.context() as patch:
         for module, name, value in (
             (references, "SIZE", 64),
-            (references, "STEPS", 2),
             (rows, "STEPS", 2),
             (contest, "EXAMINED", ()),
             (concepts, "PROMPTS", concepts.PROMPTS[:1]),
@@ -111,7 +110,9 @@ def tiny(folder: Path) -> Iterator[tuple[references.Studio, tuple[concepts.Split
         ):
             patch.setattr(module, name, value)
         splits = tuple(concepts.Split(each.contents[:1], each.styles[:1]) for each in (concepts.DEVELOPMENT, concepts.TEST))
-        yield references.Studio(EMBEDDED, CPU, base=flow_base(folder)), splits
+        studio = references.Studio(EMBEDDED, CPU, base=flow_base(folder))
+        studio.sampling = references.Sampling(steps=2)
+        yield studio, splits
 
 
 def test_rows_are_taught_the_velocity_and_kept_ones_what_the_base_says(tiny: tuple[references.Studio, tuple[concepts.Split, ...]]) -> None:
