@@ -1,4 +1,4 @@
-"""TOML files of ours: read with one sentence for whatever is wrong with them, written whole or not at all."""
+"""TOML of ours: files are read with one sentence for whatever is wrong with them, and values written as text."""
 
 import contextlib
 import datetime
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from . import checked
-from .atomic import write_whole
 from .errors import B4MError
 from .picture_kinds import listed, shown
 from .text_files import decoded
@@ -202,11 +201,6 @@ def toml_text(values: Mapping[str, Any], about: str = "") -> str:
     comment = "".join(f"# {line}\n" for line in about.splitlines())
     written: str = tomli_w.dumps(_plain(values))
     return comment + written
-
-
-def write_toml(file: Path, values: Mapping[str, Any], about: str = "") -> Path:
-    """Write :func:`toml_text` to ``file``, whole or not at all. Raises :class:`B4MError` where that cannot be."""
-    return write_whole(file, toml_text(values, about).encode())
 
 
 def _plain(value: Any) -> Any:

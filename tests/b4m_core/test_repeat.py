@@ -13,11 +13,12 @@ from PIL import Image
 from tiny_folder import write_folder
 
 from b4m_core import B4MError, RunStore, load_adapter, take, train
+from b4m_core.atomic import write_whole
 from b4m_core.commandline import main
 from b4m_core.configuration import TRAININGS, keys_of
 from b4m_core.options import parser
 from b4m_core.record import FILE, joined
-from b4m_core.toml_files import read_toml, write_toml
+from b4m_core.toml_files import read_toml, toml_text
 
 
 def pictures(folder: Path, *seeds: int) -> Path:
@@ -38,7 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subject = {"folder": "bear", "trigger": "snq", "class": "bear", "masks": False}
     auxiliary = {"sets": 1, "pictures": 1}
     values = {"settings": settings, "model": model, "pictures": subject, "auxiliary": auxiliary, "run": {"store": "store"}}
-    write_toml(place / "cat.toml", values)
+    write_whole(place / "cat.toml", toml_text(values).encode())
     words = ["--config", str(place / "cat.toml"), "--steps", "2", "--learning-rate", "1e-3", "--out", str(place / "bear.safetensors")]
     assert main(["train", "content", *words]) == 0
     return place
@@ -92,7 +93,8 @@ def record(place: Path, tmp_path: Path) -> Path:
     shutil.copytree(place / "bear", tmp_path / "bear")
     shutil.copytree(place / "store" / "auxiliary", tmp_path / "store" / "auxiliary")  # painted once
     values = joined(read_toml(run_of(place) / FILE).values, {"pictures": {"folder": str(tmp_path / "bear")}})
-    return write_toml(tmp_path / "record" / FILE, joined(values, {"run": {"store": str(tmp_path / "store")}}))
+    record = joined(values, {"run": {"store": str(tmp_path / "store")}})
+    return write_whole(tmp_path / "record" / FILE, toml_text(record).encode())
 
 
 def test_other_pictures_in_the_folder_are_one_sentence_that_names_them(record: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from b4m_core import B4MError
-from b4m_core.toml_files import read_toml, toml_text, write_toml
+from b4m_core.atomic import write_whole
+from b4m_core.toml_files import read_toml, toml_text
 
 
 def file_of(folder: Path, text: str | bytes) -> Path:
@@ -129,7 +130,7 @@ def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
         "settings": {"steps": 7, "rate": 1e-4, "flip": True, "no": None},
         "words": ["a", "b"], "content": {"my dog": {"trigger": "x"}},
     }  # fmt: skip
-    read = read_toml(write_toml(tmp_path / "deep" / "cat.toml", values, "about it\nin two lines")).values
+    read = read_toml(write_whole(tmp_path / "deep" / "cat.toml", toml_text(values, "about it\nin two lines").encode())).values
     assert read == {
         "role": values["role"], "folder": str(Path("a") / "b"), "settings": {"steps": 7, "rate": 1e-4, "flip": True},
         "words": ["a", "b"], "content": {"my dog": {"trigger": "x"}},
