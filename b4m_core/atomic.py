@@ -82,7 +82,7 @@ def write_whole(path: Path, data: bytes) -> Path:
 
     def check(partial: Path) -> None:
         if partial.read_bytes() != data:
-            raise B4MError(f"{path.name} did not read back as it was written: check the disk and press Run again.")
+            raise B4MError(f"{path.name} did not read back as it was written: check the disk and run it again.")
 
     write_atomically(path, [data], check)
     return path
@@ -127,8 +127,8 @@ def _sentence(path: Path, needed: int, error: OSError) -> str:
         with contextlib.suppress(OSError):
             free = f"{shutil.disk_usage(path.parent).free / 1e6:.0f} MB"
         return (
-            f"The disk is full: {path} needs {needed / 1e6:.0f} MB and {free} are free; make room and press Run again."
+            f"The disk is full: {path} needs {needed / 1e6:.0f} MB and {free} are free; make room and run it again."
         )
     if _WINDOWS and isinstance(error, PermissionError):
-        return f"{path} is in use by another program or write protected: close what uses it and press Run again."
-    return f"{path} could not be written ({error.strerror or error}): check the folder and press Run again."
+        return f"{path} is in use by another program or write protected: close what uses it and run it again."
+    return f"{path} could not be written ({error.strerror or error}): check the folder and run it again."

@@ -52,7 +52,7 @@ def names_in(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UnreadableFile(f"{folder} cannot be read ({error.strerror or error}): check its disk, and press Run again.") from error
+        raise UnreadableFile(f"{folder} cannot be read ({error.strerror or error}): check its disk, then run it again.") from error
 
 
 @dataclass(frozen=True)

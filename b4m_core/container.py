@@ -173,4 +173,4 @@ def _digest(text: str, table: object, pieces: Iterable[bytes | memoryview]) -> s
 
 def _require_equal(partial: Path, text: str, shown: str) -> None:
     if verified_text(partial, shown) != text:
-        raise B4MError(f"{shown} did not read back as it was written: check the disk and press Run again.")
+        raise B4MError(f"{shown} did not read back as it was written: check the disk and run it again.")

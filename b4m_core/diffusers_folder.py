@@ -295,6 +295,10 @@ class DiffusersFolder:
         """How diffusers and transformers are to read the weights of a part."""
         return {**_OWN_FILES, "torch_dtype": self.dtype, "variant": variant_of(self.folder / part)}
 
+    def check_tokenizers(self) -> None:
+        """Raise :class:`B4MError` where the model has no tokenizer and none was named, before work that needs one is begun."""
+        _ = self._tokenizers
+
     @functools.cached_property
     def _tokenizers(self) -> list[CLIPTokenizer]:
         found: list[CLIPTokenizer] = []

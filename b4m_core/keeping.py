@@ -87,7 +87,7 @@ class Keeper:
             if free + there < wanted:
                 raise B4MError(
                     f"The disk of {folder} has {free / 1e6:.0f} MB free, and this training keeps up to "
-                    f"{wanted / 1e6:.0f} MB there while it goes: free some space, then press Run again."
+                    f"{wanted / 1e6:.0f} MB there while it goes: free some space, then run it again."
                 )
 
     def due(self, step: int) -> bool:

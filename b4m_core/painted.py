@@ -58,7 +58,7 @@ def _write_png(file: Path, pixels: np.ndarray, key: str) -> None:
 
     def check(partial: Path) -> None:
         if kept_picture(partial, key, max(pixels.shape)) is None:
-            raise B4MError(f"{file.name} did not read back as it was written: check the disk and press Run again.")
+            raise B4MError(f"{file.name} did not read back as it was written: check the disk and run it again.")
 
     write_atomically(file, [buffer.getvalue()], check)
 

@@ -66,7 +66,7 @@ class Run:
                 real = stack.enter_context(holding(self.folder / _LOCK))
             except BlockingIOError as error:
                 raise RunHeld(
-                    "This very training is already running in another ComfyUI: wait for it, then press Run again."
+                    "This very training is already running in another ComfyUI: wait for it, then run it again."
                 ) from error
             except OSError as error:
                 raise B4MError(

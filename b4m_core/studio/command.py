@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> None:
         seats = seats[:1]
     device = "cuda" if seats and seats[0].startswith("card") else "" if options.scheduler else "cpu"
     base = load_model(plan.model, tokenizer=plan.tokenizer, device="cpu")  # what is asked of it needs no weights
+    base.check_tokenizers()
     todo = tasks.tasks_of(plan, base)
     _say(_summary(plan, todo))
     for note in plan.notes:

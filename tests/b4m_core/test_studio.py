@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,16 @@ def test_a_check_says_what_is_to_be_done_and_does_nothing(fresh: Path, tmp_path:
     assert studio(fresh, "--check") == 0
     assert "1 contents and 1 styles: 2 trainings; 1 pairs to paint, 1 pictures" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_a_tokenizer_is_told_once_before_anything_is_begun(
+    done: Path, fresh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(done.parent / "model", tmp_path / "mute", ignore=shutil.ignore_patterns("tokenizer*"))
+    fresh.write_text(fresh.read_text().replace('"model"', f"'{tmp_path / 'mute'}'"))
+    assert studio(fresh) == 1
+    said = capsys.readouterr().err
+    assert said.count("mute has no tokenizer") == 1 and "FAILED" not in said and not (tmp_path / "library").exists()
 
 
 def test_a_failed_task_is_named_and_does_not_stop_the_rest(fresh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
