@@ -13,26 +13,27 @@ from torch import Tensor, nn
 
 from .carried import Carried, in_words
 from .errors import B4MError
+from .layers import ATTENTION, AdaptedLayer, matrix_shape, reading_of
 from .metadata import Facts
 from .models import family_named
-from .models.family import adapted_layers
+from .models.family import adapted_layers, layers_of
 from .projection import PartlyLearnableProjection
 from .row_split import ALL_ROWS, Rows
 from .splits import PARTS
 
 
-class _AdaptedLinear(nn.Module):
-    """A Linear with its projection beside it: y = linear(x) + projection(x)."""
+class _Adapted(nn.Module):
+    """A layer with its projection beside it: y = layer(x) + projection(x)."""
 
-    def __init__(self, linear: nn.Linear, projection: PartlyLearnableProjection, adapter: "Adapter") -> None:
+    def __init__(self, layer: AdaptedLayer, projection: PartlyLearnableProjection, adapter: "Adapter") -> None:
         super().__init__()
-        self.linear, self.projection = linear, projection
+        self.layer, self.projection, self.reading = layer, projection, reading_of(layer)
         self._adapter = [adapter]  # in a list, so that the adapter is not taken for a submodule's state
 
     def forward(self, x: Tensor) -> Tensor:
         adapter = self._adapter[0]
-        y = self.linear(x)
-        return y if not adapter.enabled else y + self.projection(x, adapter.rows)  # type: ignore[no-any-return]
+        y = self.layer(x)
+        return y if not adapter.enabled else y + self.projection(x, adapter.rows, self.reading)  # type: ignore[no-any-return]
 
 
 class Adapter:
@@ -58,25 +59,28 @@ class Adapter:
             family.lora_key(name)  # a network that no LoRA file can name is refused before it is trained
         self.layers = dict(sorted(layers.items()))
         known = "" if facts.stored_basis else facts.basis
-        self.facts = dataclasses.replace(facts, basis=known or basis_fingerprint(self.layers))
+        kinds = layers_of(family, self.layers)
+        self.facts = dataclasses.replace(facts, basis=known or basis_fingerprint(self.layers), layers=kinds)
         self.thumbnail = thumbnail
         self.rows: Rows = ALL_ROWS
         self.enabled = True
-        self._attached: list[tuple[nn.Module, str, nn.Linear]] = []
+        self._attached: list[tuple[nn.Module, str, AdaptedLayer]] = []
 
     @classmethod
     def for_unet(cls, unet: nn.Module, facts: Facts) -> "Adapter":
-        """A fresh adapter for all layers of ``unet`` (meta device too) that the family of ``facts`` adapts; rank, basis
-        seed, split and start from ``facts``.
+        """A fresh adapter for all layers of ``unet`` (meta device too) that the family of ``facts`` adapts; which kinds
+        of layers, rank, basis seed, split and start from ``facts``.
         """
         family = family_named(facts.family)
-        layers = list(adapted_layers(family, unet))
+        layers = list(adapted_layers(family, unet, facts.layers))
         if not layers:
             raise B4MError(
                 "This adapter has no layers: the network has no attention projections that B4M knows, "
                 f"so it is not an {family.title} network."
             )
-        return cls.fresh({name: (linear.out_features, linear.in_features) for name, linear in layers}, facts)
+        if layers_of(family, (name for name, _ in layers)) != facts.layers:
+            raise B4MError(f"{family.title} has no convolutions that B4M adapts: choose layers = {ATTENTION}.")
+        return cls.fresh({name: matrix_shape(layer) for name, layer in layers}, facts)
 
     @classmethod
     def fresh(cls, shapes: Mapping[str, tuple[int, int]], facts: Facts) -> "Adapter":
@@ -89,11 +93,11 @@ class Adapter:
             layers = dict(zip(shapes, pool.map(projection, shapes), strict=True))
         return cls(layers, facts).clone()
 
-    def targets(self, unet: nn.Module, *, whole: bool = True) -> dict[str, nn.Linear]:
-        """The Linears of ``unet`` that this adapter is for: all that its family adapts, or, where it need not be
-        ``whole``, some of them. Raises :class:`B4MError` where they do not fit.
+    def targets(self, unet: nn.Module, *, whole: bool = True) -> dict[str, AdaptedLayer]:
+        """The layers of ``unet`` that this adapter is for: all of its kinds that its family adapts, or, where it need not
+        be ``whole``, some of them. Raises :class:`B4MError` where they do not fit.
         """
-        targets = dict(adapted_layers(family_named(self.facts.family), unet))
+        targets = dict(adapted_layers(family_named(self.facts.family), unet, self.facts.layers))
         if not whole and set(self.layers) <= set(targets):
             targets = {name: targets[name] for name in self.layers}
         if set(targets) != set(self.layers):
@@ -101,25 +105,25 @@ class Adapter:
                 f"This adapter has {len(self.layers)} layers and the model has {len(targets)} that could take one: "
                 "it was trained on a model of another kind."
             )
-        for name, linear in targets.items():
-            if (linear.out_features, linear.in_features) != self.layers[name].shape:
+        for name, layer in targets.items():
+            if matrix_shape(layer) != self.layers[name].shape:
                 raise B4MError(
                     f"Layer {name} of this adapter has another size than the model's: it was trained on a model of another kind."
                 )
         return targets
 
     def attach(self, unet: nn.Module) -> None:
-        """Put every projection beside its Linear in ``unet``. Raises :class:`B4MError` where they do not fit."""
-        for name, linear in self.targets(unet).items():
+        """Put every projection beside its layer in ``unet``. Raises :class:`B4MError` where they do not fit."""
+        for name, layer in self.targets(unet).items():
             parent_name, _, attribute = name.rpartition(".")
             parent = unet.get_submodule(parent_name)
-            parent.register_module(attribute, _AdaptedLinear(linear, self.layers[name], self))
-            self._attached.append((parent, attribute, linear))
+            parent.register_module(attribute, _Adapted(layer, self.layers[name], self))
+            self._attached.append((parent, attribute, layer))
 
     def detach(self) -> None:
         """Take all projections out again: the UNet is as it was, object for object."""
-        for parent, attribute, linear in self._attached:
-            parent.register_module(attribute, linear)
+        for parent, attribute, layer in self._attached:
+            parent.register_module(attribute, layer)
         self._attached.clear()
 
     @contextlib.contextmanager
@@ -233,7 +237,7 @@ class Adapter:
         return "\n".join([self.facts.summary(), *beside])
 
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """(out features, in features) of every layer."""
+        """(m, n) of every layer: out and in features, and of a convolution, as a matrix, layers.py's."""
         return {name: projection.shape for name, projection in self.layers.items()}
 
     def learned_numbers(self) -> int:

@@ -19,7 +19,7 @@ import torch
 from .errors import B4MError
 
 REVISION = 1
-MOST_FEATURES = 1 << 16  # SDXL's largest layer has 2,048; a hostile file must not make us draw a huge basis
+MOST_FEATURES = 1 << 16  # a convolution of SDXL reads 23,040 numbers at most; a hostile file must not make us draw a huge basis
 _DIGITS = 10**60
 _PI = 3141592653589793238462643383279502884197169399375105820974944
 
@@ -36,7 +36,7 @@ def _cosine_of(angle: int) -> int:
     return total
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)  # SDXL has layers of 27 sizes
 def _cosine_table(order: int) -> np.ndarray:
     """sqrt(2 / order) cos(pi k / (2 order)) for k = 0 .. 4 order - 1, each correctly rounded to float32."""
     first = _cosine_of(_PI // (2 * order))

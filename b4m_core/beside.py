@@ -92,17 +92,17 @@ def as_factors(piece: Carried) -> Carried:
 
 def _add_factors(found: dict[str, Tensor], key: str, pieces: Sequence[Carried]) -> None:
     """Put plain pieces, each an up (m, r) times a down (r, n), side by side into the factors of the layer ``key`` of a
-    kohya LoRA, behind the split's own: (m, k) and (k, n).
+    kohya LoRA, behind the split's own: (m, k) and (k, n), with the kernels of whichever has them.
     """
     factors = [piece.factors() for piece in pieces]
-    ups, downs = [up for up, _ in factors], [down for _, down in factors]
     dtype = functools.reduce(torch.promote_types, (piece.tensors[UP].dtype for piece in pieces))
     if f"{key}.{UP}" in found:
-        up, down = found[f"{key}.{UP}"], found[f"{key}.{DOWN}"]
-        ups = [up.float(), *(each.flatten(1) for each in ups)]
-        downs = [down.float(), *(each.flatten(1) for each in downs)]
-        dtype = torch.promote_types(dtype, found[f"{key}.{UP}"].dtype)
-    up, down = torch.cat(ups, 1), torch.cat(downs, 0)
+        own = found[f"{key}.{UP}"], found[f"{key}.{DOWN}"]
+        factors.insert(0, (own[0].float(), own[1].float()))
+        dtype = torch.promote_types(dtype, own[0].dtype)
+    behind = next((down.shape[1:] for _, down in factors if down.ndim > 2), factors[0][1].shape[1:])
+    up, down = torch.cat([up.flatten(1) for up, _ in factors], 1), torch.cat([down.flatten(1) for _, down in factors], 0)
+    up, down = up.reshape(*up.shape, *(1 for _ in behind[1:])), down.reshape(-1, *behind)
     found[f"{key}.{UP}"], found[f"{key}.{DOWN}"] = up.to(dtype).contiguous(), down.to(dtype).contiguous()
     found[f"{key}.{ALPHA}"] = torch.tensor(float(len(down)))
 

@@ -10,17 +10,18 @@ from typing import NamedTuple
 from .errors import B4MError
 
 MOST_RANK = 4096
-_MOST_SIZES = 24  # different ones in one network; SDXL has five
+_MOST_SIZES = 48  # different ones in one network; SDXL has five of attentions and 22 of convolutions
 _MOST_GROWTH, _ALWAYS = 64, 32 << 20  # float32 parts for each byte of a compact file: 17 of ours at most; bytes
 
 
 class Largest(NamedTuple):
-    """The largest network of a family: how many layers get an update, and how many features the widest takes or
-    gives.
+    """The largest network of a family: how many layers get an update, how many features the widest gives, and how many
+    numbers the longest row of a weight has: the features that a layer takes, times the places of its kernel.
     """
 
     layers: int
     features: int
+    row: int
 
 
 def require_possible(
@@ -32,7 +33,7 @@ def require_possible(
     too = ""
     if len(shapes) > largest.layers:
         too = f"{len(shapes)} layers, and no model of its kind has more than {largest.layers}"
-    elif wide := next((name for name, shape in shapes.items() if not 0 < min(shape) <= max(shape) <= largest.features), ""):
+    elif wide := next((name for name, (m, n) in shapes.items() if not (0 < m <= largest.features and 0 < n <= largest.row)), ""):
         too = f"a layer of {' x '.join(map(str, shapes[wide]))} ({wide[:80]}), and no model of its kind has one"
     elif not 0 < rank <= MOST_RANK:
         too = f"rank {rank}, and an adapter has from 1 to {MOST_RANK}"

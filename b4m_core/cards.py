@@ -7,6 +7,7 @@ with a prompt.
 import json
 from collections.abc import Mapping
 
+from .layers import CONVOLUTIONS
 from .metadata import Concept, Facts
 from .models import family_named
 
@@ -44,6 +45,8 @@ def card(facts: Facts, shapes: Shapes, *, title: str, kind: str, module: str, hi
         "ss_tag_frequency": json.dumps(_tag_frequency(concepts), ensure_ascii=False),
         "sshs_model_hash": data_hash,
     }
+    if facts.layers == CONVOLUTIONS:
+        entries["ss_network_args"] = json.dumps({"conv_dim": str(rank), "conv_alpha": str(float(rank))})
     if resolution := str(facts.settings.get("resolution", "")):
         entries |= {"modelspec.resolution": f"{resolution}x{resolution}", "ss_resolution": f"({resolution}, {resolution})"}
     return entries

@@ -2,9 +2,9 @@
 free split), or all.
 
 An eighth to a half of the LoRA of the same adapter; as large in the free split. Tensors: ``<module path>.D`` and so on,
-and ``shapes``, int32 (layers, 2), the m and n of every layer in the order of their names. What is frozen is drawn again
-(basis.py). ComfyUI's own LoRA loader would report success and paint without it, as would others, so such a file
-ends in .b4m, which no LoRA loader lists.
+and ``shapes``, int32 (layers, 2), the m and n of every layer in the order of their names, convolutions as matrices.
+What is frozen is drawn again (basis.py). ComfyUI's own LoRA loader would report success and paint without it, as would
+others, so such a file ends in .b4m, which no LoRA loader lists.
 """
 
 from collections.abc import Mapping

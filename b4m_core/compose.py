@@ -16,6 +16,8 @@ from .block_weights import NO_BLOCKS, BlockWeights
 from .carried import DETAIL, DOWN, UP, Carried, as_concept, of_concept
 from .errors import B4MError
 from .fingerprint import surely_differ
+from .layers import as_kernels
+from .models import family_named
 from .models.sdxl.modules import key_of_path
 from .projection import PartlyLearnableProjection
 from .splits import CONCEPTS
@@ -56,18 +58,20 @@ def merge(
     """The content of one adapter beside the style of another, and all of a third as detail; none is changed.
 
     On one basis the content's parts and the style's go together bit for bit, which is where stage two starts. Where
-    nothing is shared, the result is free and the exact sum of what each does alone (:func:`is_sum`). What they
-    carry along goes with them. Raises :class:`B4MError` when inputs are swapped or for models of different kinds;
-    another base model is no reason (see :func:`base_note`).
+    nothing is shared, the result is free and the exact sum of what each does alone (:func:`is_sum`). Where one has
+    convolutions and the other has none, the other's change nothing. What they carry along goes with them. Raises
+    :class:`B4MError` when inputs are swapped or for models of different kinds; another base model is no reason (see
+    :func:`base_note`).
     """
     _require_own_inputs(content, style, detail)
+    content, style = _of_the_same_layers(content, style)
     if is_sum(content, style) or not (content_share.is_whole and style_share.is_whole):
         layers = _sum(_alone(content, "content", content_share), _alone(style, "style", style_share))
         split: dict[str, object] = {"split": "free", "start": "zero_start", "stored_basis": False, "basis": ""}
         split["rank"] = next((layer.rank for layer in layers.values()), 1)
     else:
-        layers, split = _on_one_basis(*_of_one_rank(content, style)), {}
-        split["rank"] = max(content.facts.rank, style.facts.rank)
+        one = _of_one_rank(content, style)
+        layers, split = _on_one_basis(*one), {name: getattr(one[0].facts, name) for name in ("rank", "basis")}
     carried = [
         *_shared(content, "content", content_share),
         *_shared(style, "style", style_share),
@@ -109,6 +113,7 @@ def _different(content: Adapter, style: Adapter) -> tuple[Adapter, ...]:
 
 def is_sum(content: Adapter, style: Adapter) -> bool:
     """Whether the two share no basis, so that their merge is the sum of what each does alone, in the free split."""
+    content, style = _of_the_same_layers(content, style)
     left, right = content.facts, style.facts
     one = _of_one_rank(content, style)
     if content.shapes() != style.shapes() or (left.split, left.start) != (right.split, right.start):
@@ -190,7 +195,8 @@ def _as_detail(adapter: Adapter, share: Share) -> list[Carried]:
         up, down = (factor.detach() for factor in layer.lora_factors())
         kept = up.any(0) & down.any(1)
         if kept.any():
-            tensors = {UP: up[:, kept].to(dtype), DOWN: down[kept].to(dtype)}
+            factors = as_kernels(up[:, kept], down[kept], family_named(adapter.facts.family).kernel(name))
+            tensors = {part: factor.to(dtype) for part, factor in zip((UP, DOWN), factors, strict=True)}
             pieces.append(_times(Carried(DETAIL, key_of_path(name), tensors), share))
     return pieces
 
@@ -240,6 +246,28 @@ def widened(adapter: Adapter, rank: int) -> Adapter:
             learned = getattr(adapter.layers[name], part).detach()
             getattr(layer, part).data[: learned.shape[0], : learned.shape[1]].copy_(learned)
     return wide
+
+
+def _of_the_same_layers(content: Adapter, style: Adapter) -> tuple[Adapter, Adapter]:
+    """Both with the convolutions of either, where they are of one basis; none of what is added says anything."""
+    if content is style:
+        return content, style
+    return _with_convolutions_of(content, style), _with_convolutions_of(style, content)
+
+
+def _with_convolutions_of(adapter: Adapter, other: Adapter) -> Adapter:
+    family, mine, its = family_named(adapter.facts.family), adapter.facts, other.facts
+    lacking = {name: shape for name, shape in other.shapes().items() if name not in adapter.layers and family.kernel(name)}
+    alike = all(getattr(mine, name) == getattr(its, name) for name in ("family", "split", "start", "basis_seed"))
+    if not lacking or not alike or mine.stored_basis or its.stored_basis:
+        return adapter
+    fresh = Adapter.fresh(lacking, dataclasses.replace(mine, basis=""))
+    with torch.no_grad():
+        for layer in fresh.layers.values():
+            for part in (layer.split.content[0], layer.split.style[0]):
+                getattr(layer, part).zero_()
+    layers = {**adapter.layers, **fresh.layers}
+    return Adapter(layers, dataclasses.replace(mine, basis=""), adapter.carried, adapter.notes, adapter.thumbnail)
 
 
 def _of_one_rank(content: Adapter, style: Adapter) -> tuple[Adapter, Adapter]:

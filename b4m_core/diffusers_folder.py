@@ -219,13 +219,13 @@ class DiffusersFolder:
         """Add ``adapter`` to the weights, for painting; the folder object is not fit for training afterwards."""
         targets = adapter.targets(self.unet, whole=False)
         self.wear(adapter.carried, {"content": content, "style": style, DETAIL: detail})
-        for name, linear in targets.items():
-            linear.weight += adapter.layers[name].delta_weight(content, style).to(linear.weight)
+        for name, layer in targets.items():
+            layer.weight += adapter.layers[name].delta_weight(content, style).to(layer.weight).view_as(layer.weight)
 
     @contextlib.contextmanager
     def wearing(self, adapter: Adapter, content: float = 1.0, style: float = 1.0, detail: float = 1.0) -> Iterator[None]:
         """Within: it paints with ``adapter`` at these strengths. Afterwards every weight is bit for bit what it was."""
-        changed = [linear.weight for linear in adapter.targets(self.unet, whole=False).values()]
+        changed = [layer.weight for layer in adapter.targets(self.unet, whole=False).values()]
         if adapter.carried:
             keys = {piece.key for piece in adapter.carried}
             weights = self._weights(any(piece.of_text_encoder for piece in adapter.carried))

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from .atomic import write_atomically
 from .errors import B4MError
-from .planner import ADAPTER, GIB, MEMORY_MODES, fastest_way
+from .planner import ADAPTER, CONVOLUTIONS, GIB, MEMORY_MODES, fastest_way
 
 _KEPT = 5  # of the newest measurements of one size
 _LAUNCHES = {"cuda": 0.021}  # seconds of a pass that are not arithmetic: reading batches, launching, stepping
+_CONVOLUTIONS = {"cuda": 0.004}  # what those of adapted convolutions add
 _REACHED = {"cuda": 0.45, "cpu": 0.75}  # of what a product of large matrices reaches, or of what the makers publish
 _FORWARD = 0.45  # of a pass forward and back
 
@@ -23,24 +24,28 @@ _FORWARD = 0.45  # of a pass forward and back
 @dataclass(frozen=True)
 class Kind:
     """A kind of base model (see presets.kind_of): the TFLOP of one row forward and back, by latent pixels n as
-    ``linear`` n + ``square`` n^2, and its bytes: of the network, of one rank of an adapter with all that trains it, and
-    what a step keeps beside, as a share of SDXL's.
+    ``linear`` n + ``square`` n^2, and of the updates of its convolutions as ``convolution`` n for each rank, more than
+    their arithmetic, since they read and write more than they multiply; its bytes: of the network, of one rank of an
+    adapter with all that trains it, of what its ``convolutions`` add to that, and what a step keeps beside, as a share
+    of SDXL's.
     """
 
     linear: float
     square: float
+    convolution: float
     network: int
     adapter: int
+    convolutions: int
     share: float
 
-    def work(self, rows: int, latent_pixels: int) -> float:
-        """TFLOP of ``rows`` rows forward and back."""
-        return rows * (self.linear * latent_pixels + self.square * latent_pixels**2)
+    def work(self, rows: int, latent_pixels: int, rank: int = 0) -> float:
+        """TFLOP of ``rows`` rows forward and back, with convolutions adapted at ``rank``, or not at all."""
+        return rows * ((self.linear + self.convolution * rank) * latent_pixels + self.square * latent_pixels**2)
 
 
 KINDS = {
-    "sdxl": Kind(7.71e-4, 8.44e-9, int(4.8 * GIB), ADAPTER, 1.0),
-    "embedded": Kind(1.45e-5, 1.2e-9, int(0.06 * GIB), ADAPTER // 80, 0.05),
+    "sdxl": Kind(7.71e-4, 8.44e-9, 2e-6, int(4.8 * GIB), ADAPTER, CONVOLUTIONS, 1.0),
+    "embedded": Kind(1.45e-5, 1.2e-9, 1e-7, int(0.06 * GIB), ADAPTER // 80, CONVOLUTIONS // 7, 0.05),
 }
 """SDXL: 3.3 TFLOP at 512 and 14.9 at 1024 px (docs/speed.md). The embedded model: 8.7 GFLOP at 192 px."""
 
@@ -59,6 +64,7 @@ class Machine:
 class Work:
     """One training: ``passes`` forward and back of ``rows`` rows of ``latent_pixels``, and ``painted`` passes of two
     rows forward, of ``painted_pixels`` where that is not the trained size: those of sample and auxiliary pictures.
+    ``convolutions``: whether these are adapted too.
     """
 
     kind: str
@@ -68,6 +74,17 @@ class Work:
     painted: int
     rank: int
     painted_pixels: int = 0
+    convolutions: bool = False
+
+    @property
+    def trained(self) -> str:
+        """What its passes are called among those that were timed."""
+        return passes_with(self.convolutions)
+
+
+def passes_with(convolutions: bool) -> str:
+    """What the passes of a training are called among those that were timed."""
+    return "train with convolutions" if convolutions else "train"
 
 
 class Speeds:
@@ -88,7 +105,9 @@ class Speeds:
         }
 
     def note(self, machine: Machine, what: str, kind: str, rows: int, latent_pixels: int, seconds: float) -> None:
-        """Keep the seconds of one pass; ``what`` is "train" or "paint". A store that cannot be written keeps nothing."""
+        """Keep the seconds of one pass; ``what`` is one of :func:`passes_with`'s or "paint". A store that cannot be
+        written keeps nothing.
+        """
         known, key = self._read(), _key(machine, what, kind, rows, latent_pixels)
         known[key] = [*known.get(key, []), round(seconds, 6)][-_KEPT:]
         self._write(known)
@@ -139,7 +158,7 @@ def estimate(work: Work, machine: Machine, speeds: Speeds) -> Estimate:
     """The time and the memory of a training."""
     kind = KINDS[work.kind]
     mode, gib = _memory(work, machine)
-    trained = speeds.seconds(machine, "train", work.kind, work.rows, work.latent_pixels)
+    trained = speeds.seconds(machine, work.trained, work.kind, work.rows, work.latent_pixels)
     painted_pixels = work.painted_pixels or work.latent_pixels
     painted = speeds.seconds(machine, "paint", work.kind, 2, painted_pixels)
     reached = machine.tflops * _REACHED.get(machine.type, 0.45)
@@ -150,18 +169,20 @@ def estimate(work: Work, machine: Machine, speeds: Speeds) -> Estimate:
     if trained is None:
         twice = 1.4 if MEMORY_MODES[mode].gradient_checkpointing else 1.0
         streamed = 0.12 if MEMORY_MODES[mode].offload else 0.0  # seconds for half of SDXL over the bus, there and back
-        trained = fixed + kind.work(work.rows, work.latent_pixels) / reached * twice + streamed
+        rank = work.rank * work.convolutions
+        fixed += _CONVOLUTIONS.get(machine.type, 0.0) * work.convolutions
+        trained = fixed + kind.work(work.rows, work.latent_pixels, rank) / reached * twice + streamed
     return Estimate(work.passes * trained + work.painted * painted, gib, not computed)
 
 
 def _memory(work: Work, machine: Machine) -> tuple[int, float]:
     """The number of the way that the planner will take, and the GiB that it holds."""
     kind = KINDS[work.kind]
-    held = kind.network + work.rank * kind.adapter
+    held = kind.network + work.rank * (kind.adapter + kind.convolutions * work.convolutions)
     mode = 0
     if machine.type == "cuda" and kind.share == 1.0:
-        mode = fastest_way(machine.memory - held - GIB, work.rows, work.latent_pixels)
-    return mode, (held + max(0, MEMORY_MODES[mode].needed(work.rows, work.latent_pixels)) * kind.share) / GIB
+        mode = fastest_way(machine.memory - held - GIB, work.rows, work.latent_pixels, 0, work.convolutions)
+    return mode, (held + max(0, MEMORY_MODES[mode].needed(work.rows, work.latent_pixels, work.convolutions)) * kind.share) / GIB
 
 
 def in_words(total: Estimate, machine: Machine) -> str:

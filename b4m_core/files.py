@@ -2,9 +2,9 @@
 
 A compact adapter (``facts.compact``) is written as its taught parts alone (compact_format.py), for B4M's own loader.
 The LoRA: Tensors: kohya's key names, ``lora_up.weight`` (m, k), ``lora_down.weight`` (k, n), ``alpha`` = k, so that
-every loader's scale is 1. Header: ``b4m`` (the facts as JSON), ``b4m.sha256`` (over those facts and the tensor data;
-safetensors itself has no checksum) and the ``modelspec.*``, ``ss_*`` and ``sshs_*`` keys that other tools show. No
-dates: equal adapters give equal bytes.
+every loader's scale is 1; of a convolution as LoCon has them (layers.py). Header: ``b4m`` (the facts as JSON),
+``b4m.sha256`` (over those facts and the tensor data; safetensors itself has no checksum) and the ``modelspec.*``,
+``ss_*`` and ``sshs_*`` keys that other tools show. No dates: equal adapters give equal bytes.
 """
 
 import dataclasses
@@ -34,6 +34,7 @@ from .container import (
 )
 from .errors import B4MError
 from .finite import first_not_finite, numbers, require_finite
+from .layers import as_kernels
 from .layouts import ALPHA, DOWN, FOLDER_LAYOUTS, UP, FolderLayout, weights_file
 from .metadata import Facts
 from .models import family_named
@@ -62,7 +63,8 @@ def lora_state_dict(
     adapter: Adapter, content: float = 1.0, style: float = 1.0, detail: float = 1.0
 ) -> dict[str, Tensor]:
     """The adapter as the tensors of a kohya LoRA, on the CPU in the adapter's file dtype, with the strengths worked in:
-    of every layer ``lora_up.weight`` (m, k), ``lora_down.weight`` (k, n) and ``alpha`` (), which is k.
+    of every layer ``lora_up.weight`` (m, k), ``lora_down.weight`` (k, n) and ``alpha`` (), which is k; of a convolution
+    (m, k, 1, 1) and (k, c, kernel, kernel).
 
     What is carried along is in it. Raises :class:`B4MError` where one LoRA cannot say it all (beside.py).
     """
@@ -71,8 +73,8 @@ def lora_state_dict(
 
 
 def split_state_dict(adapter: Adapter, content: float = 1.0, style: float = 1.0) -> dict[str, Tensor]:
-    """What :func:`lora_state_dict` gives of the split alone, (m, k) and (k, n) of every layer, without what is carried
-    along.
+    """What :func:`lora_state_dict` gives of the split alone, up (m, k) and down (k, n) of every layer, of convolutions with
+    their kernels behind, without what is carried along.
     """
     dtype, family = getattr(torch, adapter.facts.file_dtype), family_named(adapter.facts.family)
     tensors: dict[str, Tensor] = {}
@@ -82,7 +84,7 @@ def split_state_dict(adapter: Adapter, content: float = 1.0, style: float = 1.0)
             factors = some[0].lora_factors(content, style, alone=alone, parts=parts)  # (L, m, k) and (L, k, n)
             for layer, up, down in zip(some, *(factor.to(dtype).cpu() for factor in factors), strict=True):
                 key = family.lora_key(layer.name)
-                tensors[key + UP], tensors[key + DOWN] = up, down
+                tensors[key + UP], tensors[key + DOWN] = as_kernels(up, down, family.kernel(layer.name))
                 tensors[key + ALPHA] = torch.tensor(float(up.shape[1]))  # float32: bfloat16 would round a large rank
     return tensors
 
@@ -184,7 +186,7 @@ def _take_frozen(
     family = family_named(facts.family)
     for name, layer in layers.items():
         key = family.lora_key(name)
-        parts = frozen_in(layer, tensors[key + UP], tensors[key + DOWN])
+        parts = frozen_in(layer, *(tensors[key + factor].flatten(1) for factor in (UP, DOWN)))
         if parts is None:
             raise B4MError(f"{shown} was made on another basis than this version of B4M draws: train it again.")
         for part, value in parts.items():
@@ -230,23 +232,24 @@ def _layers_of_lora(tensors: dict[str, Tensor], facts: Facts, shown: str) -> dic
     """The projections of a LoRA in kohya's names, by module path; the sizes are checked before any is drawn."""
     family = family_named(facts.family)
     keys = {family.module_path(key): key for key in (key.removesuffix(UP) for key in tensors if key.endswith(UP))}
-    sizes = {name: _size(tensors, key, shown) for name, key in keys.items()}
+    sizes = {name: _size(tensors, key, family.kernel(name), shown) for name, key in keys.items()}
     require_possible(sizes, facts.rank, family.largest, bytes_held(tensors), shown)
 
     def projection(name: str) -> PartlyLearnableProjection:
-        up, down = (numbers(tensors, keys[name] + factor, shown) for factor in (UP, DOWN))
+        up, down = (numbers(tensors, keys[name] + factor, shown).flatten(1) for factor in (UP, DOWN))
         return _projection(name, up, down, facts)
 
     with ThreadPoolExecutor() as pool:  # each draws a basis of its own
         return dict(zip(keys, pool.map(projection, keys), strict=True))
 
 
-def _size(tensors: dict[str, Tensor], key: str, shown: str) -> tuple[int, int]:
+def _size(tensors: dict[str, Tensor], key: str, kernel: int, shown: str) -> tuple[int, int]:
     """(m, n) of a layer, by its two factors."""
     up, down = (numbers(tensors, key + factor, shown) for factor in (UP, DOWN))
-    if up.ndim != 2 or down.ndim != 2:
-        raise B4MError(f"{shown} is damaged: {key[:80]} is no pair of matrices; download or train it again.")
-    return up.shape[0], down.shape[1]
+    behind = ((1, 1), (kernel, kernel)) if kernel else ((), ())
+    if min(up.ndim, down.ndim) < 2 or (up.shape[2:], down.shape[2:]) != behind:
+        raise B4MError(f"{shown} is damaged: {key[:80]} is no pair of {'kernels' if kernel else 'matrices'}; download or train it again.")
+    return up.shape[0], down[:1].numel()
 
 
 def _projection(name: str, up: Tensor, down: Tensor, facts: Facts) -> PartlyLearnableProjection:

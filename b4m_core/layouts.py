@@ -1,7 +1,8 @@
 """The names that an adapter's tensors go by in other layouts than kohya's, and the folders that these are read from.
 
 diffusers' ``load_lora_weights`` and PEFT's ``PeftModel.from_pretrained`` both know a layer by its module path and its
-factors as ``lora_A`` (k, n), our down, and ``lora_B`` (m, k), our up; without an alpha the scale is 1, as ours is.
+factors as ``lora_A`` (k, n), our down, and ``lora_B`` (m, k), our up, those of convolutions with their kernels behind;
+without an alpha the scale is 1, as ours is.
 """
 
 import json
@@ -48,7 +49,7 @@ class FolderLayout:
                 raise B4MError(f"{shown} is damaged: it holds {name[:80]}, which is no part of an adapter; make it again.")
             key = family.lora_key(name[len(self.prefix) : -len(_A)])
             found[key + part] = tensor
-            found[key + ALPHA] = torch.tensor(float(tensor.shape[0 if part == DOWN else -1]))
+            found[key + ALPHA] = torch.tensor(float(tensor.shape[0 if part == DOWN else 1]))
         return found
 
     def side_files(self, tensors: Mapping[str, Tensor]) -> dict[str, bytes]:

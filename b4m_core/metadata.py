@@ -12,6 +12,7 @@ from typing import Any
 
 from .errors import B4MError
 from .facts_shape import parsed
+from .layers import ATTENTION, LAYERS
 from .splits import Split, split_named
 
 ROLES = ("content", "style", "together", "merged")
@@ -20,6 +21,7 @@ ADDED: dict[int, dict[str, Any]] = {
     2: {"split": "halves", "compact": False},
     3: {"family": "sdxl", "file_format": ""},
     4: {"origin": "", "stored_basis": False, "carried": ()},
+    5: {"layers": ATTENTION},
 }
 """The facts that each format added, as the formats before it mean them."""
 FORMAT = max(ADDED)
@@ -67,7 +69,8 @@ class Facts:
     splits.py; ``family`` is one in models/; ``compact`` tells a file that holds the taught parts alone, and
     ``file_format`` names any other row of files.py. ``origin``: the tool and the file that another tool's LoRA came
     from; ``stored_basis``: the frozen parts are the file's own, not those that we draw; ``carried``: (concept, layer,
-    rank) of every update that the file holds beside the split, the rank 0 where it is no up times a down.
+    rank) of every update that the file holds beside the split, the rank 0 where it is no up times a down; ``layers``, one
+    of layers.py's, says what has an update at all.
     """
 
     role: str
@@ -92,12 +95,15 @@ class Facts:
     origin: str = ""
     stored_basis: bool = False
     carried: tuple[tuple[str, str, int], ...] = ()
+    layers: str = ATTENTION
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise B4MError(f"Unknown adapter role {self.role!r}: expected one of {', '.join(ROLES)}.")
         if self.file_dtype not in FILE_DTYPES:
             raise B4MError(f"Unknown file dtype {self.file_dtype!r}: choose one of {', '.join(FILE_DTYPES)}.")
+        if self.layers not in LAYERS:
+            raise B4MError(f"Unknown layers {self.layers!r}: expected one of {', '.join(LAYERS)}.")
 
     @property
     def split_row(self) -> Split:
@@ -123,7 +129,7 @@ class Facts:
 
     def common(self) -> dict[str, Any]:
         """What a content and a style must have in common to fit together, by the names that settings have for it."""
-        return {name: getattr(self, name) for name in ("rank", "basis_seed", "start", "split")}
+        return {name: getattr(self, name) for name in ("rank", "basis_seed", "start", "split", "layers")}
 
     @property
     def taught(self) -> tuple[str, ...]:
@@ -192,6 +198,8 @@ class Facts:
                 lines.append(f"{side}: {concept.words() or '-'}")
                 lines += [f"  prompt: {prompt}" for prompt in concept.prompts[:4]]
         lines.append(f"basis: seed {self.basis_seed}, {self.basis[:12]}, start {self.start}, split {self.split}")
+        if self.layers != ATTENTION:
+            lines.append("layers: attention and convolutions (LoCon)")
         if self.origin:
             lines.append(f"from another tool: {self.origin}")
         if self.compact:
@@ -222,6 +230,7 @@ _TEXTS = (
     "family",
     "file_format",
     "origin",
+    "layers",
 )
 
 

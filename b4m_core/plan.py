@@ -12,6 +12,7 @@ from .adapter import Adapter
 from .base_model import BaseModel
 from .compose import completed
 from .errors import B4MError
+from .layers import matrix_shape
 from .metadata import Facts
 from .models import family_named
 from .models.family import adapted_layers
@@ -110,6 +111,7 @@ def first_adapter(plan: Plan, base: BaseModel) -> Adapter:
         style=concept if makes == "style" else plan.others[0].concept() if makes == "together" else None,
         settings=plan.settings.as_dict(),
         file_dtype=plan.settings.file_dtype,
+        layers=plan.settings.layers,
     )
     if plan.start is None:
         return Adapter.for_unet(base.unet, facts)
@@ -122,6 +124,6 @@ def first_adapter(plan: Plan, base: BaseModel) -> Adapter:
 
 
 def base_shapes(adapter: Adapter, base: BaseModel) -> dict[str, tuple[int, int]]:
-    """(out features, in features) of every layer of the base model that the adapter's family adapts."""
-    layers = adapted_layers(family_named(adapter.facts.family), base.unet)
-    return {name: (linear.out_features, linear.in_features) for name, linear in layers}
+    """(m, n) of every layer of the base model that the adapter's family adapts, of the kinds that the adapter has."""
+    layers = adapted_layers(family_named(adapter.facts.family), base.unet, adapter.facts.layers)
+    return {name: matrix_shape(layer) for name, layer in layers}

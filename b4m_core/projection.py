@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from .basis import REVISION
 from .errors import B4MError
+from .layers import TOKENS, Reading
 from .row_split import ALL_ROWS, LowRankBranch, Rows
 from .splits import PARTS, STARTS, Layout, Place, split_named
 
 
 class PartlyLearnableProjection(nn.Module):
-    """The low-rank update of one Linear layer.
+    """The low-rank update of one layer: a Linear, or a convolution as a matrix (layers.py).
 
     Attributes: ``A``, ``B``, ``C`` and ``D``, parameters where they are learned, else buffers, float32 on the CPU when
     made. In the published split, ``halves``, ``A`` (m//2, r) and ``C`` (r, n//2) are frozen, ``B`` (m - m//2, r) is
@@ -174,8 +175,8 @@ class PartlyLearnableProjection(nn.Module):
         up, down = self.lora_factors(content, style)
         return up @ down
 
-    def forward(self, x: Tensor, rows: Rows = ALL_ROWS) -> Tensor:
-        """The update applied to ``x`` (rows, ..., n): (rows, ..., m). ``rows`` says which rows move content and which
-        style.
+    def forward(self, x: Tensor, rows: Rows = ALL_ROWS, reading: Reading = TOKENS) -> Tensor:
+        """The update applied to ``x``: of a Linear, (rows, ..., n), it gives (rows, ..., m), of a convolution, (rows, c,
+        h, w), (rows, m, h', w'); ``reading`` says which. ``rows`` says which rows move content and which style.
         """
-        return LowRankBranch.apply(x, self.computed(), rows, *(getattr(self, part) for part in PARTS))  # type: ignore[no-any-return]
+        return LowRankBranch.apply(x, self.computed(), rows, reading, *(getattr(self, part) for part in PARTS))  # type: ignore[no-any-return]

@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import conv2d, linear
 
 from .batches import Batch
 from .models.family import Schedule
@@ -47,6 +47,13 @@ def update_of(layer: PartlyLearnableProjection, a: Tensor, b: Tensor, c: Tensor,
         return whole
     constant = a @ c if layer.start == "published" else a.new_zeros(len(a), c.shape[1])  # (m/2, n/2)
     return torch.cat([torch.cat([constant, a @ d], dim=1), torch.cat([b @ c, b @ d], dim=1)])
+
+
+def answer(module: nn.Module, x: Tensor, update: Tensor) -> Tensor:
+    """dW x of a Linear, or dW * x of a convolution, whose dW (m, n) has the numbers of a kernel in its columns."""
+    if isinstance(module, nn.Conv2d):
+        return conv2d(x, update.view_as(module.weight), None, module.stride, module.padding)
+    return linear(x, update)
 
 
 def inverse(gram: Tensor, damping: float) -> Tensor:
@@ -81,7 +88,7 @@ class ReferenceTraining:
     """One training of ``layers``, by module path, under a frozen ``network``; slow, and short.
 
     ``predict`` (inputs by name, each (rows, ...)) is the network's answer (rows, C, h, w); it must call ``network``,
-    whose Linears are watched. ``preserves``: the rows beside the train rows are preservation rows. The sums are those
+    whose layers are watched. ``preserves``: the rows beside the train rows are preservation rows. The sums are those
     of the network's dtype.
     """
 
@@ -154,7 +161,7 @@ class ReferenceTraining:
         return row_losses(self.predict(given), target, batch.mask[rows]).mean()
 
     def _hook(self, layer: PartlyLearnableProjection) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
-        """y = W x + dW x, in which a part that may not move is a constant."""
+        """y = W x + dW x, or of a convolution W * x + dW * x, in which a part that may not move is a constant."""
 
         def add(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
             if self.movable is None:
@@ -162,7 +169,7 @@ class ReferenceTraining:
             moving = {part for concept in self.movable for part in getattr(layer.split, concept)}
             parts = [getattr(layer, part).to(output.dtype) for part in PARTS]
             parts = [value if part in moving else value.detach() for part, value in zip(PARTS, parts, strict=True)]
-            return output + linear(inputs[0], update_of(layer, *parts))
+            return output + answer(module, inputs[0], update_of(layer, *parts))
 
         return add
 

@@ -39,7 +39,7 @@ def in_our_form(tensors: Mapping[str, Tensor], facts: Facts, shown: str) -> tupl
         alpha = float(tensors.get(key + ALPHA, torch.tensor(float(len(down)))))
         found[key + UP], found[key + DOWN] = up.float() * (alpha / max(len(down), 1)), down.float()
         found[key + ALPHA] = torch.tensor(float(len(down)))
-    ranks = {len(found[key + DOWN]) for key in keys} | {found[key + UP].shape[-1] for key in keys}
+    ranks = {len(found[key + DOWN]) for key in keys} | {found[key + UP].shape[1] for key in keys}
     if len(ranks) != 1 or not ranks <= _ranks(facts):
         return None
     facts = dataclasses.replace(facts, file_dtype=_dtype(tensors, keys))
@@ -53,7 +53,7 @@ def in_our_form(tensors: Mapping[str, Tensor], facts: Facts, shown: str) -> tupl
 def _complete(tensors: Mapping[str, Tensor], keys: list[str]) -> bool:
     """Whether there are whole layers and nothing else."""
     named = {key + part for key in keys for part in (UP, DOWN)}
-    shapes = all(tensors[name].ndim == 2 for name in named & set(tensors))
+    shapes = all(tensors[name].ndim in (2, 4) for name in named & set(tensors))
     return bool(keys) and named <= set(tensors) and shapes and set(tensors) <= named | {key + ALPHA for key in keys}
 
 
@@ -72,7 +72,7 @@ def _dtype(tensors: Mapping[str, Tensor], keys: list[str]) -> str:
 
 
 def _is_drawn(key: str, tensors: Mapping[str, Tensor], facts: Facts) -> bool:
-    up, down = tensors[key + UP], tensors[key + DOWN]
+    up, down = tensors[key + UP].flatten(1), tensors[key + DOWN].flatten(1)
     layer = fresh_layer(facts, family_named(facts.family).module_path(key), len(up), down.shape[1])
     return frozen_in(layer, up, down) is not None
 

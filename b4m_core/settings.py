@@ -6,6 +6,7 @@ from typing import Any
 from .bounds import MOST_RANK
 from .checked import number, text, whole, yes_or_no
 from .errors import B4MError
+from .layers import ATTENTION, LAYERS
 from .metadata import FILE_DTYPES
 from .splits import STARTS, split_named
 
@@ -29,7 +30,7 @@ class TrainingSettings:
     says what auxiliary pictures are for: ``output_preservation``, one row of them beside every own row holds what is
     being taught to the base model's own prediction there; ``multi_correspondence``, the paper's, one row of each set
     moves the other half, at ``auxiliary_learning_rate``. Training together knows ``output_preservation`` alone, beside
-    the rows of the content and of the style.
+    the rows of the content and of the style. ``layers``: what is adapted, one of layers.py's.
 
     The defaults won on the embedded model; rank and rate for SDXL itself are not measured. The paper's are split =
     halves, start = published, correspondence = multi_correspondence, rank = 64.
@@ -52,6 +53,7 @@ class TrainingSettings:
     split: str = "free"
     correspondence: str = "output_preservation"
     file_dtype: str = "float16"
+    layers: str = ATTENTION
 
     def __post_init__(self) -> None:
         for name, (least, most) in _WHOLE.items():
@@ -59,7 +61,7 @@ class TrainingSettings:
         for name in ("learning_rate", "auxiliary_learning_rate", "weight_decay", "max_grad_norm", "preconditioner_damping"):
             object.__setattr__(self, name, number(getattr(self, name), name, 0, _MOST))
         yes_or_no(self.flip, "flip")
-        for name in ("start", "split", "correspondence", "file_dtype"):
+        for name in ("start", "split", "correspondence", "file_dtype", "layers"):
             text(getattr(self, name), name)
         for name in ("learning_rate", "max_grad_norm", "preconditioner_damping"):
             if not 0 < getattr(self, name) < _MOST:
@@ -80,7 +82,11 @@ class TrainingSettings:
             raise B4MError("start = published belongs to split = halves: choose that split, or zero_start.")
         if self.file_dtype not in FILE_DTYPES:
             raise B4MError(f"file_dtype is {self.file_dtype!r}: choose one of {', '.join(FILE_DTYPES)}.")
+        if self.layers not in LAYERS:
+            raise B4MError(f"layers is {self.layers!r}: choose one of {', '.join(LAYERS)}.")
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as plain values, for run keys and file headers."""
-        return asdict(self)
+        """The settings as plain values, for run keys and file headers; ``layers``, which came later, where it is not as
+        before: so runs keep their keys, and adapters their bytes.
+        """
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("layers", ATTENTION)}

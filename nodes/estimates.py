@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..b4m_core import B4MError, TrainingSettings
-from ..b4m_core.estimate import Estimate, Machine, Speeds, Work, estimate, in_words
+from ..b4m_core.estimate import Estimate, Machine, Speeds, Work, estimate, in_words, passes_with
+from ..b4m_core.layers import CONVOLUTIONS
 from ..b4m_core.presets import DEFAULT, Preset, filled, kind_of, preset_named
 from ..b4m_core.trainings import training
 from . import host
@@ -19,6 +20,7 @@ _ROLES = {"B4MTrainContent": "content", "B4MTrainStyle": "style", "B4MTrainToget
 _EMBEDDED, _EMBEDDED_SIZE, _REAL_SIZE = "B4MMiniModel", 192, 1024
 _AUXILIARY_STEPS = 25  # sampler steps of an auxiliary picture
 _SETS = 4  # of auxiliary pictures that come by wire
+_OTHER_WIRES = ("model", "clip", "vae", "pictures", "content_pictures", "style_pictures")  # which bring no adapter
 _WARM_UP = 2  # steps that are not counted: the first ones compile and allocate
 _UNKNOWN = (B4MError, TypeError, ValueError, KeyError, RuntimeError)
 """What a value that no training can have, or a device that cannot be asked, ends in: then nothing is said."""
@@ -72,6 +74,8 @@ def works_of(graph: Graph, name: str) -> list[Work]:
     if node["class_type"] in _ROLES:
         role = _ROLES[node["class_type"]]
         sets = _SETS * len(wires & {"auxiliary", "content_auxiliary", "style_auxiliary"}) + (role == "together")
+        if role == "together" and _has_convolutions(graph, name):
+            inputs = inputs | {"layers": CONVOLUTIONS}
         return [_work(role, inputs, preset, kind, size, sets)]
     return _works_of_all(inputs, wires, preset, kind, size, painted_before(graph, name, preset))
 
@@ -97,7 +101,22 @@ def _work(role: str, inputs: Mapping[str, Any], preset: Preset, kind: str, size:
     samples = -(-steps // every) if every > 0 else 0
     pixels = (min(int(chosen["resolution"]), size) // 8) ** 2
     passes, painted = steps * int(chosen["gradient_accumulation_steps"]), samples * int(inputs.get("sample_steps", 25))
-    return Work(kind, passes, rows, pixels, painted, int(chosen["rank"]), (size // 8) ** 2)
+    convolutions = inputs.get("layers") == CONVOLUTIONS
+    return Work(kind, passes, rows, pixels, painted, int(chosen["rank"]), (size // 8) ** 2, convolutions)
+
+
+def _has_convolutions(graph: Graph, name: str) -> bool:
+    """Whether an adapter that a node gets is trained in the graph with its convolutions; of files nothing is known here."""
+    seen, open_ends = set[str](), [name]
+    while open_ends:
+        node = graph[open_ends.pop()]
+        wires = [value for key, value in node.get("inputs", {}).items() if isinstance(value, list) and value and key not in _OTHER_WIRES]
+        above = {str(wire[0]) for wire in wires} & graph.keys() - seen
+        if any(graph[each].get("inputs", {}).get("layers") == CONVOLUTIONS for each in above):
+            return True
+        seen |= above
+        open_ends += above
+    return False
 
 
 def _types_upstream(graph: Graph, name: str) -> list[str]:
@@ -129,8 +148,10 @@ def _painted_name(graph: Graph | None, name: str | None, preset: Preset) -> str:
 class Clock:
     """Times the passes of one training, what is painted in between taken off."""
 
-    def __init__(self, kind: str, rows: int, latent_pixels: int, painted_pixels: int, passes_a_step: int) -> None:
-        self.kind, self.rows, self.passes_a_step = kind, rows, passes_a_step
+    def __init__(
+        self, kind: str, rows: int, latent_pixels: int, painted_pixels: int, passes_a_step: int, *, convolutions: bool = False
+    ) -> None:
+        self.kind, self.rows, self.passes_a_step, self.called = kind, rows, passes_a_step, passes_with(convolutions)
         self.latent_pixels, self.painted_pixels = latent_pixels, painted_pixels
         self._last: float | None = None
         self._aside = 0.0
@@ -161,7 +182,7 @@ class Clock:
     def _keep(self, known: Speeds, machine: Machine) -> None:
         steps = self._steps[_WARM_UP:]
         if len(steps) > _WARM_UP:
-            known.note(machine, "train", self.kind, self.rows, self.latent_pixels, statistics.mean(steps) / self.passes_a_step)
+            known.note(machine, self.called, self.kind, self.rows, self.latent_pixels, statistics.mean(steps) / self.passes_a_step)
         if self._painted:
             known.note(machine, "paint", self.kind, 2, self.painted_pixels, statistics.median(self._painted))
 

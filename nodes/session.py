@@ -18,6 +18,7 @@ from ..b4m_core.carried import Carried
 from ..b4m_core.compose import base_note, sum_note
 from ..b4m_core.concepts import check_apart, check_together
 from ..b4m_core.keeping import KEEP_EVERY
+from ..b4m_core.layers import CONVOLUTIONS
 from ..b4m_core.pictures import PictureSet
 from ..b4m_core.presets import DEFAULT, filled, kind_of, preset_named
 from ..b4m_core.remarks import enlarged
@@ -176,9 +177,10 @@ def _opened(
     )
     display.expect(settings.steps)
     rows = settings.batch_size * (1 + training(role, settings.correspondence).rows_beside(other_sets))
-    base.expect(settings.rank, rows, settings.resolution)
+    convolutions = settings.layers == CONVOLUTIONS
+    base.expect(settings.rank, rows, settings.resolution, convolutions=convolutions)
     trained, painted = ((side // 8) ** 2 for side in (settings.resolution, base.native_size))
-    clock = Clock(kind, rows, trained, painted, settings.gradient_accumulation_steps)
+    clock = Clock(kind, rows, trained, painted, settings.gradient_accumulation_steps, convolutions=convolutions)
     return Session(display, base, settings, clock, widgets)
 
 

@@ -16,7 +16,7 @@ from .estimates import later, remember_painted
 from .live import TrainingDisplay
 from .session import Wires, display_of, result, train_apart, train_together
 from .train import TrainingNode
-from .training_widgets import apart_widgets, preset_widget, training_widgets
+from .training_widgets import apart_widgets, layers_widget, preset_widget, training_widgets
 from .widgets import (
     CATEGORY,
     AdapterWire,
@@ -33,7 +33,7 @@ from .widgets import (
 
 _OF_TOGETHER = {"together_steps": "steps", "together_learning_rate": "learning_rate"}
 """The widgets that training together has of its own here, by what they are called on its own node."""
-_APART_ALONE = {each.id for each in apart_widgets()}
+_APART_ALONE = {each.id for each in (*apart_widgets(), layers_widget())}
 
 
 def _together_inputs() -> list[Any]:
@@ -72,6 +72,7 @@ class B4MTrain(TrainingNode):
                 *training_widgets(),
                 *_together_inputs(),
                 *apart_widgets(),
+                layers_widget(),
             ],
             outputs=[
                 AdapterWire.Output(display_name="both", tooltip="Subject and style in one: for B4M Paint or B4M Apply LoRA."),

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 
 from ..b4m_core import TrainingSettings
+from ..b4m_core.layers import ATTENTION, LAYERS
 from ..b4m_core.presets import DEFAULT, NAMES
 from ..b4m_core.settings import CORRESPONDENCES
 from ..b4m_core.splits import SPLITS
@@ -140,3 +141,17 @@ def apart_widgets() -> list[Any]:
             )
         ),
     ]
+
+
+def layers_widget() -> Any:
+    """What the content and the style training adapt. On its own, since it came after the preset: saved graphs keep values by position."""
+    return advanced(
+        io.Combo.Input(
+            "layers",
+            options=list(LAYERS),
+            default=ATTENTION,
+            optional=True,
+            tooltip="Choose attention_and_convolutions (LoCon) when style or subject stay weak at enough steps: a file a quarter larger, "
+            "slower steps. Back to attention when both come out well. Content and style may differ.",
+        )
+    )

@@ -22,14 +22,18 @@
               backward: dx through the same wide matrix; the gradients of A, B, C and D from their own rows (row_split.py),
               on a second stream (side_stream.py) that nothing waits for until the pass is over
 
-    gather                the families' gradients are added to the stacks' (fused_projection.py -> stacks.py)
+              of every adapted convolution:                               convolutions.py
+
+              y = W * x + up (down * x), with x kept; backward: both transposed, and each part from its own rows
+
+    gather                the families' gradients are added to the stacks' (fused_factors.py -> stacks.py)
     optimiser step        bound, is all a number?, move, refresh `up` and `down` (optimizer_step.py); on a card decided there
     graph                 all launches of a micro-step recorded once for each shape of a batch, then replayed (graph.py)
 
 Where to read: fused_step.py (what a step is), network.py (the forward pass), products.py (the low-rank products), then
 what makes them cheap: norms.py, frozen.py, resnets.py, attention.py with triton_kernels.py and triton_attention.py
 where there is Triton (accelerate.py), and streamed.py for cards that cannot hold the network. projection_groups.py says
-which layers form a group.
+which layers form a group, fused_factors.py holds their factors.
 
 Letters: R rows of the batch, T tokens of a picture, S of a text, C channels, G members of a group, N groups of a kind,
 (m, n) out and in features of a layer, k the rank of its factors (r for each block, splits.py).

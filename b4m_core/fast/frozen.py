@@ -23,14 +23,20 @@ class FrozenConv(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
-        conv, gradient = ctx.conv, gradients[0]
-        lost = [  # pixels at the edge that a stride of 2 does not reach
-            size - ((out - 1) * stride - 2 * padding + kernel)
-            for size, out, stride, padding, kernel in zip(
-                ctx.shape[2:], gradient.shape[2:], conv.stride, conv.padding, conv.kernel_size, strict=True
-            )
-        ]
-        return torch.conv_transpose2d(gradient, conv.weight, None, conv.stride, conv.padding, lost), None, None
+        return into_input(gradients[0], ctx.conv.weight, ctx.conv, ctx.shape), None, None
+
+
+def into_input(gradient: Tensor, weight: Tensor, conv: Any, shape: torch.Size) -> Tensor:
+    """The gradient of the input, of that ``shape`` (R, C, h, w), of a convolution by ``weight`` with the stride and padding
+    of ``conv``.
+    """
+    lost = [  # pixels at the edge that a stride of 2 does not reach
+        size - ((out - 1) * stride - 2 * padding + kernel)
+        for size, out, stride, padding, kernel in zip(
+            shape[2:], gradient.shape[2:], conv.stride, conv.padding, conv.kernel_size, strict=True
+        )
+    ]
+    return torch.conv_transpose2d(gradient, weight, None, conv.stride, conv.padding, lost)
 
 
 class FrozenFeedForward(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""An adapter's projections in groups, beside the weights of the network that they belong to."""
+"""An adapter's layers in groups, beside the weights of the network that they belong to."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from ..row_split import ALL_ROWS, Rows
 from ..stacks import Stack
+from .convolutions import ConvolutionProducts, FusedConvolutions
+from .frozen import convolve
+from .fused_factors import FusedFactors
 from .fused_projection import FusedProjection
 from .products import GroupProducts, without_update
-from .projection_groups import FOR_ATTENTION, Shape
+from .projection_groups import CONVOLUTION, FOR_ATTENTION, SHORTCUT, Shape
 from .side_stream import SideStream
 
 
@@ -44,32 +47,63 @@ class FusedAdapter:
         kernels: Any = None,
     ) -> None:
         self.rows: Rows = ALL_ROWS
-        self.families: list[FusedProjection] = []
+        self.families: list[FusedFactors] = []
         self._place: dict[str, tuple[FusedProjection, int]] = {}
         self._texts: list[tuple[FusedProjection, list[str]]] = []
+        self._shortcuts: dict[int, tuple[FusedProjection, int]] = {}  # by the convolution's id
+        self._convolutions: dict[int, tuple[FusedConvolutions, int]] = {}
         silent, dtype = silent_concepts(stacks), next(unet.parameters()).dtype
         for stack, ((kind, _), groups) in zip(stacks, of_kind.items(), strict=True):
-            linears: Any = [[unet.get_submodule(path) for path in group] for group in groups]
+            modules: Any = [[unet.get_submodule(path) for path in group] for group in groups]
+            layout = layers[groups[0][0]].computed(silent)
+            if kind == CONVOLUTION:
+                convolutions = FusedConvolutions(layout, stack, [conv for (conv,) in modules], dtype)
+                self.families.append(convolutions)
+                self._convolutions |= {id(conv): (convolutions, index) for index, (conv,) in enumerate(modules)}
+                continue
             family = FusedProjection(
-                layers[groups[0][0]].computed(silent),
-                stack,
-                linears,
-                dtype,
-                kept=kind in FOR_ATTENTION,
-                kernels=kernels,
+                layout, stack, modules, dtype, kept=kind in FOR_ATTENTION, biased=kind != SHORTCUT, kernels=kernels
             )
             self.families.append(family)
             if kind == "text":
                 self._texts.append((family, groups[0]))
+            elif kind == SHORTCUT:
+                self._shortcuts |= {id(conv): (family, index) for index, (conv,) in enumerate(modules)}
             else:
                 self._place |= {group[0]: (family, index) for index, group in enumerate(groups)}
-        self.anchor = torch.zeros((), device=self.families[0].wide.device, requires_grad=True)
+        self.anchor = torch.zeros((), device=self.families[0].up.device, requires_grad=True)
         self._aside = SideStream(self.anchor.device)
         self._disabled = False
 
     def __call__(self, first: str, x: Tensor) -> tuple[Tensor, ...]:
         """The projections of the group whose first member is ``first`` of ``x`` (R, T, n): each (R, T, m)."""
         return self._products(x, *self._place[first])
+
+    def convolve(self, x: Tensor, conv: nn.Conv2d, *, biased: bool = True) -> Tensor:
+        """The convolution of x (R, C, h, w), with its update where it has one and without its bias unless ``biased``."""
+        bias = conv.bias if biased else None
+        if id(conv) in self._shortcuts:
+            y = self._shortcut(x, *self._shortcuts[id(conv)])
+            return y if bias is None else y + bias[:, None, None]
+        if self._disabled or id(conv) not in self._convolutions:
+            return convolve(x, conv, biased=biased)
+        family, index = self._convolutions[id(conv)]
+        return ConvolutionProducts.apply(x, self.anchor, family, index, bias, self.rows, self._aside)  # type: ignore[no-any-return]
+
+    def _shortcut(self, x: Tensor, family: FusedProjection, index: int) -> Tensor:
+        """A convolution of single places is a product over the tokens of the picture."""
+        tokens = x.permute(0, 2, 3, 1)  # (R, h, w, C)
+        (y,) = self._products(tokens.flatten(1, 2), family, index)  # (R, h w, C')
+        return y.view(*tokens.shape[:3], -1).permute(0, 3, 1, 2)  # (R, C', h, w)
+
+    @property
+    def adapts_convolutions(self) -> bool:
+        """Whether any convolution has an update."""
+        return bool(self._convolutions)
+
+    def is_adapted(self, conv: nn.Conv2d) -> bool:
+        """Whether a convolution has an update."""
+        return id(conv) in self._shortcuts or id(conv) in self._convolutions
 
     def text(self, context: Tensor) -> dict[str, Tensor]:
         """The keys and values (R, S, m) of ``context`` (R, S, n), by module path."""

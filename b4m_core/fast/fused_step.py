@@ -118,9 +118,9 @@ class FusedStep:
 
     def _fastest(self, rows: int, latent_pixels: int) -> int:
         saved = self.network.weights.saved  # planner.py counts that as a way's
-        free = free_memory(self.device) - saved
-        number = fastest_way(free, rows, latent_pixels, self.first)
-        _log.info(explained(number, free, rows, latent_pixels, saved))
+        free, convolutions = free_memory(self.device) - saved, self.groups.adapts_convolutions
+        number = fastest_way(free, rows, latent_pixels, self.first, convolutions)
+        _log.info(explained(number, free, rows, latent_pixels, saved, convolutions))
         return number
 
     def _pass(self, inputs: Mapping[str, Tensor], rows: Rows, counts: _Counts) -> Tensor:

@@ -36,7 +36,7 @@ class Network:
             False,
         )
         self._names = {id(module): name for name, module in unet.named_modules()}
-        self.resnets = Resnets([resnet for level in _levels(unet) for resnet in level.resnets], kernels)
+        self.resnets = Resnets([resnet for level in _levels(unet) for resnet in level.resnets], groups, kernels)
 
     def __call__(self, noisy: Tensor, timesteps: Tensor, context: Tensor, pooled: Tensor, size_ids: Tensor) -> Tensor:
         """The prediction (R, 4, h, w), in the compute dtype."""
@@ -52,7 +52,7 @@ class Network:
                     x = self._transformer(x, level.attentions[index], texts)
                 kept.append(x)
             if level.downsamplers is not None:
-                x = convolve(x, level.downsamplers[0].conv)  # (R, C, h/2, w/2)
+                x = self.groups.convolve(x, level.downsamplers[0].conv)  # (R, C, h/2, w/2)
                 kept.append(x)
         first, last = unet.mid_block.resnets
         x = self._resnet(x, None, shifts, first)
@@ -65,7 +65,7 @@ class Network:
                     x = self._transformer(x, level.attentions[index], texts)
             if level.upsamplers is not None:
                 x = interpolate(x, size=kept[-1].shape[-2:], mode="nearest")  # (R, C, 2h, 2w)
-                x = convolve(x, level.upsamplers[0].conv)
+                x = self.groups.convolve(x, level.upsamplers[0].conv)
         return convolve(shifted_norm(x, None, unet.conv_norm_out, self.kernels)[1], unet.conv_out)  # (R, 4, h, w)
 
     def _embedding(self, timesteps: Tensor, pooled: Tensor, size_ids: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,6 +1,6 @@
 """What B4M must know about a family of networks to train them: the door for a second one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from ..bounds import Largest
 from ..buckets import Crop
+from ..errors import B4MError
+from ..layers import ATTENTION, CONVOLUTIONS, AdaptedLayer
 from ..projection import PartlyLearnableProjection
 from ..stacks import Stack
 
@@ -77,6 +79,11 @@ class Family(Protocol):
     def is_adapted(self, path: str) -> bool:
         """Whether the Linear at the module path ``path`` gets a low-rank update."""
 
+    def kernel(self, path: str) -> int:
+        """The side of the kernel of the convolution at the module path ``path``, where it gets an update if a training
+        asks for convolutions too; 0 for any other layer.
+        """
+
     def lora_key(self, path: str) -> str:
         """The layer's name in an ordinary LoRA file. Raises :class:`~b4m_core.B4MError` for a path of another
         network.
@@ -106,8 +113,20 @@ class Family(Protocol):
         """The step that has ``network`` written out, if there is one."""
 
 
-def adapted_layers(family: Family, network: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """(module path, Linear) of every layer of ``network`` that gets an update."""
+def adapted_layers(family: Family, network: nn.Module, layers: str = ATTENTION) -> Iterator[tuple[str, AdaptedLayer]]:
+    """(module path, layer) of every layer of ``network`` that gets an update, ``layers`` being one of layers.py's.
+
+    Raises :class:`B4MError` for a convolution of another kernel than the family's.
+    """
     for path, module in network.named_modules():
         if isinstance(module, nn.Linear) and family.is_adapted(path):
             yield path, module
+        elif isinstance(module, nn.Conv2d) and layers == CONVOLUTIONS and (kernel := family.kernel(path)):
+            if module.kernel_size != (kernel, kernel) or module.groups != 1 or module.dilation != (1, 1):
+                raise B4MError(f"Layer {path} is no convolution as {family.title} has it: choose another model, or layers = {ATTENTION}.")
+            yield path, module
+
+
+def layers_of(family: Family, paths: Iterable[str]) -> str:
+    """Which of layers.py's the layers at these module paths are."""
+    return CONVOLUTIONS if any(map(family.kernel, paths)) else ATTENTION

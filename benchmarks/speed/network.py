@@ -10,6 +10,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from b4m_core import Adapter, Facts
+from b4m_core.layers import ATTENTION
 
 SDXL: dict[str, Any] = {
     "sample_size": 128,
@@ -48,9 +49,16 @@ def random_network(config: Mapping[str, Any], device: torch.device, dtype: torch
     return unet.eval().requires_grad_(False)
 
 
-def new_adapter(unet: UNet2DConditionModel, rank: int, split: str = "halves") -> Adapter:
+def as_others_have_it(unet: torch.nn.Module) -> None:
+    """The weights in torch's own layout again, whatever ours made of them."""
+    for module in unet.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            module.weight.data = module.weight.data.contiguous()
+
+
+def new_adapter(unet: UNet2DConditionModel, rank: int, split: str = "halves", layers: str = ATTENTION) -> Adapter:
     """A fresh adapter with random learned parts; in the free split content's alone, as a first training has it."""
-    adapter = Adapter.for_unet(unet, Facts(role="content", rank=rank, base="n1-" + "0" * 64, split=split))
+    adapter = Adapter.for_unet(unet, Facts(role="content", rank=rank, base="n1-" + "0" * 64, split=split, layers=layers))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for layer in adapter.layers.values():

@@ -16,7 +16,8 @@ from b4m_core.planner import MEMORY_MODES
 
 from . import job, peer_process, peers
 from .clock import GIB, Reading, main_memory, matrix_product, tidy, timed
-from .network import TERAFLOPS, inputs_of, new_adapter
+from .convolutions import agreement, convolutions
+from .network import TERAFLOPS, as_others_have_it, inputs_of, new_adapter
 from .ours import Ours
 
 ROWS = 4
@@ -188,16 +189,9 @@ def riemannian(bench: Bench) -> None:
     )
 
 
-def _as_others_have_it(bench: Bench) -> None:
-    """The weights in torch's own layout again, whatever ours made of them."""
-    for module in bench.unet.modules():
-        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
-            module.weight.data = module.weight.data.contiguous()
-
-
 def published(bench: Bench) -> None:
     """The published loop's pattern."""
-    _as_others_have_it(bench)
+    as_others_have_it(bench.unet)
     made = peers.Published(bench.unet, bench.rank, bench.dtype)
     for size in bench.sizes[:1]:
         bench.take("published loop's pattern", size, made.whole(bench.cast_batch(size)))
@@ -275,7 +269,7 @@ def _most_of_the_card_taken(bench: Bench, leave: float) -> Iterator[float]:
 
 def peft(bench: Bench) -> None:
     """diffusers with PEFT."""
-    _as_others_have_it(bench)
+    as_others_have_it(bench.unet)
     made = peers.Peft(bench.unet, bench.rank, bench.dtype)
     for size in bench.sizes:
         bench.take("diffusers + PEFT", size, made.whole(bench.cast_batch(size)))
@@ -286,7 +280,7 @@ def tuned_peft(bench: Bench) -> None:
     """The fair control: diffusers with PEFT as a good engineer tunes it, beside ours in the same run."""
     if bench.device.type != "cuda":
         raise NotGiven("a CUDA graph needs a card")
-    _as_others_have_it(bench)
+    as_others_have_it(bench.unet)
     made = peers.TunedPeft(bench.unet, bench.rank, bench.dtype)
     try:
         for size in bench.sizes:
@@ -379,7 +373,7 @@ def scaling(bench: Bench) -> None:
 
 def painting(bench: Bench) -> None:
     """A pass through the network with an adapter patched in and without, and the patching itself."""
-    _as_others_have_it(bench)
+    as_others_have_it(bench.unet)
     given = bench.cast_batch(bench.sizes[-1])
     targets = bench.adapter.targets(bench.unet)
 
@@ -410,6 +404,8 @@ PARTS: dict[str, tuple[Callable[[Bench], None], float]] = {
     "inside ComfyUI, torch's allocator": (functools.partial(inside_comfyui, allocator="native"), 60),
     "painting": (painting, 8),
     "defaults": (defaults, 15),
+    "convolutions": (convolutions, 60),
+    "convolutions, agreement": (agreement, 15),
     "scaling": (scaling, 50),
     "plain": (plain, 15),
 }

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from b4m_core.models.sdxl import attention_projections
+from b4m_core.layers import ATTENTION
+from b4m_core.models.family import adapted_layers
+from b4m_core.models.sdxl import SDXL, attention_projections
 
 
 def prediction(unet: Any, given: Mapping[str, Tensor]) -> Tensor:
@@ -74,15 +76,15 @@ class Published:
 
 
 class Peft:
-    """diffusers with PEFT: an ordinary LoRA, all rows in one batch, autocast."""
+    """diffusers with PEFT: an ordinary LoRA, or a LoCon of the same ``layers`` as ours, all rows in one batch, autocast."""
 
-    def __init__(self, unet: Any, rank: int, dtype: torch.dtype) -> None:
+    def __init__(self, unet: Any, rank: int, dtype: torch.dtype, layers: str = ATTENTION) -> None:
         from peft import LoraConfig
 
         self.unet, self.dtype = unet, dtype
-        targets = ["to_q", "to_k", "to_v", "to_out.0"]
+        targets = [path for path, _ in adapted_layers(SDXL, unet, layers)]
         config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, init_lora_weights="gaussian")
-        unet.add_adapter(config, adapter_name=type(self).__name__)  # the network remembers the names that it had
+        unet.add_adapter(config, adapter_name=f"{type(self).__name__}_{layers}")  # the network remembers the names that it had
         self.parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
         for parameter in self.parameters:
             parameter.data = parameter.data.float()

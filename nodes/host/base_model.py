@@ -63,11 +63,11 @@ class HostBaseModel:
         self.sampling = sampling or sampler.Sampling()
         self._encoded: dict[str, Any] = {}
 
-    def expect(self, rank: int, rows: int, resolution: int) -> None:
-        """Make ready for a training of a rank, in passes of so many rows."""
+    def expect(self, rank: int, rows: int, resolution: int, *, convolutions: bool = False) -> None:
+        """Make ready for a training of a rank, in passes of so many rows; ``convolutions``: whether these are adapted too."""
         pixels = (resolution // 8) ** 2
-        self.room = network_bytes(self.model, self.dtype) + MEMORY_MODES[0].needed(rows, pixels)
-        self.beside = least_beside(rank, rows, pixels)
+        self.room = network_bytes(self.model, self.dtype) + MEMORY_MODES[0].needed(rows, pixels, convolutions)
+        self.beside = least_beside(rank, rows, pixels, convolutions)
 
     @cached_property
     def fingerprint(self) -> str:

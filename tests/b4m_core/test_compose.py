@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import tiny
 import torch
 
-from b4m_core import Adapter, B4MError, Concept, Facts, PartlyLearnableProjection, merge
+from b4m_core import Adapter, B4MError, Concept, Facts, PartlyLearnableProjection, load_adapter, merge, save_adapter
 from b4m_core.compose import base_note, sum_note
 
 CONTENT = {"base": "a" * 64, "base_name": "mini", "content": Concept("snq", "bear", ("a photo of a snq bear",))}
@@ -30,7 +32,7 @@ def test_a_merge_has_d_of_the_content_and_b_of_the_style_bit_for_bit(start: str)
 
 
 @pytest.mark.parametrize("ranks", [(2, 3), (3, 1)])
-def test_free_adapters_of_two_ranks_are_added_up_exactly_and_train_on(ranks: tuple[int, int]) -> None:
+def test_free_adapters_of_two_ranks_are_added_up_exactly_and_train_on(ranks: tuple[int, int], tmp_path: Path) -> None:
     content, style = (
         tiny.small_adapter(role, fill=fill, rank=rank, split="free")
         for role, fill, rank in zip(("content", "style"), (1, 2), ranks, strict=True)
@@ -38,6 +40,7 @@ def test_free_adapters_of_two_ranks_are_added_up_exactly_and_train_on(ranks: tup
     before = content.digest(), style.digest()
     merged = merge(content, style)
     assert merged.facts.rank == 3 and (content.digest(), style.digest()) == before
+    assert load_adapter(save_adapter(merged, tmp_path / "both.safetensors")).digest() == merged.digest()
     for name, layer in merged.layers.items():
         for strengths in ((1.0, 0.0), (0.0, 1.0), (0.7, 0.4)):
             alone = content.layers[name].delta_weight(strengths[0], 0.0) + style.layers[name].delta_weight(0.0, strengths[1])

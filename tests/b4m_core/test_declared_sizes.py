@@ -20,7 +20,7 @@ from b4m_core.bounds import MOST_RANK, Largest, require_possible
 from b4m_core.compact_format import taught_parts
 from b4m_core.files import FORMATS
 
-SDXL = Largest(560, 2048)
+SDXL = Largest(609, 2560, 23040)
 NAME = "down_blocks.{}.attentions.0.transformer_blocks.{}.attn1.to_q"
 
 

@@ -47,6 +47,16 @@ def test_a_small_card_takes_a_way_that_fits(tmp_path: Path) -> None:
     assert small.gib <= 8 < large.gib and small.seconds > large.seconds
 
 
+def test_adapted_convolutions_count_in_time_and_memory_and_are_timed_apart(tmp_path: Path) -> None:
+    without, with_them = (Work("sdxl", 100, 2, 96**2, 0, 32, convolutions=convolutions) for convolutions in (False, True))
+    plain, more = (estimate(work, H100, Speeds(tmp_path)) for work in (without, with_them))
+    assert more.seconds / plain.seconds == pytest.approx(68.6 / 61.5, rel=0.02), "as on an H100 (docs/speed.md)"
+    assert plain.gib + 0.6 < more.gib < plain.gib + 1.2  # 13 MiB a rank, and 21 kB for each latent pixel of a row
+    speeds = Speeds(tmp_path)
+    speeds.note(H100, with_them.trained, "sdxl", 2, 96**2, 0.5)
+    assert estimate(with_them, H100, speeds).seconds == pytest.approx(50) and not estimate(without, H100, speeds).measured
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', '{"a|train|sdxl|1x1": ["x"]}', '{"a|train|sdxl|1x1": [-1]}'])
 def test_a_damaged_file_of_speeds_counts_as_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "speeds.json").write_text(text)

@@ -18,6 +18,7 @@ from b4m_core.fast.attention import ShortAttention, lie_side_by_side
 from b4m_core.fast.fused_step import FusedStep
 from b4m_core.fast.network import is_written_out
 from b4m_core.fast.optimizer_step import UpdateAhead
+from b4m_core.layers import ATTENTION
 from b4m_core.planner import FIRST_OFFLOADED, GIB, MEMORY_MODES, explained, fastest_way
 from b4m_core.riemannian import RiemannianAdamW
 from b4m_core.row_split import ALL_ROWS, Rows
@@ -53,14 +54,14 @@ class Trained:
     def __init__(
         self, fast: bool, start: str = "zero_start", split: str = "free", *,
         dtype: torch.dtype = torch.float64, device: str = "cpu", graph: bool = False, way: int = 0, still: str = "",
-        silent: str = "", apart: bool = False,
+        silent: str = "", apart: bool = False, layers: str = ATTENTION,
     ) -> None:  # fmt: skip
         unet = tiny_unet(dtype=dtype).to(device)
         if apart:  # as for a card without room for the network
             for name, module in unet.named_modules():
                 if ".transformer_blocks." in name and isinstance(module, torch.nn.Linear):
                     module.weight.data = module.weight.data.cpu()
-        facts = Facts(role="content", rank=4, base="f" * 64, start=start, split=split)
+        facts = Facts(role="content", rank=4, base="f" * 64, start=start, split=split, layers=layers)
         self.adapter = filled(Adapter.for_unet(unet, facts))
         if dtype == torch.float64:
             for projection in self.adapter.layers.values():

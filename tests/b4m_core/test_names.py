@@ -38,7 +38,9 @@ def test_names_go_there_and_back_for_every_layer() -> None:
     "path",
     [
         "conv_in",
-        "down_blocks.1.resnets.0.conv1",
+        "down_blocks.1.resnets.0.norm1",
+        "up_blocks.0.downsamplers.0.conv",
+        "down_blocks.0.resnets.0.conv",
         "down_blocks.1.attentions.0.transformer_blocks.0.ff.net.2",
         "",
         "transformer_blocks.0.attn.to_q",
@@ -61,7 +63,7 @@ def test_a_layer_without_a_name_is_refused_in_a_sentence(path: str) -> None:
     ],
 )
 def test_a_key_of_another_kind_is_refused_in_a_short_sentence(key: str) -> None:
-    with pytest.raises(B4MError, match="is not an attention projection of SDXL") as caught:
+    with pytest.raises(B4MError, match="is neither an attention projection nor a convolution of SDXL") as caught:
         module_path(key)
     assert len(str(caught.value)) < 220
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, mse_loss
 
 from b4m_core import Adapter, Facts, PartlyLearnableProjection
+from b4m_core.layers import TOKENS
 from b4m_core.row_split import ALL_ROWS, LowRankBranch, Rows
 from b4m_core.trainings import training
 
@@ -175,7 +176,8 @@ def test_gradcheck_accepts_the_branch_where_all_rows_move_both(m: int, n: int, k
 
     def branch(x: Tensor, *learned: Tensor) -> Tensor:
         given = dict(zip(projection.split.learned, learned, strict=True))
-        return LowRankBranch.apply(x, projection.computed(), ALL_ROWS, *(given.get(part, parts["ABCD".index(part)]) for part in "ABCD"))
+        every = (given.get(part, parts["ABCD".index(part)]) for part in "ABCD")
+        return LowRankBranch.apply(x, projection.computed(), ALL_ROWS, TOKENS, *every)
 
     assert torch.autograd.gradcheck(branch, tuple(value.requires_grad_() for value in inputs))
 

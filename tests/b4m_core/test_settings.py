@@ -104,7 +104,8 @@ def test_the_paper_s_combination_is_allowed() -> None:
 
 
 def test_settings_are_plain_values_for_keys_and_headers() -> None:
-    assert json.loads(json.dumps(TrainingSettings().as_dict())) == dataclasses.asdict(TrainingSettings())
+    for settings in (TrainingSettings(), TrainingSettings(layers="attention_and_convolutions")):
+        assert TrainingSettings(**json.loads(json.dumps(settings.as_dict()))) == settings
 
 
 def test_facts_come_back_from_json_as_they_were() -> None:

@@ -37,6 +37,10 @@ CASES: dict[str, Case] = {
         "role": "together", "auxiliary": 1, "split": "free", "correspondence": "output_preservation", "gradient_accumulation_steps": 1,
         "batch_size": 6,
     },
+    "convolutions": {
+        "role": "style", "split": "free", "correspondence": "output_preservation", "gradient_accumulation_steps": 3,
+        "layers": "attention_and_convolutions",
+    },
     "any network": {"role": "content", "gradient_accumulation_steps": 3, "plain": True},
 }  # fmt: skip
 

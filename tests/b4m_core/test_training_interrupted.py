@@ -29,7 +29,11 @@ def result_adapter(store: Path) -> Adapter:
 FREE = {"split": "free", "correspondence": "output_preservation"}
 
 
-@pytest.mark.parametrize("role,kind", [*itertools.product(ROLES, ({}, FREE)), ("together", {**FREE, "auxiliary": 2})], ids=str)
+LOCON = {**FREE, "layers": "attention_and_convolutions"}
+MORE = [("together", {**FREE, "auxiliary": 2}), ("style", LOCON)]
+
+
+@pytest.mark.parametrize("role,kind", [*itertools.product(ROLES, ({}, FREE)), *MORE], ids=str)
 def test_a_cancelled_run_goes_on_to_the_same_bytes(role: str, kind: dict[str, object], tmp_path: Path) -> None:
     """Cancelled at random calls, once and three times in a row: at encoding, in the middle of a step, between two, at the very end."""
     made = tiny.plan(role, steps=3, gradient_accumulation_steps=2, **kind)  # type: ignore[arg-type]

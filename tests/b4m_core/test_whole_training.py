@@ -14,6 +14,7 @@ import torch
 from b4m_core import Adapter, Facts, Plan, Progress, RunStore, TrainingSettings, train
 from b4m_core.batches import Batches
 from b4m_core.encoding import encode_sets
+from b4m_core.layers import ATTENTION, CONVOLUTIONS
 from b4m_core.models.sdxl import SDXL
 from b4m_core.reference import Gradients, ReferenceTraining
 from b4m_core.trainings import training
@@ -68,6 +69,10 @@ def reference_of(made: Plan, base: tiny.TinyBase, adapter: Adapter) -> tuple[Ref
         ("together kept", "free", 0.001, "output_preservation"),
         ("together kept", "published", 1e6, "output_preservation"),
         ("together kept", "full", 0.02, "output_preservation"),
+        ("content", "free with convolutions", 1e6, "output_preservation"),
+        ("style", "published with convolutions", 0.02, "multi_correspondence"),
+        ("together kept", "free with convolutions", 1e6, "output_preservation"),
+        ("together", "full with convolutions", 1e6, "multi_correspondence"),
     ],
 )
 def test_three_steps_of_each_training_are_the_method_written_out(
@@ -75,6 +80,8 @@ def test_three_steps_of_each_training_are_the_method_written_out(
 ) -> None:
     """The fused step's, and the plain step's."""
     base = tiny.TinyBase(tiny.tiny_unet(dtype=torch.float64))
+    kind, _, more = kind.partition(" with ")
+    known = {**tiny.KINDS[kind], "layers": CONVOLUTIONS if more else ATTENTION}
     settings = TrainingSettings(
         steps=STEPS,
         rank=3,
@@ -88,14 +95,14 @@ def test_three_steps_of_each_training_are_the_method_written_out(
         resolution=64,
         file_dtype="float32",
         correspondence=correspondence,
-        **tiny.KINDS[kind],
+        **known,
     )  # type: ignore[arg-type]
     partners = {
         "together": (tiny.picture_set(4, 5, trigger="w@z"),),
         "together kept": (tiny.picture_set(4, 5, trigger="w@z"), tiny.picture_set(6, 7, trigger="x"), tiny.picture_set(8)),
     }.get(role, (tiny.picture_set(4, 5, trigger="x"), tiny.picture_set(6)))
     role = role.removesuffix(" kept")
-    facts = Facts(role="merged" if role == "together" else role, rank=3, **tiny.KINDS[kind])  # type: ignore[arg-type]
+    facts = Facts(role="merged" if role == "together" else role, rank=3, **known)  # type: ignore[arg-type]
     first = Adapter.for_unet(base.unet, facts)
     if role == "together":
         tiny.filled(first, seed=3, scale=0.2)
@@ -120,6 +127,7 @@ def test_three_steps_of_each_training_are_the_method_written_out(
                 actual = getattr(progress.adapter.layers[name], half).grad.double()
                 assert float((actual - wanted).norm()) <= 1e-4 * float(wanted.norm()), f"gradient of {name} {half}"
 
+    assert any(SDXL.kernel(name) for name in first.layers) is bool(more)
     for step in ("fused", "plain"):
         if step == "plain":
             monkeypatch.setattr("b4m_core.engine.fused_step_for", lambda network, family: None)

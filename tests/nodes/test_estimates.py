@@ -47,6 +47,19 @@ def test_a_training_takes_what_the_one_before_lets_expect(
     assert any(0.7 < ratio < 1.4 for ratio in ratios), ratios
 
 
+def test_convolutions_are_counted_where_they_are_trained(estimates: ModuleType) -> None:
+    locon = {"layers": "attention_and_convolutions", "preset": "quick"}
+    (alone,) = estimates.works_of(graph("B4MTrainStyle", **locon), "2")
+    (plain,) = estimates.works_of(graph("B4MTrainStyle", preset="quick"), "2")
+    assert alone.convolutions and not plain.convolutions
+    assert {work.convolutions for work in estimates.works_of(graph("B4MTrain", **locon, together_steps=5), "2") if work.passes} == {True}
+    for layers, expected in (("attention", False), ("attention_and_convolutions", True)):
+        made = graph("B4MTrainContent", **locon | {"layers": layers})
+        made |= {"3": {"class_type": "B4MMergeAdapters", "inputs": {"content": ["2", 0], "style": ["9", 0]}}}
+        made |= {"4": {"class_type": "B4MTrainTogether", "inputs": {"model": ["1", 0], "content": ["3", 0], "style": ["2", 0]}}}
+        assert estimates.works_of(made, "4")[0].convolutions is expected
+
+
 def test_one_node_counts_its_three_trainings_and_what_it_paints(estimates: ModuleType) -> None:
     works = estimates.works_of(graph("B4MTrain", preset="normal"), "2")
     assert [(work.passes, work.rows) for work in works if work.passes] == [(100, 6), (100, 6), (90, 4)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import comfy.sd
@@ -16,6 +16,11 @@ import torch
 from test_painting_and_identity import bytes_of
 
 Trio = tuple[Any, Any, Any]
+LOCON = "attention_and_convolutions"
+KINDS = [
+    *({"start": "zero_start"}, {"start": "published"}, {"split": "full"}, {"split": "free"}),
+    *({"start": "published", "layers": LOCON}, {"split": "free", "layers": LOCON}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,7 @@ def filled(core: ModuleType, unet: Any, **kind: str) -> Any:
     return adapter
 
 
-@pytest.mark.parametrize("kind", [{"start": "zero_start"}, {"start": "published"}, {"split": "full"}, {"split": "free"}], ids=str)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_an_attached_adapter_equals_its_saved_file_in_the_hosts_loader(
     host: ModuleType, core: ModuleType, tmp_path: Path, kind: dict[str, str]
 ) -> None:
@@ -60,6 +65,46 @@ def test_an_attached_adapter_equals_its_saved_file_in_the_hosts_loader(
     patched, _ = comfy.sd.load_lora_for_models(model, None, comfy.utils.load_torch_file(str(path)), 1.0, 0.0)
     assert small_sdxl.relative_difference(ours, plain) > 1e-2
     assert small_sdxl.relative_difference(ours, small_sdxl.host_output(patched, rows)) < 1e-4
+    applied, _ = host.apply_adapter(model, None, core.load_adapter(path), {"content": 1.0, "style": 1.0})
+    assert torch.equal(small_sdxl.host_output(applied, rows), small_sdxl.host_output(patched, rows))
+
+
+def test_convolutions_that_a_node_trains_are_what_its_adapter_paints(
+    host: ModuleType, core: ModuleType, pack: ModuleType, mini: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Content with them, style without: trained together they have both; another picture than attention alone gives."""
+    monkeypatch.setattr(host, "run_store_folder", lambda: tmp_path)
+    made = plan(core)
+    pictures, other = made.pictures, made.others[0]
+    small = {"steps": 2, "resolution": 64, "rank": 4, "batch_size": 1, "sample_every": 0, "learning_rate": "1e-2"}
+    found = {}
+    for name, layers in (("B4MTrainContent", LOCON), ("B4MTrainContent", "attention"), ("B4MTrainStyle", "attention")):
+        node = getattr(pack, name)
+        monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None, extra_pnginfo=None))
+        sets = pictures if name == "B4MTrainContent" else other
+        found[name, layers] = node.execute(*mini, sets, None, **widgets_of(node) | small | {"layers": layers}).result[0]
+    content, style = found["B4MTrainContent", LOCON], found["B4MTrainStyle", "attention"]
+    assert content.facts.layers == LOCON and style.facts.layers == "attention"
+    node = pack.B4MTrainTogether
+    monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None, extra_pnginfo=None))
+    both = node.execute(*mini, content, style, pictures, other, **widgets_of(node) | small).result[0]
+    assert both.facts.layers == LOCON and both.facts.role == "together"
+    moved = [name for name, layer in both.layers.items() if ".attn" not in name and bool(layer.A.any() and layer.B.any())]
+    assert len(moved) == 48
+    outputs = []
+    for adapter in (content, found["B4MTrainContent", "attention"], both):
+        applied, _ = host.apply_adapter(mini[0], None, adapter, {"content": 1.0, "style": 1.0})
+        outputs.append(small_sdxl.host_output(applied, small_sdxl.inputs(text_width=160, pooled=96)))
+    assert small_sdxl.relative_difference(outputs[0], outputs[1]) > 1e-3 and small_sdxl.relative_difference(outputs[2], outputs[0]) > 1e-3
+
+
+def widgets_of(node: Any) -> dict[str, Any]:
+    """The widgets of a node as they stand when it is put on the page."""
+    return {
+        each.id: each.options[0] if getattr(each, "default", None) is None else each.default
+        for each in node.define_schema().inputs
+        if getattr(each, "default", None) is not None or getattr(each, "options", None)
+    }
 
 
 def test_a_whole_training_leaves_model_clip_and_vae_bit_identical(host: ModuleType, core: ModuleType, mini: Trio, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 The conditioning of a picture: ``context`` (77 k, width) and ``pooled`` (p,) of its caption, k being the pieces of 75
 tokens that the caption has, and ``size_ids`` (6,). Its layers are q, k, v and the output projection of every attention,
-560 of them. The network written out is in fast/.
+560 of them, and where it is asked for the 49 convolutions of its blocks: all but the first and the last. The network
+written out is in fast/.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from ...buckets import Crop
 from ...fast.fused_step import FusedStep
 from ...fast.network import is_written_out
 from ..family import Family, FusedStepKind, adapted_layers
-from .names import kohya_key, module_path
+from .names import kernel_of, kohya_key, module_path
 
 ADAPTED = ("to_q", "to_k", "to_v", "to_out.0")
 CONTEXT_WIDTH = 2048
@@ -26,10 +27,13 @@ class _SDXL:
     """See :class:`~b4m_core.models.family.Family`."""
 
     name, title = "sdxl", "SDXL"
-    largest = Largest(layers=560, features=2048)
+    largest = Largest(layers=609, features=2560, row=9 * 2560)
 
     def is_adapted(self, path: str) -> bool:
         return path.endswith(ADAPTED) and ".attn" in path
+
+    def kernel(self, path: str) -> int:
+        return kernel_of(path)
 
     def lora_key(self, path: str) -> str:
         return kohya_key(path)
@@ -83,4 +87,4 @@ def is_adapted(path: str) -> bool:
 
 def attention_projections(unet: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     """(module path, Linear) of every q, k, v and output projection of every attention."""
-    return adapted_layers(SDXL, unet)
+    return ((path, layer) for path, layer in adapted_layers(SDXL, unet) if isinstance(layer, nn.Linear))

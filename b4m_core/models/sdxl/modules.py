@@ -7,9 +7,8 @@ calls ResNet and attention j of level i, with L = 2 ResNets a level.
 
 import re
 
-from .names import RESNETS_PER_LEVEL
-
 UNET, FIRST_TEXT, SECOND_TEXT = "lora_unet_", "lora_te1_", "lora_te2_"
+RESNETS_PER_LEVEL = 2
 _STRIDE = RESNETS_PER_LEVEL + 1
 _RESNET = {
     "in_layers_0": "norm1",
@@ -36,6 +35,9 @@ _DIFFUSERS = re.compile(
 )
 _ATTENTION = re.compile(
     r"lora_unet_(?:(down|up)_blocks_(\d+)|mid_block)_attentions_(\d+)_transformer_blocks_(\d+)_(attn[12])_(to_q|to_k|to_v|to_out_0)"
+)
+_CONVOLUTION = re.compile(
+    r"lora_unet_(?:mid_block_resnets|(down|up)_blocks_(\d+)_(?:resnets|(downsamplers|upsamplers)))_(\d+)_(conv1|conv2|conv_shortcut|conv)"
 )
 _PREFIXES = (
     (re.compile(r"(?:lora_te1_|text_encoder_(?!2_)|text_encoders_clip_l_transformer_)"), FIRST_TEXT),
@@ -141,6 +143,18 @@ def attention_path(key: str) -> str | None:
     return f"{block}.attentions.{attention}.transformer_blocks.{depth}.{attn}.{projection}"
 
 
+def convolution_path(key: str) -> str | None:
+    """diffusers' path, with dots, of a convolution of a block; None for any other layer."""
+    match = _CONVOLUTION.fullmatch(key)
+    if match is None:
+        return None
+    side, level, sampler, index, conv = match.groups()
+    if sampler not in (None, f"{side}samplers") or (conv == "conv") is (sampler is None):
+        return None
+    block = "mid_block" if side is None else f"{side}_blocks.{level}"
+    return f"{block}.{sampler or 'resnets'}.{index}.{conv}"
+
+
 def key_of_path(path: str) -> str:
-    """The inverse of :func:`attention_path`."""
+    """The inverse of :func:`attention_path` and :func:`convolution_path`."""
     return UNET + path.replace(".", "_")

@@ -48,10 +48,13 @@ class RectifiedFlow:
 
 class _Flow:
     name, title = "tiny_flow", "tiny flow"
-    largest = Largest(layers=100, features=64)
+    largest = Largest(layers=100, features=64, row=64)
 
     def is_adapted(self, path: str) -> bool:
         return _LAYER.fullmatch(path) is not None
+
+    def kernel(self, path: str) -> int:
+        return 0
 
     def lora_key(self, path: str) -> str:
         if not self.is_adapted(path):
