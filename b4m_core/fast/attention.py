@@ -15,6 +15,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, kernels: Any) -> Tensor:
         return ShortAttention.apply(q, k, v, heads, kernels)  # type: ignore[no-any-return]
     q, k, v = (rearrange(part, "r t (heads d) -> r heads t d", heads=heads) for part in (q, k, v))
     out: Tensor = rearrange(scaled_dot_product_attention(q, k, v), "r heads t d -> r t (heads d)")
+    if out.requires_grad:
+        # torch 2.11 keeps cuDNN's backward pass by the shapes and strides of q, k and v alone: a gradient that lies
+        # otherwise in memory than that of the first call of its kind is read wrongly, or beyond its end
+        out.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
     return out
 
 

@@ -53,12 +53,12 @@ def main(options: argparse.Namespace) -> None:
         Travelling(Contest(studio, judges, concepts.DEVELOPMENT, concepts.TRAINING_SEEDS), options.folder, left).run(options.only)
         return
     if options.work == "final":
-        three = Contest(studio, judges, concepts.LARGE, concepts.TRAINING_SEEDS)
-        one = three.with_seeds(concepts.TRAINING_SEEDS[:1])
+        three = Contest(studio, judges, concepts.TEST if options.few else concepts.LARGE, concepts.TRAINING_SEEDS)
+        one = three.with_seeds([options.seed])
         run_final(three, one, options, started + options.seconds)
         return
     if options.work == "second":
-        second.run(studio, judges, options.folder, started + options.seconds, (concepts.DEVELOPMENT, concepts.TEST))
+        second.run(studio, judges, options.folder, started + options.seconds, (concepts.DEVELOPMENT, concepts.LARGE))
         return
     if options.work == "ablate":
         left = options.seconds - (time.monotonic() - started)
@@ -97,7 +97,7 @@ def quick(studio: Studio, judges: dict[str, Judge], options: argparse.Namespace)
         return
     if options.work == "second":
         concepts.NOISES = concepts.NOISES[:1]
-        splits = (concepts.Split(each.contents[:1], each.styles[:1]) for each in (concepts.DEVELOPMENT, concepts.TEST))
+        splits = (concepts.Split(each.contents[:1], each.styles[:1]) for each in (concepts.DEVELOPMENT, concepts.LARGE))
         second.run(studio, judges, options.folder, time.monotonic() + options.seconds, tuple(splits), most_steps=2)
         return
     concepts.AUXILIARY_STYLES = concepts.AUXILIARY_STYLES[:4]
@@ -114,6 +114,8 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="one pair, few steps: minutes on two cores")
     parser.add_argument("--seconds", type=float, default=540.0)
     parser.add_argument("--only", action="append", default=[], help="a trial, row or ablation by name; may repeat")
+    parser.add_argument("--seed", type=int, default=0, choices=concepts.TRAINING_SEEDS, help="final: of the rows that have one (0)")
+    parser.add_argument("--few", action="store_true", help="final: the first 24 pairs alone")
     parser.add_argument("--everywhere", action="store_true", help="roads: adapt every Linear of the transformers, not attention alone")
     parser.add_argument("--convolutions", action="store_true", help="roads: adapt the convolutions too")
     parser.add_argument("--flow", type=Path, default=Path("b4m_flow"), help="second: the folder of benchmarks.world.make_flow (b4m_flow)")

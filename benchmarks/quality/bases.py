@@ -123,7 +123,7 @@ class FlowNoise:
 @dataclass(frozen=True)
 class Base:
     """``load`` (folder of the embedded model, dtype) gives the network, which paints in ``painted_in`` on a GPU; ``captured``: its steps
-    there are CUDA graphs."""
+    there are CUDA graphs. ``runs_at_once``: of how many joint trainings of eight rows a GPU of 80 GB holds what a backward pass needs."""
 
     family: Door
     noise: Callable[[torch.device], Noise]
@@ -131,6 +131,7 @@ class Base:
     is_in_transformer: Callable[[str], bool]
     painted_in: torch.dtype
     captured: bool
+    runs_at_once: int
 
 
 def _unet(folder: Path, dtype: torch.dtype) -> nn.Module:
@@ -144,10 +145,18 @@ UNET = Base(
     is_in_transformer=lambda path: ".attentions." in path,
     painted_in=torch.float16,
     captured=True,
+    runs_at_once=108,
 )
 
 
 def flow_base(flow: Path) -> Base:
     """The second base model, whose transformer is in ``flow`` (benchmarks.world.make_flow); the rest is the embedded model's."""
-    # captured=False: the first step on the capture's own stream ended in an illegal access on an H100; the cause is not known
-    return Base(FLOW, FlowNoise, lambda folder, dtype: load_flow(flow, dtype), FLOW.is_in_transformer, PAINTED_IN, captured=False)
+    return Base(
+        family=FLOW,
+        noise=FlowNoise,
+        load=lambda folder, dtype: load_flow(flow, dtype),
+        is_in_transformer=FLOW.is_in_transformer,
+        painted_in=PAINTED_IN,
+        captured=True,
+        runs_at_once=54,
+    )

@@ -9,7 +9,7 @@ import dataclasses
 
 from .choose import at
 from .families import Adapters
-from .further import WORDED, WORDED_LORAS, steady
+from .further import LARGE, LARGE_WORDED, WORDED, WORDED_LORAS, steady
 from .merging import choose_by_step, null_space
 from .methods import Apart, Contest, Joint
 from .references import STEPS
@@ -29,13 +29,6 @@ def final_rows(contest: Contest, pairs: Contest) -> dict[str, tuple[Row, Contest
     The rivals get what was found for ours: the content's rate falls to zero over the second half.
     """
 
-    def together(content: Apart, style: Apart) -> Adapters:
-        return pairs.together(pairs.merge(content, style), [TOGETHER])[0]
-
-    def on_both() -> Adapters:
-        rank, rate, steps = ON_BOTH
-        return pairs.one_for_both(rank, [rate], steps, kept=4)[0]
-
     def loras() -> Adapters:
         return contest.merge(FALLING_LORAS, KEPT_LORAS)
 
@@ -49,35 +42,90 @@ def final_rows(contest: Contest, pairs: Contest) -> dict[str, tuple[Row, Contest
         "SSR-Merge, kept": lambda: rerouted(contest, loras(), 1.0),
         "Orthogonal Adaptation, kept": lambda: contest.merge(at(ORTHOGONAL, 4e-3)),
     }
-    joined = {
+    rows = {name: (Row("merge", make), contest) for name, make in merged.items()}
+    single = worded_rows(pairs) | joined_rows(pairs) | worded_joined_rows(pairs)
+    if pairs.studio.learner.convolutions:
+        single |= convolved_rows(pairs)
+    rows |= {name: (row, pairs) for name, row in single.items()}
+    rows["true pictures"] = (Row("frame", lambda: true_pictures(contest)), contest)
+    return rows
+
+
+def joined_rows(contest: Contest) -> dict[str, Row]:
+    """A training for each pair."""
+
+    def together(content: Apart, style: Apart) -> Adapters:
+        return contest.together(contest.merge(content, style), [TOGETHER])[0]
+
+    def on_both() -> Adapters:
+        rank, rate, steps = ON_BOTH
+        return contest.one_for_both(rank, [rate], steps, kept=4)[0]
+
+    made = {
         "ours, fitted + joint": lambda: together(CALM, FITTED),
         "ours + joint": lambda: together(CALM, MINE),
         "one LoRA on both, rank 32, kept": on_both,
         "two LoRAs, kept + joint": lambda: together(FALLING_LORAS, KEPT_LORAS),
     }
-    rows = {name: (Row("merge", make), contest) for name, make in merged.items()}
-    rows |= {name: (row, pairs) for name, row in worded_rows(pairs).items()}
-    rows |= {name: (Row("pair", make), pairs) for name, make in joined.items()}
-    rows["true pictures"] = (Row("frame", lambda: true_pictures(contest)), contest)
-    return rows
+    return {name: Row("pair", make) for name, make in made.items()}
 
 
 def worded_rows(contest: Contest) -> dict[str, Row]:
     """With words learned beside the adapters; on a network whose convolutions are adapted, with these as well."""
-
-    def merged(mine: Apart) -> Adapters:
-        both = (WORDED, WORDED_LORAS)
-        contest.prepare_role(both, "content")
-        contest.prepare_role([steady(each) for each in both], "style")
-        return contest.merge(mine, steady(mine))
-
-    more = "words and convolutions" if contest.studio.learner.convolutions else "words"
+    more = added(contest)
     made = {
-        "ours": lambda: merged(WORDED),
-        "two LoRAs, kept": lambda: merged(WORDED_LORAS),
-        "NP-LoRA, kept": lambda: null_space(merged(WORDED_LORAS), 0.5),
+        "ours": lambda: worded(contest, WORDED),
+        "two LoRAs, kept": lambda: worded(contest, WORDED_LORAS),
+        "NP-LoRA, kept": lambda: null_space(worded(contest, WORDED_LORAS), 0.5),
     }
+    if contest.studio.learner.convolutions:
+        made["ours, larger start"] = lambda: contest.merge(LARGE_WORDED, steady(LARGE_WORDED))
     return {f"{name}, {more}": Row(more, make) for name, make in made.items()}
+
+
+def worded_joined_rows(contest: Contest) -> dict[str, Row]:
+    """The same, trained together. A joint stage leaves words as they were learned; one LoRA on both learns them as it goes."""
+    more = added(contest)
+
+    def on_both() -> Adapters:
+        rank, rate, steps = ON_BOTH
+        return contest.one_for_both(rank, [rate], steps, kept=4, words=WORDED.words)[0]
+
+    made = {
+        "ours + joint": lambda: contest.together(worded(contest, WORDED), [TOGETHER])[0],
+        "two LoRAs, kept + joint": lambda: contest.together(worded(contest, WORDED_LORAS), [TOGETHER])[0],
+        "one LoRA on both, rank 32, kept": on_both,
+    }
+    return {f"{name}, {more}": Row(f"pair, {more}", make) for name, make in made.items()}
+
+
+def convolved_rows(contest: Contest) -> dict[str, Row]:
+    """With adapted convolutions and no words."""
+
+    def merged(content: Apart, style: Apart) -> Adapters:
+        contest.prepare_role([CALM, FALLING_LORAS], "content")
+        contest.prepare_role([MINE, KEPT_LORAS], "style")
+        return contest.merge(content, style)
+
+    made = {
+        "ours": lambda: merged(CALM, MINE),
+        "two LoRAs, kept": lambda: merged(FALLING_LORAS, KEPT_LORAS),
+        "NP-LoRA, kept": lambda: null_space(merged(FALLING_LORAS, KEPT_LORAS), 0.5),
+        "ours, larger start": lambda: contest.merge(LARGE, steady(LARGE)),
+    }
+    return {f"{name}, convolutions": Row("convolutions", make) for name, make in made.items()}
+
+
+def added(contest: Contest) -> str:
+    return "words and convolutions" if contest.studio.learner.convolutions else "words"
+
+
+def worded(contest: Contest, mine: Apart) -> Adapters:
+    """``mine`` with its words, merged; all that have words are trained as one batch."""
+    both = (WORDED, WORDED_LORAS)
+    contest.prepare_role(both, "content")
+    contest.prepare_role([steady(each) for each in both], "style")
+    return contest.merge(mine, steady(mine))
 
 
 def of_league(rows: dict[str, tuple[Row, Contest]], contest: Contest) -> dict[str, Row]:

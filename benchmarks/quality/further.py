@@ -29,6 +29,8 @@ PIVOTAL = changed(WORDED, words_first=125)
 NO_WORDS = changed(CALM, family="free, words")  # the same content, in a family whose style may have words
 LORAS = changed(TWO_LORAS, family="lora, words", words=5e-3, words_first=125)
 WORDED_LORAS = changed(WORDED, family="lora, words")
+LARGE, LARGE_WORDED = changed(CALM, family="free, as large as lora"), changed(WORDED, family="free, as large as lora, words")
+SMALL_WORDED_LORAS = changed(WORDED, family="lora, as small as free, words")
 SEEN = changed(CALM, mirrored=True, outside=0.2)
 WORDINGS: dict[str, tuple[Apart, Apart]] = {
     "both, words first": (PIVOTAL, steady(PIVOTAL)),
@@ -108,6 +110,20 @@ def everything_roads(contest: Contest) -> Iterator[Road]:
     yield Road("words and convolutions", "ours, guidance 5", more, differing(content))
     make = functools.partial(contest.merge, changed(content, outside=0.2), style)
     yield Road("words and convolutions", "ours, content masked", make, differing(content), strengths)
+
+
+def start_roads(contest: Contest) -> Iterator[Road]:
+    """How large the downs start in convolutions: as orthonormal rows, or as a LoRA's random ones. Two trials for each side."""
+    if not contest.studio.learner.convolutions:
+        return
+    for name, content in (
+        ("ours", WORDED),
+        ("ours, as large as a LoRA's", LARGE_WORDED),
+        ("two LoRAs", WORDED_LORAS),
+        ("two LoRAs, as small as ours", SMALL_WORDED_LORAS),
+    ):
+        make = functools.partial(contest.merge, content, steady(content))
+        yield Road("words and convolutions, start", name, make, differing(content), ((1.0, 1.0),))
 
 
 def _asked_with(contest: Contest, content: Apart, style: Apart, how: Sampling) -> Tensor:

@@ -103,8 +103,17 @@ class GroupedConv(Grouped):
         y = self.layer(x)
         if not self.wardrobe.segments:
             return y
-        sees = F.unfold(x, self.layer.kernel_size, padding=self.layer.padding, stride=self.layer.stride)  # type: ignore[arg-type]
-        return y + self.updates(sees.mT).mT.unflatten(-1, y.shape[-2:])
+        return y + self.updates(seen_by(self.layer, x)).mT.unflatten(-1, y.shape[-2:])
+
+
+def seen_by(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """What the kernel of ``layer`` sees at each of its places of x (N, c, h, w), (N, places, c * kernel).
+
+    One copy of a view: F.unfold launches a kernel for every picture on a GPU, which took more time than all else.
+    """
+    (up, left), kernel, stride = layer.padding, layer.kernel_size, layer.stride
+    windows = F.pad(x, (left, left, up, up)).unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1])
+    return windows.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
 
 
 def _convolutions(unet: nn.Module) -> list[tuple[str, nn.Conv2d]]:

@@ -15,7 +15,7 @@ from benchmarks.world.judge import Judge
 
 from . import concepts
 from .concepts import Split
-from .families import FAMILIES, SLOW, WORDS, Adapters, Bank, merged, side_by_side, zip_penalty, zipped
+from .families import FAMILIES, SLOW, WORDS, Adapters, Bank, joined, merged, side_by_side, zip_penalty, zipped
 from .grouped import Factors
 from .metrics import Metric
 from .painting import marks, paint, questions
@@ -84,7 +84,7 @@ class Apart:
 
 @dataclass(frozen=True)
 class Joint:
-    """Stage two: all learned tensors, on the content's and the style's pictures together."""
+    """Stage two: all learned tensors but words, which stay as they were learned, on the content's and the style's pictures together."""
 
     rate: float
     steps: int = 150
@@ -95,6 +95,7 @@ class Joint:
     live: frozenset[str] | None = None
     fitted: int = 0  # of the style's rows: under a content's trigger, wearing the bank's adapter of what they show
     bank_of: Apart | None = None
+    words: float = 0.0  # the rate of words, where they are among ``live``
 
 
 class Contest:
@@ -183,7 +184,7 @@ class Contest:
         runs = [(apart, seed, concept) for apart in several for seed in seeds for concept in range(len(table.counts))]
         each = len(seeds) * len(table.counts)
         fresh = {
-            name: Adapters.fresh(FAMILIES[name], self.studio.learner, first.rank, settings * each, seed=0)
+            name: Adapters.fresh(FAMILIES[name], self.studio.learner, first.rank, settings * each, seed=seeds[0])
             for name, settings in Counter(apart.family for apart in several).items()
         }
         adapters = side_by_side(list(fresh.values()))
@@ -298,30 +299,37 @@ class Contest:
         )
 
     def together(self, adapters: Adapters, several: Sequence[Joint]) -> list[Adapters]:
-        """``adapters`` after each of several joint trainings that differ in their rates alone, as one batch."""
-        count = len(self.pairs)
-        copies = adapters.take([pair for _ in several for pair in range(count)])
-        what = self._joint(copies, several)
-        train(self.studio, what, copies)
-        self.seen = what.notes
-        for step, cosine, condition in what.notes:
+        """``adapters`` after each of several joint trainings that differ in their rates alone; as one batch, or as few as the device
+        holds, which changes nothing, since every batch draws its seeds' numbers anew."""
+        runs, trained, self.seen = [(joint, pair) for joint in several for pair in range(len(self.pairs))], list[Adapters](), []
+        for first in range(0, len(runs), self.studio.runs_at_once):
+            some = runs[first : first + self.studio.runs_at_once]
+            copies = adapters.take([pair for _, pair in some])
+            what = self._joint(copies, some)
+            train(self.studio, what, copies)
+            self.seen = self.seen or what.notes
+            trained.append(copies)
+        for step, cosine, condition in self.seen:
             print(f"  preconditioning at step {step}: cosine to the raw gradient {cosine:.3f}, condition {condition:.0f}", flush=True)
-        return [copies.take(list(range(place * count, (place + 1) * count))) for place in range(len(several))]
+        whole, count = joined(trained), len(self.pairs)
+        return [whole.take(list(range(place * count, (place + 1) * count))) for place in range(len(several))]
 
     def lengths(self, adapters: Adapters, joint: Joint, steps: Sequence[int]) -> dict[int, Adapters]:
         """``adapters`` after each number of joint steps, from one run: at a constant rate the longer contains the shorter."""
         copies = adapters.take(list(range(len(self.pairs))))
-        what = self._joint(copies, [dataclasses.replace(joint, steps=max(steps))])
+        longest = dataclasses.replace(joint, steps=max(steps))
+        what = self._joint(copies, [(longest, pair) for pair in range(len(self.pairs))])
         what.snapshots = dict.fromkeys(map(self._steps, steps))
         train(self.studio, what, copies)
         self.seen = what.notes
         found = {step: what.snapshots[self._steps(step)] for step in steps}
         return {step: each for step, each in found.items() if each is not None}
 
-    def _joint(self, copies: Adapters, several: Sequence[Joint]) -> Trainings:
-        first, count = several[0], len(self.pairs)
-        live = frozenset(copies.learned[0]) if first.live is None else first.live
-        pairs = self.pairs * len(several)
+    def _joint(self, copies: Adapters, runs: Sequence[tuple[Joint, int]]) -> Trainings:
+        """Run g is the joint training and the pair of ``runs[g]``."""
+        first = runs[0][0]
+        live = frozenset(copies.learned[0]).difference(WORDS) if first.live is None else first.live
+        pairs = [self.pairs[pair] for _, pair in runs]
         beside = PictureTable.join([self.auxiliary[name].first(4) for name in ("styles", "contents")])
         plain = first.rows[1] - first.fitted
         return Trainings(
@@ -332,8 +340,9 @@ class Contest:
                 Part(beside, [list(range(len(beside.counts)))] * len(pairs), first.kept, live, "base"),
             ],
             seeds=[100 + self.seeds[seed] for seed, _, _ in pairs],
-            rates=[joint.rate for joint in several for _ in range(count)],
+            rates=[joint.rate for joint, _ in runs],
             steps=self._steps(first.steps),
+            shares=dict.fromkeys(WORDS, first.words / first.rate),
             metric=first.metric,
             decay=first.decay,
         )
@@ -363,11 +372,13 @@ class Contest:
         train(self.studio, what, masks)
         return masks
 
-    def one_for_both(self, rank: int, rates: Sequence[float], steps: int, kept: int = 0) -> list[Adapters]:
-        """One LoRA for each pair, trained on both sets from the start, at several rates: the usual joint training."""
-        fresh = Adapters.fresh(FAMILIES["lora"], self.studio.learner, rank, len(self.pairs), seed=0)
-        live = frozenset(FAMILIES["lora"].content)
-        return self.together(fresh, [Joint(rate, steps=steps, kept=kept, live=live) for rate in rates])
+    def one_for_both(self, rank: int, rates: Sequence[float], steps: int, kept: int = 0, words: float = 0.0) -> list[Adapters]:
+        """One LoRA for each pair, trained on both sets from the start, at several rates: the usual joint training. ``words``: the rate of
+        both triggers' words, if they are learned too."""
+        family = FAMILIES["lora, words" if words else "lora"]
+        fresh = Adapters.fresh(family, self.studio.learner, rank, len(self.pairs), seed=self.seeds[0])
+        live = frozenset(FAMILIES["lora"].content).union(WORDS if words else ())
+        return self.together(fresh, [Joint(rate, steps=steps, kept=kept, live=live, words=words) for rate in rates])
 
     def pictures(self, worn: Adapters | Factors | None) -> Tensor:
         """uint8 (pairs, pictures, 3, S, S)."""

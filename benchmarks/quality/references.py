@@ -86,6 +86,7 @@ class Studio:
         self.learner = GroupedNetwork(base, folder, device, torch.bfloat16 if on_gpu else torch.float32, **adapted)
         self.painter = GroupedNetwork(base, folder, device, base.painted_in, **adapted) if on_gpu else self.learner
         self.noise, self.captured = base.noise(device), on_gpu and base.captured
+        self.runs_at_once = base.runs_at_once // (2 if convolutions else 1)
         self.side = SIZE // 8
         self.sampling = Sampling()
         both = self.tokens([concepts.CONTENT_TRIGGER, concepts.STYLE_TRIGGER])

@@ -42,6 +42,21 @@ def read(folder: Path, split: concepts.Split = concepts.TEST) -> dict[str, Resul
     return found
 
 
+def read_seeds(folder: Path, split: concepts.Split) -> dict[str, Result]:
+    """Every row, with the training seeds that were run by themselves in FOLDER/more_*; of a league, only seeds that all its rows have."""
+    found = read(folder, split)
+    for later in sorted(folder.glob("more_*")):
+        for name, each in read(later, split).items():
+            if name in found:
+                marks = {judge: np.concatenate([found[name].marks[judge], one]) for judge, one in each.marks.items()}
+                found[name] = Result(found[name].about, marks)
+    for league in {each.about["league"] for each in found.values()}:
+        rows = {name: each for name, each in found.items() if each.about["league"] == league}
+        seeds = min(len(each.marks["second"]) for each in rows.values())
+        found |= {name: Result(each.about, {judge: marks[:seeds] for judge, marks in each.marks.items()}) for name, each in rows.items()}
+    return found
+
+
 def table(results: dict[str, Result], league: str, order: list[str]) -> list[str]:
     """Markdown lines of one league: shares by the second judge, the interval, the first judge's number, cost."""
     heads = ("method", "content", "style", "background", "**all three**", "95 %", "first judge", "seeds", "pairs won", "ours ahead by", "p")

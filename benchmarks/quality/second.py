@@ -1,8 +1,8 @@
 """The contest on a second base model, of another kind: python -m benchmarks.quality second FOLDER --flow FLOW_FOLDER --seconds N
 
 FLOW_FOLDER is what benchmarks.world.make_flow left. Ours and its strongest rivals, everyone preserved, with as many trials each: three on
-the development pairs, by the first judge, into FOLDER/tuning.jsonl and FOLDER/chosen.json; then the 24 test pairs into FOLDER/rows, what
-matters most first. Given again it goes on where it was.
+the development pairs, by the first judge, into FOLDER/tuning.jsonl and FOLDER/chosen.json; then all 108 held-out pairs into FOLDER/rows,
+what matters most first, and later training seeds into FOLDER/more_1, FOLDER/more_2. Given again it goes on where it was.
 """
 
 import dataclasses
@@ -37,8 +37,8 @@ ALONE = "one LoRA on both, rank 32, kept"
 APART = {OURS: MINE, LORAS: TWO_LORAS}
 JOINED = {"ours + joint": OURS, "two LoRAs, kept + joint": LORAS}
 EMBEDDED = {OURS: 1e-3, LORAS: 1e-3, NULLED: 0.5, **dict.fromkeys(JOINED, 3e-4), ALONE: 1e-3}  # what won there, where nothing is chosen
-SEEDS = concepts.TRAINING_SEEDS[:2]
-LONG = 300.0  # seconds that must be left for trials of what is trained together
+SEEDS = concepts.TRAINING_SEEDS
+LONG = 100.0  # seconds that must be left for trials of what is trained together
 SWEPT = ((0.8, 1.1), (0.9, 1.1), (1.1, 0.9))  # strengths, at the end
 
 
@@ -102,19 +102,13 @@ def merged_rows(contest: Contest, chosen: Mapping[str, float]) -> dict[str, Row]
     return {name: Row("merge", make) for name, make in made.items()}
 
 
-def pair_rows(contest: Contest, pairs: Contest, chosen: Mapping[str, float]) -> dict[str, Row]:
-    """``pairs`` has some of the seeds of ``contest``, which has the trainings apart."""
-    each = len(pairs.split.pairs)
-    first = contest.seeds.index(pairs.seeds[0]) * each
-    mine = list(range(first, first + len(pairs.pairs)))
-
+def pair_rows(contest: Contest, chosen: Mapping[str, float]) -> dict[str, Row]:
     def together(name: str, start: str) -> Adapters:
-        joint = Joint(chosen[name], kept=4)
-        return pairs.together(trained_apart(contest, start, chosen).take(mine), [joint])[0]
+        return contest.together(trained_apart(contest, start, chosen), [Joint(chosen[name], kept=4)])[0]
 
     def on_both() -> Adapters:
         rank, steps = ON_BOTH
-        return pairs.one_for_both(rank, [chosen[ALONE]], steps, kept=4)[0]
+        return contest.one_for_both(rank, [chosen[ALONE]], steps, kept=4)[0]
 
     made = {name: functools.partial(together, name, start) for name, start in JOINED.items()}
     return {name: Row("pair", make) for name, make in {**made, ALONE: on_both}.items()}
@@ -125,22 +119,24 @@ def run(studio: Studio, judges: dict[str, Judge], folder: Path, stop: float, spl
     development, test = splits
     choosing = Choosing(Contest(studio, judges, development, SEEDS[:1], **few), folder, stop)
     _tried(choosing.merged)
-    contest = Contest(studio, judges, test, SEEDS, **few)
-    one, others = (contest.with_seeds(seeds) for seeds in (SEEDS[:1], SEEDS[1:]))
-    frame = {"base model": Row("frame", lambda: None), "true pictures": Row("frame", lambda: true_pictures(one))}
+    contest = Contest(studio, judges, test, SEEDS[:1], **few)
+    frame = {"base model": Row("frame", lambda: None), "true pictures": Row("frame", lambda: true_pictures(contest))}
     running = functools.partial(Running, examined=())
 
     def left() -> float:
         return stop - time.monotonic()
 
     running(contest, folder, merged_rows(contest, choosing.chosen), left()).run([])
-    running(one, folder, frame, left()).run([])
     choosing.stop = stop - LONG
     _tried(choosing.together)
     chosen = choosing.chosen
-    running(one, folder, pair_rows(contest, one, chosen), left()).run([])
-    swept(contest, one, folder / "strengths", chosen, stop)
-    running(others, folder / "more", pair_rows(contest, others, chosen), left()).run([])
+    running(contest, folder, pair_rows(contest, chosen) | frame, left()).run(["ours + joint", ALONE, *frame, "two LoRAs, kept + joint"])
+    others = {f"more_{seed}": contest.with_seeds([seed]) for seed in SEEDS[1:]}
+    for name, later in others.items():
+        running(later, folder / name, merged_rows(later, chosen), left()).run([])
+    swept(contest, folder / "strengths", chosen, stop)
+    for name, later in others.items():
+        running(later, folder / name, pair_rows(later, chosen), left()).run([])
 
 
 def _tried(choose: Callable[[], None]) -> None:
@@ -150,13 +146,13 @@ def _tried(choose: Callable[[], None]) -> None:
         traceback.print_exc()
 
 
-def swept(contest: Contest, one: Contest, folder: Path, chosen: Mapping[str, float], stop: float) -> None:
-    """The merged rows at other strengths, first seed, into FOLDER/tuning.jsonl."""
+def swept(contest: Contest, folder: Path, chosen: Mapping[str, float], stop: float) -> None:
+    """The merged rows at other strengths, into FOLDER/tuning.jsonl."""
     if folder.exists() or time.monotonic() > stop:
         return
-    looking = Tuning(one, folder, stop - time.monotonic())
+    looking = Tuning(contest, folder, stop - time.monotonic())
     for name, row in merged_rows(contest, chosen).items():
         worn = row.make()
         for strengths in SWEPT:
             if isinstance(worn, Adapters) and time.monotonic() < stop:
-                looking.note(name, worn.take(list(range(len(one.pairs)))).scaled(*strengths), strengths=strengths)
+                looking.note(name, worn.scaled(*strengths), strengths=strengths)

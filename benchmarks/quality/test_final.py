@@ -8,8 +8,9 @@ import pytest
 from . import concepts
 from .ablate import read as read_lines
 from .final_report import by_concept, tables
-from .report import Result, read
+from .report import Result, read, read_seeds
 from .roads_table import tables as road_tables
+from .statistics import difference, interval
 
 RESULTS, DOCS = Path(__file__).parent / "results", Path(__file__).resolve().parents[2] / "docs"
 NAMES = {  # in the page, for what the file calls otherwise
@@ -40,14 +41,64 @@ def test_the_page_of_the_contest_has_the_numbers_of_the_files(results: dict[str,
         assert f"| {content} | {style} | {place} | " in line and share in line, name
 
 
-def test_the_page_has_the_rows_with_learned_words_of_one_seed() -> None:
-    page = (DOCS / "quality.md").read_text(encoding="utf-8")
-    found = read(RESULTS / "words", concepts.LARGE)
-    assert "ours, words" in found
+def short(value: float, sign: str = "") -> str:
+    """As the pages write a share."""
+    return f"{value:{sign}.3f}".replace("0.", ".", 1) if abs(value) < 0.9995 else f"{value:{sign}.3f}"
+
+
+def told(ours: np.ndarray, theirs: np.ndarray) -> tuple[str, str]:
+    """The difference with its interval, and the pairs won of those that differ, as the pages write them."""
+    found = difference(ours, theirs)
+    return f"{short(found.mean, '+')} ({short(found.low, '+')} to {short(found.high, '+')})", f"{found.won} of {found.won + found.lost}"
+
+
+def test_the_page_has_the_rows_with_learned_words_and_convolutions(results: dict[str, Result]) -> None:
+    page = (DOCS / "quality.md").read_text(encoding="utf-8").splitlines()
+    found = read_seeds(RESULTS / "words", concepts.LARGE)
+    larger = found.pop("ours, larger start, words and convolutions")
+    assert larger.marks["second"].shape == (3, 12, 9, 24, 3)
+    roads = (DOCS / "roads.md").read_text(encoding="utf-8")
+    gain = told(larger.cells("second"), found["ours, words and convolutions"].cells("second"))[0]
+    assert f"({short(larger.shares('second')[3])} for .631, {gain.replace(' (', ', ').removesuffix(')')})" in roads
+    assert len(found) == 9
     for name, result in found.items():
-        assert result.marks["second"].shape == (1, 12, 9, 24, 3)
-        content, style, place, share = (f"{value:.3f}".lstrip("0") for value in result.shares("second"))
-        assert f"| {name.replace(', kept', '')} | {content} | {style} | {place} | **{share}** |" in page, name
+        seeds = 3 if name.endswith("words and convolutions") else 1
+        assert result.marks["second"].shape == (seeds, 12, 9, 24, 3)
+        line = next(each for each in page if each.startswith(f"| {name.replace(', kept', '')} | {seeds} |"))
+        before = results[name.split(", words")[0].split(", conv")[0]]
+        for judge in ("second", "first"):
+            assert told(result.cells(judge), before.cells(judge)[:seeds])[0] in line, name
+        content, style, place, share = (short(value) for value in result.shares("second"))
+        low, high = (short(value) for value in interval(result.cells("second")))
+        assert f"| {content} | {style} | {place} | **{share}** | {low} to {high} |" in line, name
+        mine = found[f"ours, {name.split(', ')[-1]}"]
+        if result is not mine:
+            assert line.endswith(f"| {', '.join(told(mine.cells('second'), result.cells('second')))} |"), name
+
+
+def test_the_page_of_the_second_base_has_the_numbers_of_the_files() -> None:
+    page = (DOCS / "quality" / "second_base.md").read_text(encoding="utf-8").splitlines()
+    found = read_seeds(RESULTS / "second", concepts.LARGE)
+    assert len(found) == 8
+    for name, result in found.items():
+        seeds = 3 if result.about["league"] == "merge" else 1
+        assert result.marks["second"].shape == (seeds, 12, 9, 24, 3)
+        line = next(each.replace("*", "") for each in page if each.startswith((f"| {name.replace(', kept', '')} |", f"| *{name}* |")))
+        low, high = (short(value) for value in interval(result.cells("second")))
+        wanted = [*map(short, result.shares("second")), f"{low} to {high}", short(result.shares("first")[3])]
+        assert f"| {' | '.join(wanted)} |" in line, name
+        mine = found["ours" if seeds == 3 else "ours + joint"]
+        if result is not mine and result.about["league"] != "frame":
+            assert line.endswith(f"| {', '.join(told(mine.cells('second'), result.cells('second')))} |"), name
+
+
+def test_the_page_of_the_second_base_has_every_trial() -> None:
+    page = (DOCS / "quality" / "second_base.md").read_text(encoding="utf-8").replace("*", "")
+    lines = [line for file in ("tuning.jsonl", "strengths/tuning.jsonl") for line in read_lines(RESULTS / "second" / file)]
+    assert len(lines) == 6 * 3 + 3 * 3
+    for line in lines:
+        first, second = (short(line[judge]["all three"]) for judge in ("first", "second"))
+        assert (f"{first} / {second}" if "setting" in line else second) in page, line["name"]
 
 
 def test_every_row_has_the_pairs_seeds_and_pictures_that_are_said(results: dict[str, Result]) -> None:
@@ -81,6 +132,6 @@ def test_the_roads_are_told_with_the_difference_to_what_was_before() -> None:
 def test_the_page_of_the_roads_has_the_numbers_of_the_files() -> None:
     page = (DOCS / "roads.md").read_text(encoding="utf-8")
     for line in read_lines(RESULTS / "roads.jsonl"):
-        if line["kind"] in ("style", "content"):
+        if line["kind"] in ("style", "content", "words and convolutions, start"):
             first, second = (f"{line['found'][0][judge]['all three']:.3f}".lstrip("0") for judge in ("first", "second"))
             assert f"{second} / {first}" in page, line["name"]

@@ -11,11 +11,11 @@ from benchmarks.world.text import TextPair
 from . import concepts
 from .families import FAMILIES, WORDS, Adapters, merged, side_by_side
 from .grouped import Factors, GroupedConv, Segment, Wardrobe
-from .methods import Apart, Contest
+from .methods import Apart, Contest, Joint
 from .references import Sampling, Studio
 from .test_method import RANK, RATE, contest, pictures  # noqa: F401  the fixture
 from .test_roads import losses, trainings
-from .training import Part
+from .training import Batch, Part, Step
 
 END, KNOWN = 49407, 320
 TRIGGERS = torch.tensor([1672, 336, 342, 287, 345])
@@ -52,8 +52,8 @@ def test_learned_words_change_what_is_read_where_their_triggers_stand() -> None:
     assert (studio.read(ids, content)[0][1] - plain[0][1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("words_first", [0, 2])
-def test_words_are_learned_beside_the_adapter_and_merge_with_it(contest: Contest, words_first: int) -> None:  # noqa: F811
+def with_words(contest: Contest) -> int:  # noqa: F811
+    """Let the contest read its pictures' captions, which hold their triggers; returns the width of a word."""
     width = contest.studio.learner.network.config["cross_attention_dim"]
     pooled = pictures(1, 0).pooled.shape[-1]
 
@@ -68,6 +68,18 @@ def test_words_are_learned_beside_the_adapter_and_merge_with_it(contest: Contest
         context = torch.zeros(*ids.shape, width)
         tables.append(dataclasses.replace(table, ids=ids, context=context))
     contest.contents, contest.styles = tables
+    beside = {
+        kind: dataclasses.replace(each, ids=torch.full((*each.latents.shape[:2], 77), END)) for kind, each in contest.auxiliary.items()
+    }
+    contest.auxiliary = {
+        kind: dataclasses.replace(each, context=each.context.new_zeros(*each.ids.shape, width)) for kind, each in beside.items()
+    }
+    return width
+
+
+@pytest.mark.parametrize("words_first", [0, 2])
+def test_words_are_learned_beside_the_adapter_and_merge_with_it(contest: Contest, words_first: int) -> None:  # noqa: F811
+    width = with_words(contest)
     contest.split, contest.done = concepts.Split(("a", "b"), ("c", "d")), {}
     apart = Apart("free, words", RANK, RATE, RATE, steps=2, rows=(2, 0), partners="keep", words=1e-2, words_first=words_first)
     both = contest.merge(apart)
@@ -77,6 +89,51 @@ def test_words_are_learned_beside_the_adapter_and_merge_with_it(contest: Contest
     assert words[:, 2:].abs().max() > 1e-3
     torch.testing.assert_close(both.scaled(0.5, 0.5).words(), words)
     assert Adapters.fresh(FAMILIES["free"], contest.studio.learner, RANK, 1, seed=0).words() is None
+
+
+@pytest.mark.parametrize("on_both", [False, True])
+def test_a_joint_stage_leaves_words_as_they_are_and_one_lora_on_both_learns_them(contest: Contest, on_both: bool) -> None:  # noqa: F811
+    with_words(contest)
+    if on_both:
+        (after,) = contest.one_for_both(RANK, [RATE], 2, kept=1, words=1e-2)
+    else:
+        before = Adapters.fresh(FAMILIES["free, words"], contest.studio.learner, RANK, 2, seed=0)
+        for name in WORDS:
+            before.learned[0][name] += 0.5
+        (after,) = contest.together(before, [Joint(RATE, 2, kept=1)])
+    words = after.words()
+    assert words is not None
+    if on_both:
+        assert words[:, :2].abs().amax((1, 2)).min() > 1e-3 and words[:, 2:].abs().amax((1, 2)).min() > 1e-3
+        assert after.learned[0]["style_up"].abs().max() == 0
+    else:
+        assert (words == 0.5).all()
+    assert after.learned[0]["content_up"].abs().max() > 0
+
+
+def test_joint_trainings_in_small_batches_come_to_the_same(contest: Contest) -> None:  # noqa: F811
+    before = Adapters.fresh(FAMILIES["free"], contest.studio.learner, RANK, 2, seed=0)
+    several = [Joint(rate, 2, kept=1) for rate in (RATE, 2 * RATE)]
+    whole = contest.together(before, several)
+    contest.studio.runs_at_once = 3
+    for one, other in zip(whole, contest.together(before, several), strict=True):
+        for mine, found in zip(one.learned, other.learned, strict=True):
+            for name, value in mine.items():
+                torch.testing.assert_close(found[name], value)
+    assert not torch.equal(whole[0].learned[0]["content_up"], whole[1].learned[0]["content_up"])
+
+
+def test_parts_that_wear_the_same_are_one_segment(contest: Contest) -> None:  # noqa: F811
+    table, family = pictures(2, 3), FAMILIES["free"]
+    adapters = Adapters.fresh(family, contest.studio.learner, RANK, 2, seed=0)
+    own, other = frozenset(family.content), frozenset(family.style)
+    sets = [[0], [1]]
+    parts = [Part(table, sets, 2, own), Part(table, sets, 1, own, "base"), Part(table, sets, 1, other), Part(table, sets, 3, own)]
+    what = trainings(*parts)
+    batch = Batch(contest.studio, what)
+    batch.fill()
+    step = Step(contest.studio, what, adapters, batch)
+    assert [(each.first, each.last) for each in step._segments()] == [(0, 3), (3, 4), (4, 7)]
 
 
 def test_words_come_from_the_content_and_from_the_style(contest: Contest) -> None:  # noqa: F811

@@ -47,7 +47,8 @@ def contest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Contest:
     tiny_unet().save_pretrained(tmp_path / "unet")
     learner = GroupedNetwork(UNET, tmp_path, torch.device("cpu"), torch.float64)
     made = Contest.__new__(Contest)
-    made.studio = SimpleNamespace(learner=learner, noise=EpsilonNoise(linear_beta_schedule()), device=torch.device("cpu"))  # type: ignore[assignment]
+    noise, device = EpsilonNoise(linear_beta_schedule()), torch.device("cpu")
+    made.studio = SimpleNamespace(learner=learner, noise=noise, device=device, runs_at_once=9)  # type: ignore[assignment]
     made.contents, made.styles, made.seeds, made.most_steps = pictures(2, 0), pictures(2, 1), [5], None
     made.auxiliary = {"styles": pictures(3, 2), "contents": pictures(3, 3)}
     made.pairs = [(0, 0, 1), (0, 1, 0)]
@@ -131,7 +132,7 @@ def test_a_training_apart_with_and_without_kept_rows_is_the_reference(
 ) -> None:
     apart = Apart(family, RANK, RATE, RATE, STEPS, rows, partners, sets=3)  # type: ignore[arg-type]
     (after,) = contest._apart([apart], role, contest.contents if role == "content" else contest.styles, contest.seeds)
-    before = Adapters.fresh(FAMILIES[family], contest.studio.learner, RANK, 2, seed=0)
+    before = Adapters.fresh(FAMILIES[family], contest.studio.learner, RANK, 2, seed=contest.seeds[0])
     correspondence = "multi_correspondence" if partners == "others" else "output_preservation"
     assert_the_reference_comes_to_the_same(contest, family, role, correspondence, rows[0], partners == "keep", before, after)
 

@@ -17,7 +17,8 @@ from .families import FAMILIES, Adapters
 from .final_report import tables
 from .grouped import GroupedNetwork, Segment
 from .methods import Contest
-from .second_report import results, save_grids, trials
+from .report import read_seeds
+from .second_report import save_grids, trials
 from .training import Batch, Part, Step, Trainings
 
 CPU = torch.device("cpu")
@@ -109,7 +110,7 @@ def tiny(folder: Path) -> Iterator[tuple[references.Studio, tuple[concepts.Split
             (second, "SWEPT", second.SWEPT[:1]),
         ):
             patch.setattr(module, name, value)
-        splits = tuple(concepts.Split(each.contents[:1], each.styles[:1]) for each in (concepts.DEVELOPMENT, concepts.TEST))
+        splits = tuple(concepts.Split(each.contents[:1], each.styles[:1]) for each in (concepts.DEVELOPMENT, concepts.LARGE))
         studio = references.Studio(EMBEDDED, CPU, base=flow_base(folder))
         studio.sampling = references.Sampling(steps=2)
         yield studio, splits
@@ -141,19 +142,19 @@ def test_the_whole_contest_runs_and_goes_on_where_it_was(
     studio, splits = tiny
     judges = {name: load_judge(name) for name in ("first", "second")}
     second.run(studio, judges, tmp_path, 1e12, splits, most_steps=1)
-    found = results(tmp_path, splits[1])
+    found = read_seeds(tmp_path, splits[1])
     assert set(found) == {*second.APART, second.NULLED, *second.JOINED, second.ALONE, "base model", "true pictures"}
     assert {name: len(each.marks["second"]) for name, each in found.items() if each.about["league"] != "frame"} == dict.fromkeys(
-        (*second.APART, second.NULLED, *second.JOINED, second.ALONE), 2
+        (*second.APART, second.NULLED, *second.JOINED, second.ALONE), 3
     )
     lines = trials(tmp_path, "chosen")
     assert len(lines) == 2 + 6 * 2
     assert len(trials(tmp_path / "strengths", "swept")) == 2 + 3
     assert sum(line.startswith("| ours") for line in tables(found, few=False)) == 2
-    save_grids(tmp_path, tmp_path / "grids.webp")
+    save_grids(sorted((tmp_path / "rows").glob("*.webp")), tmp_path / "grids.webp", splits[1])
     capsys.readouterr()
     second.run(studio, judges, tmp_path, 1e12, splits, most_steps=1)
     again = capsys.readouterr().out
     assert "left out" not in again
-    assert again.count("there:") == 8 + 3
+    assert again.count("there:") == 8 + 2 * 6
     assert trials(tmp_path, "chosen") == lines

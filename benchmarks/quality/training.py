@@ -160,11 +160,7 @@ class Step:
         inputs = (noisy, batch.times.flatten(), *self._text())
         rows = zip(batch.parts, batch.slices, batch.partners, batch.said, strict=True)
         target = torch.cat([self._target(part, inputs, places, partners, said) for part, places, partners, said in rows], 1)
-        segments = [
-            Segment(places.start, places.stop, self._worn(part, partners))
-            for part, places, partners in zip(batch.parts, batch.slices, batch.partners, strict=True)
-        ]
-        net.wear(self.groups, segments)
+        net.wear(self.groups, self._segments())
         error = (net(*inputs).unflatten(0, (self.groups, -1)) - target).square()
         error = (error if batch.weights is None else error * batch.weights).mean((2, 3, 4))
         losses = torch.stack([error[:, places].mean(1) for places in batch.slices], 1)
@@ -180,6 +176,17 @@ class Step:
         if words is None:
             return self.batch.context.flatten(0, 1), self.batch.pooled.flatten(0, 1)
         return self.studio.read(self.batch.ids.flatten(0, 1), words.repeat_interleave(self.batch.ids.shape[1], 0))
+
+    def _segments(self) -> list[Segment]:
+        """What the rows wear; parts that wear the same are one segment, which saves copies of what every layer sees."""
+        batch, segments, before = self.batch, list[Segment](), None
+        for part, places, partners in zip(batch.parts, batch.slices, batch.partners, strict=True):
+            if before is not None and before.bank is part.bank is None and before.live == part.live:
+                segments[-1].last = places.stop
+            else:
+                segments.append(Segment(places.start, places.stop, self._worn(part, partners)))
+            before = part
+        return segments
 
     def _worn(self, part: Part, partners: Tensor) -> Factors:
         if part.bank is None:

@@ -27,6 +27,7 @@ KINDS = {
     "convolutions": further.convolution_roads,
     "balance": further.balance_roads,
     "everything": further.everything_roads,
+    "start": further.start_roads,
     "thirds": further.third_roads,
     "alone": further.alone_roads,
     "pictures": further.picture_roads,

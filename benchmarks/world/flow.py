@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from diffusers import FluxTransformer2DModel
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .flat import FlatWeights
 from .timed import TimedTraining
@@ -23,6 +24,9 @@ from .timed import TimedTraining
 TEXT_TOKENS = 32  # of the 77: no caption of the world is longer
 PATCH = 2  # latents a side of a token
 PAINTED_IN = torch.bfloat16  # on a GPU; float16 overflows
+# Not cuDNN's: torch 2.11 keeps its backward pass by the shapes and strides of q, k and v alone, and the gradient of a single block
+# lies otherwise in memory than that of a double one. It was then read wrongly, or beyond its end (an illegal access on an H100).
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 HEAD_WIDTH, ROPE_AXES = 64, (16, 24, 24)
 _ATTENTION = r"to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out"
 _ADAPTED = re.compile(rf"(single_)?transformer_blocks\.\d+\.(attn\.({_ATTENTION})|proj_out)")
@@ -63,14 +67,15 @@ class FlowFamily:
         """The velocity (R, 4, h, w); ``given``: noisy (R, 4, h, w), timesteps (R,), context (R, S, c), pooled (R, p)."""
         noisy, context = given["noisy"].to(dtype), given["context"][:, :TEXT_TOKENS].to(dtype)
         height, width = (side // PATCH for side in noisy.shape[-2:])
-        output = network(
-            hidden_states=rearrange(noisy, "r c (h p) (w q) -> r (h w) (c p q)", p=PATCH, q=PATCH),
-            encoder_hidden_states=context,
-            pooled_projections=given["pooled"].to(dtype),
-            timestep=given["timesteps"].to(dtype),
-            img_ids=places(height, width, noisy.device),
-            txt_ids=torch.zeros(context.shape[1], 3, device=noisy.device),
-        )
+        with sdpa_kernel(KERNELS):
+            output = network(
+                hidden_states=rearrange(noisy, "r c (h p) (w q) -> r (h w) (c p q)", p=PATCH, q=PATCH),
+                encoder_hidden_states=context,
+                pooled_projections=given["pooled"].to(dtype),
+                timestep=given["timesteps"].to(dtype),
+                img_ids=places(height, width, noisy.device),
+                txt_ids=torch.zeros(context.shape[1], 3, device=noisy.device),
+            )
         answer = rearrange(output.sample, "r (h w) (c p q) -> r c (h p) (w q)", h=height, w=width, p=PATCH, q=PATCH)
         return answer if dtype == torch.float64 else answer.float()
 

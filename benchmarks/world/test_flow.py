@@ -81,6 +81,16 @@ def test_a_few_steps_teach_the_velocity(matrix_rate: float, tmp_path: pathlib.Pa
     assert (loaded - trained).norm() < 0.01 * trained.norm()  # half precision
 
 
+def test_the_network_is_asked_without_cudnns_attention() -> None:
+    """Whose backward pass may be kept for a gradient of another layout."""
+    network, seen = make_flow(64, 1, 1, CONTEXT, POOLED), []
+    network.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cuda.cudnn_sdp_enabled()))
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    velocity(network, torch.randn(2, 4, SIDE, SIDE))
+    assert seen == [False]
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+
+
 def test_a_step_of_a_matrix_turns_all_directions_alike() -> None:
     torch.manual_seed(0)
     tall, flat = torch.randn(2, 24, 8), torch.randn(2, 8, 24)
