@@ -183,17 +183,3 @@ def _memory(work: Work, machine: Machine) -> tuple[int, float]:
     if machine.type == "cuda" and kind.share == 1.0:
         mode = fastest_way(machine.memory - held - GIB, work.rows, work.latent_pixels, 0, work.convolutions)
     return mode, (held + max(0, MEMORY_MODES[mode].needed(work.rows, work.latent_pixels, work.convolutions)) * kind.share) / GIB
-
-
-def in_words(total: Estimate, machine: Machine) -> str:
-    """One line: "About 40 min and 9 GB on NVIDIA GeForce RTX 4070"."""
-    return f"About {duration(total.seconds)} and {max(1, round(total.gib))} GB on {machine.name}"
-
-
-def duration(seconds: float) -> str:
-    """ "45 s", "12 min", "1.5 h"."""
-    if seconds < 90:
-        return f"{max(5, round(seconds / 5) * 5)} s"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h"

@@ -106,12 +106,12 @@ def _one_node(model: Model, preset: str, text: str) -> Graph:
     """From two sets of pictures to the picture: one training node, one that paints."""
     canvas = Canvas(model)
     both = Wire("train", "both")
-    canvas.pictures((0, 0), (330, 0), height=430)
+    canvas.pictures((0, 0), (330, 0), height=500)
     canvas.load_model((330, 590))
     canvas.add("train", "B4MTrain", (660, 0), (340, 860), **model.wires, **canvas.both_pictures(), preset=preset)
     canvas.add("paint", "B4MPaint", (1030, 0), (340, 300), **model.wires, adapter=both, prompt="a {content} in {style}", seed=0)
     canvas.saved_picture(Wire("paint", "image"), (1030, 385), (340, 300))  # above the page's map of the workflow
-    canvas.add("save", "B4MSaveAdapter", (330, 785), (300, 120), adapter=both, filename="b4m_both")
+    canvas.add("save", "B4MSaveAdapter", (330, 775), (300, 120), adapter=both, filename="b4m_both")
     return Graph(canvas.nodes, Note(text, (0, 590), (300, 270)))
 
 

@@ -2,8 +2,9 @@
 
     python -m launcher.locales http://127.0.0.1:8188
 
-builds them from launcher/languages/<language>.json, where a word stands once for all nodes that have it, and again as "Node.word" where it
-means something else there. English stands in the code. What a language lacks is named, and nothing is written.
+builds them from launcher/languages/<language>.json: names by node, and by input or output ("Node.input" where one means something else
+there), and texts by the English text that they say again, so that none can stay behind when the English one changes. English stands in the
+code. What a language lacks, or has for a text that is gone, is named, and nothing is written.
 """
 
 from __future__ import annotations
@@ -21,54 +22,67 @@ ROOT = Path(__file__).resolve().parents[1]
 LANGUAGES = ("zh", "ja")
 _LONGEST = 110  # characters of a line
 _SOURCES = Path(__file__).with_name("languages")
-Words = dict[str, dict[str, list[str]]]
+Words = dict[str, dict[str, str]]
 
 
 def words(language: str) -> Words:
-    """The source of one language."""
+    """The source of one language: "nodes", "inputs" and "outputs" by name, "texts" by the English one, "headings" of a help page."""
     found: Words = json.loads((_SOURCES / f"{language}.json").read_text(encoding="utf-8"))
     return found
 
 
-def _of(table: dict[str, list[str]], node: str, name: str) -> dict[str, str]:
-    label, tooltip = table.get(f"{node}.{name}") or table[name]
-    return {"name": label, "tooltip": tooltip}
+def wanted(info: Info) -> dict[str, set[str]]:
+    """The names and texts of all nodes in English: each must have a word in a language."""
+    nodes = _ours(info)
+    return {
+        "nodes": set(nodes),
+        "inputs": {f"{node}.{name}" for node, facts in nodes.items() for name in _inputs(facts)},
+        "outputs": {f"{node}.{name}" for node, facts in nodes.items() for name in facts["output_name"]},
+        "texts": {text for facts in nodes.values() for text in (facts["description"], *_inputs(facts).values(), *facts["output_tooltips"])},
+    }
 
 
-def lacking(info: Info, source: Words) -> list[str]:
-    """What of the nodes has no word in a language: "Node", "Node.input" or "Node > output"."""
-    names = {node: (_inputs(facts), list(facts["output_name"])) for node, facts in _ours(info).items()}
-    nodes = [node for node in names if node not in source["nodes"]]
-    inputs = [f"{node}.{name}" for node, (each, _) in names.items() for name in each if not _has(source["inputs"], node, name)]
-    outputs = [f"{node} > {name}" for node, (_, each) in names.items() for name in each if not _has(source["outputs"], node, name)]
-    return [*nodes, *inputs, *outputs]
+def amiss(info: Info, source: Words) -> list[str]:
+    """What of the nodes has no word in a language, and what stands there for nothing."""
+    found = []
+    for table, names in wanted(info).items():
+        keys = {name: name if table in ("nodes", "texts") else _key(source[table], name) for name in names}
+        found += [f"no word for {name}" for name in sorted(names) if keys[name] not in source[table]]
+        found += [f"nothing says {key}" for key in sorted(source[table].keys() - set(keys.values()))]
+    return found
 
 
-def _has(table: dict[str, list[str]], node: str, name: str) -> bool:
-    return f"{node}.{name}" in table or name in table
+def _key(table: dict[str, str], name: str) -> str:
+    """How the name of a node's input or output is found: as its own, or as that of all nodes."""
+    return name if name in table else name.partition(".")[2]
 
 
 def _ours(info: Info) -> dict[str, Any]:
     return {name: info[name] for name in sorted(info) if name.startswith("B4M")}
 
 
-def _inputs(facts: Any) -> list[str]:
-    return [name for part in ("required", "optional") for name in facts["input"].get(part, {})]
+def _inputs(facts: Any) -> dict[str, str]:
+    """The tooltip of each input."""
+    both = {**facts["input"].get("required", {}), **facts["input"].get("optional", {})}
+    return {name: options["tooltip"] for name, (_, options) in both.items()}
 
 
 def built(info: Info, source: Words) -> dict[str, Any]:
-    """nodeDefs.json of one language. Raises LauncherError where a word is lacking."""
-    missing = lacking(info, source)
-    if missing:
-        raise LauncherError(f"There are no words for {', '.join(missing)}: write them into launcher/languages.")
+    """nodeDefs.json of one language. Raises LauncherError where a word is lacking, or stands for nothing."""
+    if faults := amiss(info, source):
+        raise LauncherError(f"launcher/languages does not fit the nodes: {'; '.join(faults)}. Write what is lacking, take out the rest.")
     result: dict[str, Any] = {}
     for node, facts in _ours(info).items():
-        title, description = source["nodes"][node]
+
+        def face(table: str, name: str, text: str, node: str = node) -> dict[str, str]:
+            return {"name": source[table][_key(source[table], f"{node}.{name}")], "tooltip": source["texts"][text]}
+
+        outputs = zip(facts["output_name"], facts["output_tooltips"], strict=True)
         result[node] = {
-            "display_name": title,
-            "description": description,
-            "inputs": {name: _of(source["inputs"], node, name) for name in _inputs(facts)},
-            "outputs": {str(number): _of(source["outputs"], node, name) for number, name in enumerate(facts["output_name"])},
+            "display_name": source["nodes"][node],
+            "description": source["texts"][facts["description"]],
+            "inputs": {name: face("inputs", name, text) for name, text in _inputs(facts).items()},
+            "outputs": {str(number): face("outputs", *each) for number, each in enumerate(outputs)},
         }
     return result
 
@@ -96,7 +110,7 @@ def files(info: Info) -> dict[Path, str]:
         faces = built(info, source)
         found[ROOT / "locales" / language / "nodeDefs.json"] = json.dumps(faces, ensure_ascii=False, indent=1) + "\n"
         for node, facts in faces.items():
-            found[ROOT / "web" / "docs" / node / f"{language}.md"] = help_page(node, facts, source["headings"]["help"])
+            found[ROOT / "web" / "docs" / node / f"{language}.md"] = help_page(node, facts, list(source["headings"].values()))
     return found
 
 

@@ -16,7 +16,7 @@ from ..b4m_core.foreign import USES
 from ..b4m_core.metadata import Facts
 from ..b4m_core.set_words import DEFAULT, fill_prompt, words_of
 from . import host
-from .widgets import CATEGORY, AdapterWire, advanced, alone_note, optional, require_adapter, schema, strength
+from .widgets import CATEGORY, AdapterWire, advanced, alone_note, content_and_style, optional, require_adapter, schema, strength
 
 NONE_YET = "(no adapter in the loras folder yet)"
 _SHIPPED = Path(__file__).resolve().parents[1] / "adapters"
@@ -77,8 +77,7 @@ class B4MLoadAdapter(io.ComfyNode):
                 io.Combo.Input(
                     "filename",
                     options=adapter_files(),
-                    tooltip="B4M's adapters in the loras folder, then the examples for B4M Mini Model, then all other LoRAs there. "
-                    "Press R after adding one.",
+                    tooltip="B4M's adapters in the loras folder, then the examples for B4M Mini Model, then all other LoRAs there.",
                 ),
                 io.Combo.Input(
                     "use_as",
@@ -103,7 +102,7 @@ class B4MLoadAdapter(io.ComfyNode):
     @classmethod
     def execute(cls, filename: str, use_as: str = USES[0]) -> io.NodeOutput:
         if filename == NONE_YET:
-            raise B4MError("There is no adapter in the loras folder yet: train one and save it, or put a LoRA there and press R.")
+            raise B4MError("There is no adapter in the loras folder yet: train one and save it, or put a LoRA there.")
         adapter = load_adapter(_path(filename), use_as)
         known = adapter.facts
         said = [f"{known.origin}, taken as {use_as}.", *adapter.notes] if known.origin else []
@@ -123,8 +122,7 @@ class B4MApplyAdapter(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model that the adapter was trained on, or one that is near to it."),
                 AdapterWire.Input("adapter", tooltip="From a training, a merge or a loader."),
-                strength("content", "How much of the subject."),
-                strength("style", "How much of the style."),
+                *content_and_style(),
                 io.Clip.Input("clip", optional=True, tooltip="For adapters of other tools that change the text encoders too."),
                 advanced(optional(strength("detail", "How much of what a merge took in besides content and style."))),
             ],

@@ -67,7 +67,7 @@ class B4MPictures(io.ComfyNode):
                 io.Combo.Input(
                     "folder",
                     options=[FROM_GRAPH, *DEMO, *host.input_subfolders()],
-                    tooltip="A folder below ComfyUI's input folder; press R after adding one. Beside name.png: its caption "
+                    tooltip="A folder below ComfyUI's input folder; pictures dropped on this node get one. Beside name.png: its caption "
                     "name.txt, its mask name_mask.png.",
                 ),
                 io.String.Input("trigger", default="snq", tooltip="A new word for this content or style that the model does not know yet."),

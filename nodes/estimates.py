@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..b4m_core import B4MError, TrainingSettings
-from ..b4m_core.estimate import Estimate, Machine, Speeds, Work, estimate, in_words, passes_with
+from ..b4m_core.estimate import Estimate, Machine, Speeds, Work, estimate
 from ..b4m_core.layers import CONVOLUTIONS
 from ..b4m_core.presets import DEFAULT, Preset, filled, kind_of, preset_named
 from ..b4m_core.trainings import training
@@ -36,7 +36,7 @@ def speeds() -> Speeds:
 def add_route() -> None:
     """Register POST /b4m/estimate. Must be called while the host starts.
 
-    Asked {"prompt": the open graph as /prompt takes it}, it answers {"nodes": {execution id: {"seconds", "gib", "measured", "text"}}}.
+    Asked {"prompt": the open graph as /prompt takes it}, it answers {"nodes": {execution id: {"seconds", "gib", "measured", "machine"}}}.
     """
     host.add_json_route(ROUTE, _answer)
 
@@ -57,9 +57,7 @@ def _of_node(graph: Graph, name: str) -> dict[str, Any] | None:
         return None
     each = [estimate(work, machine, known) for work in works]
     total = Estimate(sum(one.seconds for one in each), max(one.gib for one in each), all(one.measured for one in each))
-    how = "as the last trainings here" if total.measured else "by arithmetic until something was trained here"
-    text = f"{in_words(total, machine)} ({how})"
-    return {"seconds": round(total.seconds, 1), "gib": round(total.gib, 1), "measured": total.measured, "text": text}
+    return {"seconds": round(total.seconds, 1), "gib": round(total.gib, 1), "measured": total.measured, "machine": machine.name}
 
 
 def works_of(graph: Graph, name: str) -> list[Work]:

@@ -26,6 +26,9 @@ _LEAST_SECONDS = 0.25  # between two events: the page need not draw faster
 _CURVE_POINTS = 200
 _SAMPLE_SIDE = 512  # pixels; a sample is shown at the width of a node
 
+Phase = tuple[()] | tuple[str] | tuple[str, int, int]
+"""Which of its trainings a node is at, for the page to say in its own language: the part, its number, and of how many."""
+
 _unfinished: dict[str, int] = {}
 """How many runs of a node were stopped or failed."""
 
@@ -41,7 +44,7 @@ def unfinished(node_id: str | None) -> str:
 class TrainingDisplay:
     """The live display of one training on one node; a display without a node id shows nothing."""
 
-    def __init__(self, node_id: str | None, node_type: str, total: int, hidden: Any = None, phase: str = "") -> None:
+    def __init__(self, node_id: str | None, node_type: str, total: int, hidden: Any = None, phase: Phase = ()) -> None:
         """node_id: the hidden unique_id ("7", in subgraphs "1:2:7"); node_type: the node's id, e.g. "B4MTrainContent"; total: steps, 0
         until they are known.
 

@@ -9,7 +9,7 @@ from comfy_api.v0_0_2 import io
 from ..b4m_core import Adapter
 from ..b4m_core.set_words import fill_prompt, words_of
 from . import host
-from .widgets import CATEGORY, AdapterWire, advanced, guidance, model_clip_vae, require_adapter, schema, strength, whole_number
+from .widgets import CATEGORY, AdapterWire, advanced, content_and_style, guidance, model_clip_vae, require_adapter, schema, whole_number
 
 
 def _sampler_widgets() -> list[Any]:
@@ -19,7 +19,7 @@ def _sampler_widgets() -> list[Any]:
         whole_number("width", "0: the model's own size. Others near it paint well too.", most=4096, step=32),
         whole_number("height", "0: the model's own size.", most=4096, step=32),
         whole_number("steps", "Sampler steps. Fewer are faster; over 40 nothing improves.", default=25, least=1, most=200),
-        advanced(guidance("cfg", "How closely the prompt is followed. Lower it when colours burn out; a distilled model wants 1.")),
+        advanced(guidance("cfg")),
         advanced(io.Combo.Input("sampler_name", options=host.sampler_names(), default="euler", tooltip="As in KSampler.")),
         advanced(io.Combo.Input("scheduler", options=host.scheduler_names(), default="normal", tooltip="As in KSampler.")),
     ]
@@ -45,8 +45,7 @@ class B4MPaint(io.ComfyNode):
                     default="a {content} in {style}",
                     tooltip="{content} and {style} become the trigger words of what was trained; write the rest as in every prompt.",
                 ),
-                strength("content", "How much of the subject: raise it when the likeness is weak, up to 1.5."),
-                strength("style", "How much of the style: lower it when the subject drowns in it, down to 0.6."),
+                *content_and_style(),
                 io.Int.Input("seed", default=0, min=0, max=2**53, control_after_generate=True, tooltip="Another number, another picture."),
                 *_sampler_widgets(),
             ],

@@ -27,7 +27,7 @@ from ..b4m_core.set_words import fill_prompt, words_of
 from ..b4m_core.trainings import training
 from . import host
 from .estimates import Clock
-from .live import RUN_KEY, STORED_KEY, TrainingDisplay
+from .live import RUN_KEY, STORED_KEY, Phase, TrainingDisplay
 from .training_widgets import RETRAIN, REUSE, TAKE
 from .widgets import auxiliary_sets, require_adapter, require_pictures
 
@@ -147,7 +147,7 @@ def in_words(prompt: str, plan: Plan) -> str:
     return fill_prompt(prompt.strip(), {**words, **trigger}, "sample_prompt")
 
 
-def display_of(node: type[io.ComfyNode], phase: str = "") -> TrainingDisplay:
+def display_of(node: type[io.ComfyNode], phase: Phase = ()) -> TrainingDisplay:
     """The live display of a training that begins on `node`; `phase` names it where a node has several."""
     return TrainingDisplay(node.hidden.unique_id, node.__name__, 0, node.hidden, phase)
 

@@ -28,7 +28,7 @@ def _painting_widgets(size: int) -> list[Any]:
         io.Int.Input("size", default=size, min=64, max=2048, step=32, tooltip="Side of each picture; lowered to the model's own."),
         io.Int.Input("seed", default=0, min=0, max=2**53, control_after_generate=False, tooltip="One noise for all."),
         io.Int.Input("steps", default=25, min=1, max=200, tooltip="Sampler steps of each picture (Euler, normal)."),
-        guidance("cfg", "Guidance of each picture."),
+        guidance("cfg"),
     ]
 
 
@@ -147,7 +147,7 @@ class B4MStrengthTable(io.ComfyNode):
             "B4MStrengthTable",
             "B4M Strength Table",
             "Paints one prompt with content and style at several strengths each, in rows and columns with one seed: find the pair that "
-            "you like and set it in B4M Apply LoRA. Too weak: go right or down; overcooked: go left or up.",
+            "you like and set it on B4M Paint or B4M Apply LoRA. Too weak: go right or down; overcooked: go left or up.",
             [
                 AdapterWire.Input("adapter", tooltip="An adapter with a content and a style: merged, or trained together."),
                 io.String.Input(

@@ -111,8 +111,8 @@ class B4MTrainTogether(TrainingNode):
             description="Merges a content and a style adapter and trains both on both sets of pictures, so that they get along.",
             inputs=[
                 *model_clip_vae(),
-                AdapterWire.Input("content", tooltip="From Train Content."),
-                AdapterWire.Input("style", tooltip="From Train Style."),
+                AdapterWire.Input("content", tooltip="A content: from B4M Train Content LoRA, or a saved one."),
+                AdapterWire.Input("style", tooltip="A style: from B4M Train Style LoRA, or a saved one."),
                 Pictures.Input("content_pictures", tooltip="The pictures of the subject again."),
                 Pictures.Input("style_pictures", tooltip="The pictures of the style again."),
                 Auxiliary.Input("content_auxiliary", optional=True, tooltip=_again("Train Content")),

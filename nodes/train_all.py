@@ -112,7 +112,7 @@ class B4MTrain(TrainingNode):
         **widgets: Any,
     ) -> io.NodeOutput:
         wires, pictures = (model, clip, vae), (content_pictures, style_pictures)
-        first = display_of(cls, "Auxiliary pictures")
+        first = display_of(cls, ("Auxiliary pictures",))
         with first.ending():
             for name, each in zip(("content_pictures", "style_pictures"), pictures, strict=True):
                 require_pictures(each, name)
@@ -142,14 +142,14 @@ def _trained(
     of = 3 if goes_on else 2
     made: list[Adapter] = []
     for number, (role, each) in enumerate(zip(("content", "style"), pictures, strict=True), start=1):
-        display = display_of(node, f"{role.capitalize()}, {number} of {of}")
+        display = display_of(node, (role.capitalize(), number, of))
         display.later(later(node.hidden.prompt, node.hidden.unique_id, number))
         known = notes if number == of else []
         session, adapter = train_apart(node, role, display, wires, each, auxiliary[role], apart_settings(widgets), known)
         made.append(adapter)
     content, style = made
     if goes_on:
-        display = display_of(node, "Both, 3 of 3")
+        display = display_of(node, ("Both", 3, 3))
         again = (auxiliary["content"], auxiliary["style"]) if preset.keeps_together else (None, None)
         session, both = train_together(node, display, wires, (content, style), pictures, again, together_settings(widgets), notes)
     else:

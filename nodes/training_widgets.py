@@ -104,12 +104,13 @@ def apart_widgets() -> list[Any]:
         whole_number(
             "rank",
             "0: as the preset says. Size of the LoRA: raise it for fine detail, lower it for smaller files and less memory. "
-            "The same for the content and the style.",
+            "Best the same in content and style.",
             most=512,
         ),
         whole_number(
             "basis_seed",
-            "Leave it: a content and a style fit together only with the same number.",
+            "Leave it. Where it, rank, start and split are the same in content and style, the two begin apart from each other and a merge "
+            "keeps their split. Others merge too: as their exact sum.",
             most=2**31,
             control_after_generate=False,
         ),
@@ -127,7 +128,7 @@ def apart_widgets() -> list[Any]:
                 default=TrainingSettings.split,
                 optional=True,
                 tooltip="free: content and style learn all of their own. full: each learns against a frozen, shared factor. "
-                "halves: as published, each in half of every layer's rows and columns. Same for content and style.",
+                "halves: as published, each in half of every layer's rows and columns. Best the same in content and style.",
             )
         ),
         advanced(

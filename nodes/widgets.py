@@ -80,7 +80,10 @@ def whole_number(name: str, tooltip: str, *, most: int, least: int = 0, default:
     return advanced(io.Int.Input(name, default=default, min=least, max=most, tooltip=tooltip, **more))
 
 
-def guidance(name: str, tooltip: str) -> io.Float.Input:
+_GUIDANCE = "How closely the prompt is followed. Lower it when colours burn out; a distilled model wants 1."
+
+
+def guidance(name: str, tooltip: str = _GUIDANCE) -> io.Float.Input:
     """A sampler's cfg."""
     return io.Float.Input(name, default=5.0, min=0.0, max=30.0, step=0.5, tooltip=tooltip)
 
@@ -99,6 +102,14 @@ def rates_accepted(**rates: Any) -> bool | str:
 def strength(name: str, tooltip: str) -> io.Float.Input:
     """A slider for a strength, -2 to 3; below 0 it takes away."""
     return io.Float.Input(name, default=1.0, min=-2.0, max=3.0, step=0.05, display_mode=io.NumberDisplay.slider, tooltip=tooltip)
+
+
+def content_and_style() -> list[Any]:
+    """The two sliders."""
+    return [
+        strength("content", "How much of the subject: raise it when the likeness is weak, up to 1.5."),
+        strength("style", "How much of the style: lower it when the subject drowns in it, down to 0.6."),
+    ]
 
 
 def model_clip_vae() -> list[Any]:

@@ -6,6 +6,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { HEIGHT, makeView, render, resized, RUNNING } from "./b4m_live_view.js";
 import { addPanel, after, allNodes, ask, findNode, rootGraph, setValue, valueOf, whenCreated } from "./b4m_parts.js";
+import { words } from "./b4m_words.js";
 
 const EVENT = "b4m.training";
 const ROUTE = "/b4m/shown";
@@ -47,7 +48,7 @@ function takeStep(node, step) {
     setValue(node, "steps", step);
     if (valueOf(node, "run") === RETRAIN) setValue(node, "run", REUSE);
     const view = node.b4mView;
-    show(node, { ...view.state, note: `steps is ${step} now: Run takes that step as it was kept.` });
+    show(node, { ...view.state, note: words("steps is {step} now: Run takes that step as it was kept.", { step }) });
 }
 
 /** Ask what is kept of a run, once for each sample that it has painted and at its end. */
@@ -146,7 +147,7 @@ async function askAgain() {
         const state = node.b4mView?.state;
         const known = Object.values(answer.nodes ?? {}).some((each) => each.run === state?.run);
         if (!state || known || !RUNNING.has(state.state)) continue;
-        keep({ ...state, state: "stopped", seconds_left: null, end: "ComfyUI was ended. Run goes on from what was kept." });
+        keep({ ...state, state: "stopped", seconds_left: null, end: words("ComfyUI was ended. Run goes on from what was kept.") });
         show(node, runs.get(state.run));
     }
 }

@@ -1,4 +1,5 @@
 // A loss curve on a canvas: raw values faint, their smoothed course bold, both axes labelled.
+import { words } from "./b4m_words.js";
 
 const SHARPNESS = 2; // canvas pixels per unit: nodes are looked at zoomed in
 const ROOM = { left: 42, right: 10, top: 10, bottom: 24 };
@@ -66,7 +67,7 @@ function drawLossAxis(context, box, place, [low, high]) {
     context.translate(8, (box.top + box.bottom) / 2);
     context.rotate(-Math.PI / 2);
     context.textAlign = "center";
-    context.fillText("loss", 0, 0);
+    context.fillText(words("loss"), 0, 0);
     context.restore();
 }
 
@@ -78,7 +79,7 @@ function drawStepAxis(context, box, place, last) {
     const ticks = niceTicks(0, last, 5).filter((tick) => tick < last * 0.9 && Number.isInteger(tick));
     for (const tick of [...ticks, last]) {
         context.textAlign = tick === last ? "right" : tick === 0 ? "left" : "center";
-        context.fillText(tick === 0 ? "step 0" : String(tick), place(tick), box.bottom + 6);
+        context.fillText(tick === 0 ? words("step 0") : String(tick), place(tick), box.bottom + 6);
     }
 }
 

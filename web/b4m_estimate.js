@@ -3,20 +3,23 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { RUNNING } from "./b4m_live_view.js";
 import { allNodes, ask, findNode, make } from "./b4m_parts.js";
+import { duration, words } from "./b4m_words.js";
 
 const ROUTE = "/b4m/estimate";
 const EVENT = "b4m.training";
 const WAIT = 600; // milliseconds after the last change, before the server is asked
 
-/** @type {Map<string, {seconds: number, text: string}>} by execution id */
+/** @type {Map<string, {seconds: number, gib: number, measured: boolean, machine: string}>} by execution id */
 let estimates = new Map();
 const over = new Set(); // nodes that this run of the workflow is done with, or took from the cache
 let timer = null;
 
-/** "45 s", "12 min", "1.5 h". */
-function duration(seconds) {
-    if (seconds < 90) return `${Math.max(Math.round(seconds), 1)} s`;
-    return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+/** "About 40 min and 9 GB on NVIDIA GeForce RTX 4070", and how it is known; seconds by fives, for it is no stopwatch. */
+function inWords({ seconds, gib, measured, machine }) {
+    const time = duration(seconds < 90 ? Math.max(5, Math.round(seconds / 5) * 5) : seconds);
+    const estimate = words("About {time} and {gib} GB on {machine}", { time, gib: Math.max(1, Math.round(gib)), machine: words(machine) });
+    if (measured) return words("{estimate} (as the last trainings here)", { estimate });
+    return words("{estimate} (by arithmetic until something was trained here)", { estimate });
 }
 
 /** The line on a node, made when it is first needed. */
@@ -43,10 +46,10 @@ async function askAll() {
     const { output } = await app.graphToPrompt();
     const answer = await ask(ROUTE, { prompt: output });
     estimates = new Map(Object.entries(answer?.nodes ?? {}));
-    for (const [id, { text }] of estimates) {
+    for (const [id, estimate] of estimates) {
         const node = findNode(id);
         const state = node?.b4mView?.root.dataset.state;
-        if (node) say(node, !state || state === "idle" || state === "stopped" ? text : RUNNING.has(state) ? line(node)?.textContent ?? "" : "");
+        if (node) say(node, !state || state === "idle" || state === "stopped" ? inWords(estimate) : RUNNING.has(state) ? line(node)?.textContent ?? "" : "");
     }
 }
 
@@ -80,7 +83,9 @@ function receive(payload) {
     }
     const left = timeLeft(id, state);
     const others = left - (state.seconds_left ?? 0) > 1;
-    say(node, state.state === "training" && others ? `All trainings: about ${duration(left)} left` : estimates.get(id)?.text ?? "");
+    const estimate = estimates.get(id);
+    if (state.state === "training" && others) say(node, words("All trainings: about {time} left", { time: duration(left) }));
+    else say(node, estimate ? inWords(estimate) : "");
 }
 
 /** A node of this page's own run is done. */

@@ -1,5 +1,6 @@
 // Pictures opened large, over the page: arrows go through them, Escape or a click beside them closes.
 import { addStyle, button, make } from "./b4m_parts.js";
+import { words } from "./b4m_words.js";
 
 addStyle(`
 .b4m-large { position: fixed; inset: 0; z-index: 10000; display: flex; flex-direction: column; align-items: center; justify-content: center;
@@ -17,7 +18,8 @@ export function openLarge(pictures, index) {
     const image = make("img", "");
     const title = make("span", "");
     const go = (step) => show((place + step + pictures.length) % pictures.length);
-    const bar = make("div", "", button("◀", "Earlier", () => go(-1)), title, button("▶", "Later", () => go(1)), button("Close", "Close", close));
+    const [earlier, later] = [button("◀", words("Earlier"), () => go(-1)), button("▶", words("Later"), () => go(1))];
+    const bar = make("div", "", earlier, title, later, button(words("Close"), words("Close"), close));
     const root = make("div", "b4m-large", image, bar);
     let place = index;
 

@@ -2,6 +2,7 @@
 import { drawCurve } from "./b4m_curve.js";
 import { openLarge } from "./b4m_large.js";
 import { addStyle, button, make, pictureAddress, safePicture } from "./b4m_parts.js";
+import { duration, words } from "./b4m_words.js";
 
 export const HEIGHT = 300; // the least; a taller node gives more to the sample
 /** The states of a training that goes on. */
@@ -44,43 +45,47 @@ export function makeView(take) {
     view.caption = make("figcaption", "");
     view.progress = make("div", "b4m-bar", view.bar);
     view.said = make("div", "b4m-said", view.end, view.note);
-    view.take = button("", "Set steps to it: Run takes what is kept of that step and trains nothing", () => take(view.shown[shownIndex(view)].step));
+    const hint = words("Set steps to it: Run takes what is kept of that step and trains nothing");
+    view.take = button("", hint, () => take(view.shown[shownIndex(view)].step));
     view.take.classList.add("b4m-take");
     view.mayTake = Boolean(take);
     view.sample = make("figure", "b4m-sample", view.image, view.caption, view.take);
     view.strip = make("div", "b4m-strip");
-    view.blank = make("div", "b4m-blank b4m-faint", "The loss curve and sample pictures appear here while it trains.");
+    view.blank = make("div", "b4m-blank b4m-faint", words("The loss curve and sample pictures appear here while it trains."));
     const head = make("div", "b4m-head", view.step, view.left);
     view.root = make("div", "b4m-live", head, view.progress, view.said, view.curve, view.sample, view.strip, view.blank);
-    view.waits = false; // whether it is in the queue
+    view.waits = null; // "queue" behind another run, "turn" in this one
     view.chosen = null; // the step of the sample that the artist looks at; null follows the newest
     view.shown = []; // the samples in the strip
     view.sample.addEventListener("click", () => openLarge(large(view), Math.max(shownIndex(view), 0)));
     return view;
 }
 
-/** "about 2 min left", "45 s left". */
-function timeLeft(seconds) {
-    if (seconds === null || seconds === undefined) return "";
-    if (seconds < 90) return `${Math.max(Math.round(seconds), 1)} s left`;
-    if (seconds < 5400) return `${Math.round(seconds / 60)} min left`;
-    return `${(seconds / 3600).toFixed(1)} h left`;
-}
-
 /** What the first line says in each state. */
 function headline(state, waits) {
-    if (waits && !RUNNING.has(state?.state)) return "In the queue: it begins when what runs has ended";
-    if (!state) return "Not trained yet: press Run";
-    const steps = `${state.step ?? 0} of ${state.total ?? 0}`;
-    if (state.state === "started") return "Preparing the pictures";
-    if (state.state === "auxiliary") return `Painting auxiliary picture ${state.encoding?.[0] ?? 0} of ${state.encoding?.[1] ?? 0}`;
-    if (state.state === "encoding") return `Encoding picture ${state.encoding?.[0] ?? 0} of ${state.encoding?.[1] ?? 0}`;
-    if (state.state === "training") return `Step ${steps}`;
-    if (state.state === "painting") return "Trained before, painting a sample";
-    if (state.state === "done") return `Trained, ${state.total} steps`;
-    if (state.state === "reused") return "Trained before, reused";
-    const ended = state.state === "stopped" ? "Stopped" : "Failed";
-    return state.step ? `${ended} at step ${steps}` : `${ended} before the first step`;
+    if (waits && !RUNNING.has(state?.state)) {
+        return waits === "turn" ? words("Its turn comes in this run") : words("In the queue: it begins when what runs has ended");
+    }
+    if (!state) return words("Not trained yet: press Run");
+    const steps = { step: state.step ?? 0, total: state.total ?? 0 };
+    const pictures = { number: state.encoding?.[0] ?? 0, of: state.encoding?.[1] ?? 0 };
+    if (state.state === "started") return words("Preparing the pictures");
+    if (state.state === "auxiliary") return words("Painting auxiliary picture {number} of {of}", pictures);
+    if (state.state === "encoding") return words("Encoding picture {number} of {of}", pictures);
+    if (state.state === "training") return words("Step {step} of {total}", steps);
+    if (state.state === "painting") return words("Trained before, painting a sample");
+    if (state.state === "done") return words("Trained, {total} steps", steps);
+    if (state.state === "reused") return words("Trained before, reused");
+    if (state.state === "stopped") return state.step ? words("Stopped at step {step} of {total}", steps) : words("Stopped before the first step");
+    return state.step ? words("Failed at step {step} of {total}", steps) : words("Failed before the first step");
+}
+
+/** Which of its trainings a node with several is at. */
+function withPhase(phase, state) {
+    if (!phase?.length) return state;
+    const [part, number, of] = phase;
+    const named = of ? words("{part}, {number} of {of}", { part: words(part), number, of }) : words(part);
+    return words("{phase}: {state}", { phase: named, state });
 }
 
 /** All samples of a state, by step: those that the run store kept, and those that came while this page looked on. */
@@ -103,19 +108,19 @@ function shownIndex({ shown, chosen, state }) {
 }
 
 function large(view) {
-    return view.shown.map((sample) => ({ url: pictureAddress(sample.url), title: `sample at step ${sample.step}`, step: sample.step }));
+    return view.shown.map((sample) => ({ url: pictureAddress(sample.url), title: words("sample at step {step}", sample), step: sample.step }));
 }
 
 /** Put `state` (undefined before the first training) into the view. */
 export function render(view, state) {
     const share = state?.total ? (state.step ?? 0) / state.total : 0;
-    const phase = state?.phase ? `${state.phase}: ` : "";
     view.root.dataset.state = state?.state ?? "idle";
-    view.step.textContent = phase + headline(state, view.waits);
-    view.left.textContent = timeLeft(state?.seconds_left);
+    const left = state?.seconds_left ?? null;
+    view.step.textContent = withPhase(state?.phase, headline(state, view.waits));
+    view.left.textContent = left === null ? "" : words("{time} left", { time: duration(left) });
     view.progress.hidden = !state;
     view.bar.style.width = `${Math.round(100 * (state?.state === "done" || state?.state === "reused" ? 1 : share))}%`;
-    view.end.textContent = state?.end ?? "";
+    view.end.textContent = words(state?.end ?? "");
     view.end.hidden = !state?.end;
     view.note.textContent = state?.note ?? "";
     view.note.hidden = !state?.note;
@@ -138,9 +143,9 @@ function renderSamples(view, state) {
     if (!shown) return;
     const address = pictureAddress(shown.url);
     if (view.image.getAttribute("src") !== address) view.image.src = address;
-    view.caption.textContent = `sample at step ${shown.step}`;
+    view.caption.textContent = words("sample at step {step}", shown);
     view.take.hidden = !(view.mayTake && shown.kept && shown.step !== state?.total);
-    view.take.textContent = `Use step ${shown.step}`;
+    view.take.textContent = words("Use step {step}", shown);
     [...view.strip.children].forEach((each, index) => press(each, samples[index] === shown));
     if (changed && view.chosen === null) scrollToNewest(view);
 }
@@ -176,7 +181,7 @@ function stripButton(view, sample) {
     image.src = pictureAddress(sample.url);
     const made = make("button", "", image, make("span", "", String(sample.step)));
     made.type = "button";
-    made.title = `Sample at step ${sample.step}. Click twice to open it large.`;
+    made.title = words("Sample at step {step}. Click twice to open it large.", sample);
     made.addEventListener("click", (event) => {
         event.stopPropagation();
         view.chosen = sample.step === view.state?.sample?.step ? null : sample.step;

@@ -1,6 +1,7 @@
 // What every part of B4M's page is made of: elements, panels on nodes, nodes by their execution id, lists that follow the server's files.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { words } from "./b4m_words.js";
 
 const MARGIN = 10; // what the page leaves free on each side of a DOM widget
 
@@ -34,6 +35,7 @@ export function addStyle(text) {
  * node leaves room for; what it shows must fit in, so that no node grows over another when something is shown.
  */
 export function addPanel(node, name, type, root, height) {
+    root.classList.add("widget-expands"); // by this name Nodes 2.0 gives what a node is higher to its own widgets; older pages to these alone
     root.classList.add("b4m-panel"); // its size does not follow what is in it: Nodes 2.0 would make the node as high as that
     root.style.minHeight = `${height}px`;
     const widget = node.addDOMWidget(name, type, root, {
@@ -112,7 +114,7 @@ export async function ask(route, question) {
         });
         return await response.json();
     } catch {
-        return { error: "ComfyUI does not answer.", away: true };
+        return { error: words("ComfyUI does not answer."), away: true };
     }
 }
 

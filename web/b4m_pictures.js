@@ -5,6 +5,7 @@ import { app } from "../../scripts/app.js";
 import { openLarge } from "./b4m_large.js";
 import { addPanel, addStyle, after, allNodes, ask, button, findNode, make, refreshLists, setValue, valueOf, whenCreated } from "./b4m_parts.js";
 import { bring, droppedFiles, hasFiles } from "./b4m_upload.js";
+import { words } from "./b4m_words.js";
 
 const ROUTE = "/b4m/pictures";
 const NODE_TYPE = "B4MPictures";
@@ -36,8 +37,10 @@ addStyle(`
 /** Give a node its panel. */
 function addPictures(node) {
     const view = { count: make("span", "b4m-faint"), about: make("div", "b4m-about b4m-faint"), grid: make("div", "b4m-grid") };
-    view.add = button("Add pictures", "Choose pictures from this computer; several at once, with their .txt captions and _mask pictures", () => choose(node, false));
-    view.fresh = button("New set", "Choose pictures for a new folder of their own; this one stays as it is", () => choose(node, true));
+    const several = words("Choose pictures from this computer; several at once, with their .txt captions and _mask pictures");
+    const another = words("Choose pictures for a new folder of their own; this one stays as it is");
+    view.add = button(words("Add pictures"), several, () => choose(node, false));
+    view.fresh = button(words("New set"), another, () => choose(node, true));
     view.root = make("div", "b4m-pictures", make("div", "b4m-tools", view.add, view.fresh, view.count), view.about, view.grid);
     view.known = { pictures: [], removed: [], fixed: "", endings: [] };
     view.said = ""; // what the node said after it ran, or what became of files just brought
@@ -144,18 +147,19 @@ function sameFiles(view, known) {
 
 function invitation(node) {
     const wired = node.inputs?.some((input) => input.name === "images" && input.link != null);
-    return make("div", "b4m-empty b4m-faint", wired ? "The pictures come by wire." : "Drop three to ten pictures here, or press Add pictures.");
+    return make("div", "b4m-empty b4m-faint", words(wired ? "The pictures come by wire." : "Drop three to ten pictures here, or press Add pictures."));
 }
 
 function renderAbout(node) {
     const { known, said, count, about } = node.b4mPictures;
-    count.textContent = known.pictures.length ? `${known.pictures.length} picture${known.pictures.length > 1 ? "s" : ""}` : "";
-    about.textContent = [said, known.pictures.length ? known.fixed : ""].filter(Boolean).join("\n");
+    const many = known.pictures.length;
+    count.textContent = many ? words(many === 1 ? "1 picture" : "{count} pictures", { count: many }) : "";
+    about.textContent = [said, many ? words(known.fixed) : ""].filter(Boolean).join("\n");
     about.title = about.textContent; // it may be longer than its room
     about.hidden = !about.textContent && !known.removed.length;
     if (!known.removed.length) return;
-    about.append(about.textContent ? " " : "", `Taken out: ${known.removed.length}. `);
-    about.append(button("Put back", known.removed.join(", "), () => look(node, { do: "restore", name: known.removed.at(-1) })));
+    about.append(about.textContent ? " " : "", words("Taken out: {count}. ", { count: known.removed.length }));
+    about.append(button(words("Put back"), known.removed.join(", "), () => look(node, { do: "restore", name: known.removed.at(-1) })));
 }
 
 /** The address of a small view of a picture; its stamp changes with the file. */
@@ -179,7 +183,7 @@ function card(node, picture, index) {
     image.draggable = false;
     image.addEventListener("click", () => openLarge(known.pictures.map((each) => ({ url: wholeOf(node, each), title: each.name })), index));
     const parts = [image, captionField(node, picture)];
-    if (picture.mask) parts.push(make("span", "b4m-mask", "mask"));
+    if (picture.mask) parts.push(make("span", "b4m-mask", words("mask")));
     if (!known.fixed) parts.push(tools(node, picture, index));
     const made = make("div", "b4m-card", ...parts);
     made.dataset.name = picture.name;
@@ -189,8 +193,9 @@ function card(node, picture, index) {
 function captionField(node, picture) {
     const { fixed } = node.b4mPictures.known;
     const field = Object.assign(make("textarea", ""), { value: fixed ? "" : picture.text, placeholder: picture.caption, spellcheck: false });
-    field.title = picture.text ? `${picture.name}: ${picture.caption}` : `${picture.name}: by the caption pattern. Write here what this picture shows.`;
-    if (fixed) return Object.assign(field, { readOnly: true, title: `${picture.name}: ${picture.caption}` });
+    field.title = `${picture.name}: ${picture.caption}`;
+    if (fixed) return Object.assign(field, { readOnly: true });
+    if (!picture.text) field.title = words("{name}: by the caption pattern. Write here what this picture shows.", picture);
     field.addEventListener("keydown", (event) => {
         event.stopPropagation(); // letters are no shortcuts of the page here
         if (event.key === "Escape") field.value = picture.text;
@@ -210,11 +215,12 @@ function tools(node, picture, index) {
         order.splice(to, 0, picture.name);
         look(node, { do: "order", names: order });
     };
-    const earlier = button("◀", "Earlier", () => moved(index - 1));
-    const later = button("▶", "Later", () => moved(index + 1));
+    const earlier = button("◀", words("Earlier"), () => moved(index - 1));
+    const later = button("▶", words("Later"), () => moved(index + 1));
     earlier.disabled = index === 0;
     later.disabled = index === names.length - 1;
-    return make("nav", "", earlier, later, button("✕", "Take out: it moves to the subfolder b4m_removed", () => look(node, { do: "remove", name: picture.name })));
+    const away = words("Take out: it moves to the subfolder b4m_removed");
+    return make("nav", "", earlier, later, button("✕", away, () => look(node, { do: "remove", name: picture.name })));
 }
 
 /** What the node said when it ran. */
@@ -227,10 +233,9 @@ function receive({ node: id, display_node: shown, output }) {
 
 /** Folders and files may have changed while the artist was elsewhere. */
 async function lookAgain() {
-    const nodes = allNodes().filter((node) => node.b4mPictures);
-    if (!nodes.length) return;
+    if (!allNodes().some((node) => node.type?.startsWith("B4M"))) return;
     await refreshLists();
-    for (const node of nodes) look(node);
+    for (const node of allNodes()) if (node.b4mPictures) look(node);
 }
 
 app.registerExtension({

@@ -2,6 +2,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { addPanel, addStyle, button, findNode, make, refreshLists, whenCreated } from "./b4m_parts.js";
+import { words } from "./b4m_words.js";
 
 const WIDGET_TYPE = "B4M_TEXT"; // a name of our own: known names such as "customtext" are turned into other widgets by Nodes 2.0
 const [LOW, HIGH] = [44, 170];
@@ -34,17 +35,17 @@ async function copy(text) {
 
 /** One line with something to copy. */
 function copyLine(label, text) {
-    const press = button("Copy", `Copy: ${text}`, async () => {
+    const press = button(words("Copy"), words("Copy: {text}", { text }), async () => {
         await copy(text);
-        press.textContent = "Copied";
-        setTimeout(() => (press.textContent = "Copy"), 1500);
+        press.textContent = words("Copied");
+        setTimeout(() => (press.textContent = words("Copy")), 1500);
     });
-    return make("div", "b4m-copy", make("span", "b4m-faint", label), make("code", "", text), press);
+    return make("div", "b4m-copy", make("span", "b4m-faint", words(label)), make("code", "", text), press);
 }
 
 /** Give a node a place for what it says. */
 function addText(node, type, hint) {
-    const view = { lines: make("div", ""), text: make("div", "b4m-text b4m-faint", hint), saves: type === "B4MSaveAdapter" };
+    const view = { lines: make("div", ""), text: make("div", "b4m-text b4m-faint", words(hint)), saves: type === "B4MSaveAdapter" };
     view.lines.style.display = "contents";
     addPanel(node, "b4m_text", WIDGET_TYPE, make("div", "", view.lines, view.text), type === "B4MAdapterFacts" ? HIGH : LOW);
     node.b4mText = view;
@@ -55,7 +56,7 @@ function receive({ node: id, display_node: shown, output }) {
     const node = findNode(shown ?? id);
     if (!node?.b4mText || !output) return;
     const text = [output.text ?? []].flat().join("\n");
-    node.b4mText.text.textContent = text || "Nothing to say.";
+    node.b4mText.text.textContent = text || words("Nothing to say.");
     node.b4mText.text.classList.toggle("b4m-faint", !text);
     node.b4mText.lines.replaceChildren(...(output.b4m_copy ?? []).map(([label, words]) => copyLine(label, words)));
     if (node.b4mText.saves) refreshLists();

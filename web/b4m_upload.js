@@ -1,6 +1,7 @@
 // Files from the artist's computer into an input subfolder, by the page's own upload route; captions beside them by ours.
 import { api } from "../../scripts/api.js";
 import { ask } from "./b4m_parts.js";
+import { words } from "./b4m_words.js";
 
 const ROUTE = "/b4m/pictures";
 const PICTURES = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif"];
@@ -50,19 +51,20 @@ export async function bring({ files, into, wanted, endings, tell }) {
     const pictures = files.filter((file) => known.includes(ending(file.name)));
     const captions = files.filter((file) => ending(file.name) === "txt");
     const others = files.filter((file) => !pictures.includes(file) && !captions.includes(file) && !file.name.startsWith("."));
-    const left = others.map((file) => `${file.name} was left out: B4M does not read ${ending(file.name)} files.`);
-    if (!pictures.length && !(into && captions.length)) return { folder: into, sentence: [...left, "No picture was brought."].join("\n") };
+    const left = others.map(({ name }) => words("{name} was left out: B4M does not read {ending} files.", { name, ending: ending(name) }));
+    if (!pictures.length && !(into && captions.length)) return { folder: into, sentence: [...left, words("No picture was brought.")].join("\n") };
     const folder = into || (await freshName(wanted));
     const names = new Map(); // what was brought, by the name that it had
     for (const [index, file] of pictures.entries()) {
-        tell(`Bringing picture ${index + 1} of ${pictures.length}`);
+        tell(words("Bringing picture {number} of {of}", { number: index + 1, of: pictures.length }));
         const name = await upload(file, folder);
         if (name) names.set(stem(file.name), name);
-        else left.push(`${file.name} was not brought: ComfyUI refused it.`);
+        else left.push(words("{name} was not brought: ComfyUI refused it.", file));
     }
     const unread = await bringCaptions(captions, folder, names);
     const count = [...names.keys()].filter((name) => !(name.endsWith("_mask") && names.has(name.slice(0, -5)))).length;
-    return { folder, sentence: [`${count} picture${count === 1 ? "" : "s"} brought to input/${folder}.`, ...left, ...unread].join("\n") };
+    const brought = words(count === 1 ? "1 picture brought to input/{folder}." : "{count} pictures brought to input/{folder}.", { count, folder });
+    return { folder, sentence: [brought, ...left, ...unread].join("\n") };
 }
 
 /** Each text goes to the picture of its name; answers what could not be done. */
@@ -70,8 +72,8 @@ async function bringCaptions(captions, folder, names) {
     const unread = [];
     for (const file of captions) {
         const name = names.get(stem(file.name)) ?? (await pictureBeside(folder, stem(file.name)));
-        const answer = name ? await ask(ROUTE, { folder, do: "caption", name, text: await file.text() }) : { error: "no picture has its name." };
-        if (answer.error) unread.push(`${file.name} was left out: ${answer.error}`);
+        const answer = name ? await ask(ROUTE, { folder, do: "caption", name, text: await file.text() }) : { error: words("no picture has its name.") };
+        if (answer.error) unread.push(words("{name} was left out: {reason}", { name: file.name, reason: answer.error }));
     }
     return unread;
 }

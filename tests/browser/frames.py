@@ -3,8 +3,9 @@
     python tests/browser/frames.py http://127.0.0.1:8188 [SECONDS]
 
 Frames and long animation frames (above 50 ms, by the page's own count, with what of them was ours) are taken while a training with samples
-runs. Then each thing that an event makes ours do is done 200 times and timed alone: where the cores are shared, the median says what it
-costs, and the longest what waiting for a core adds.
+runs; then, in as many seconds more, the browser's profiler says how long ours were on the stack. After that each thing that an event makes
+ours do is done 200 times and timed alone: where the cores are shared, the median says what it costs, and the longest what waiting for a core
+adds. With `nice -n -10` in front the browser waits less.
 """
 
 from __future__ import annotations
@@ -59,6 +60,36 @@ ALONE = """async (repeats) => {
 }"""
 
 
+OURS = "/extensions/b4m/"
+SAMPLED_EVERY = 200  # microseconds
+
+
+def profiled(page: Page, seconds: float) -> str:
+    """How long our scripts were on the stack, in all and at a stretch, by the browser's sampling profiler."""
+    session = page.browser_page.context.new_cdp_session(page.browser_page)
+    session.send("Profiler.enable")
+    session.send("Profiler.setSamplingInterval", {"interval": SAMPLED_EVERY})
+    session.send("Profiler.start")
+    page.browser_page.wait_for_timeout(seconds * 1000)
+    profile = session.send("Profiler.stop")["profile"]
+    session.detach()
+    parents = {child: node["id"] for node in profile["nodes"] for child in node.get("children", ())}
+    urls = {node["id"]: node["callFrame"]["url"] for node in profile["nodes"]}
+
+    def ours(node: int | None) -> bool:
+        while node is not None and OURS not in urls[node]:
+            node = parents.get(node)
+        return node is not None
+
+    stretches = [0.0]
+    for node, microseconds in zip(profile["samples"], profile["timeDeltas"], strict=True):
+        if ours(node):
+            stretches[-1] += microseconds / 1000
+        elif stretches[-1]:
+            stretches.append(0.0)
+    return f"by the profiler ours {sum(stretches) / seconds:.1f} ms a second, {max(stretches):.1f} ms at a stretch"
+
+
 def measured(page: Page, seconds: float) -> str:
     page.open()
     page.build(nodes(seed=fresh_seed(), steps=4000, sample_every=10), WIRES)
@@ -67,6 +98,7 @@ def measured(page: Page, seconds: float) -> str:
     page.browser_page.evaluate(WATCH)
     page.browser_page.wait_for_timeout(seconds * 1000)
     seen = page.read("window.seen")
+    profile = profiled(page, seconds)
     page.browser_page.evaluate("async () => { await window.app.api.interrupt(); }")
     alone = page.browser_page.evaluate(ALONE, 200)
     longest = max((each[0] for each in seen["long"]), default=0)
@@ -76,7 +108,7 @@ def measured(page: Page, seconds: float) -> str:
     return (
         f"{'Nodes 2.0' if page.nodes_2 else 'classic'}, load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores: "
         f"{seen['frames'] / seconds:.0f} frames a second, {seen['events'] / seconds:.1f} events a second; "
-        f"{long}; alone: {'; '.join(costs)}"
+        f"{long}; {profile}; alone: {'; '.join(costs)}"
     )
 
 

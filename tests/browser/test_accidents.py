@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from host_page import MODE, SETTINGS, Page
+from PIL import Image
 from small_training import LONG, SHOWN, WIRES, fresh_seed, nodes, says, trained, training
 
 from launcher import server
@@ -43,6 +45,28 @@ def test_cancel_keeps_what_was_trained_and_run_goes_on_from_there(page: Page) ->
     trained(page, reached + 5)
     assert page.read("window.firstStep") > reached, "it went on, and did not begin again"
     assert page.read("node('B4MTrainContent').b4mView.state.curve.steps[0]") == 1, "the curve is whole"
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("page", [True], ids=["nodes_2"], indirect=True)  # the button is the page's own in both
+def test_cancel_while_the_pictures_are_encoded_stops_at_once_and_run_begins_again(page: Page, comfyui: Server) -> None:
+    folder = comfyui.input_folder / "sixty"
+    folder.mkdir(exist_ok=True)
+    for number in range(60):
+        Image.new("RGB", (96, 96), (4 * number, 90, 160)).save(folder / f"{number}.png")
+    many = {"folder": folder.name, "trigger": "snq", "class_word": "bird", "caption": "{name} of a {trigger} {class}"}  # all are encoded
+    graph = nodes(seed=fresh_seed())
+    page.open()
+    page.build({**graph, "mine": (*graph["mine"][:2], many)}, WIRES)
+    page.press_run()
+    says(page, r"Encoding picture \d+ of \d+", seconds=120)
+    cancel(page)
+    before = time.monotonic()
+    says(page, "Stopped before the first step")
+    assert time.monotonic() - before < 5, "it does not encode the rest first"
+    assert "Stopped. It had not come to its first step." in page.read(SHOWN)
+    page.press_run()
+    trained(page)
     assert page.complaints == []
 
 

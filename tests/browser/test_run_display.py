@@ -138,3 +138,21 @@ def test_a_shorter_training_shows_its_own_last_sample_though_a_longer_one_kept_m
     assert "sample at step 20" in shown(trainer) and "Use step" not in shown(trainer)
     trainer.read("window.app.graph.getNodeById(1).b4mView.strip.children[3].click()")
     assert "sample at step 60" in shown(trainer) and "Use step 60" in shown(trainer)
+
+
+@pytest.mark.parametrize("page", [False], ids=["classic"], indirect=True)  # the same events in both
+def test_a_training_that_comes_later_in_the_run_says_so_until_its_turn_or_the_runs_end(trainer: Page) -> None:
+    client, workflow = trainer.read("window.app.api.clientId"), trainer.read("window.app.graph.id")
+    run = [0, "p", {"1": {}, "2": {}}, {"client_id": client, "extra_pnginfo": {"workflow": {"id": workflow}}}, []]
+    trainer.browser_page.route("**/queue", lambda route: route.fulfill(json={"queue_running": [run], "queue_pending": []}))
+    turn = "Its turn comes in this run"
+    for event, detail in (("execution_cached", {"nodes": ["2", "1"]}), ("executing", "1"), ("execution_interrupted", {})):
+        send(trainer, "execution_start", {"prompt_id": "p"})
+        trainer.wait(f"window.app.graph.getNodeById(1).b4mView.root.innerText.includes({turn!r})")
+        send(trainer, "executing", "2")
+        assert turn in shown(trainer), "another node's turn is not its own"
+        send(trainer, event, detail)
+        assert "Not trained yet" in shown(trainer)
+    send(trainer, "execution_start", {"prompt_id": "another page's"})
+    trainer.browser_page.wait_for_timeout(300)
+    assert "Not trained yet" in shown(trainer)

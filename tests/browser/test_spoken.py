@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
 from host_page import Page
+
+from launcher.server import Server
 
 SAID = "window.app.graph.nodes.filter((each) => each.b4mText).map((each) => [each.type, each.b4mText.text.innerText])"
 
 
-def test_save_facts_and_merge_say_on_the_node_what_they_did(page: Page) -> None:
+def test_save_facts_and_merge_say_on_the_node_what_they_did(page: Page, comfyui: Server) -> None:
     page.open()
     style = "lego" if page.nodes_2 else "crayon"  # the host says nothing again of a merge that it has done before
     name = f"mixed_{page.nodes_2}"
@@ -30,5 +34,9 @@ def test_save_facts_and_merge_say_on_the_node_what_they_did(page: Page) -> None:
     assert lines == ["snq animal, w@z", "a snq animal in w@z style"]
     for lister in ("LoraLoader", "B4MLoadAdapter"):
         page.wait(f"node('{lister}').widgets[0].options.values.includes('{name}.safetensors')")
+    loras = comfyui.base / "models" / "loras"
+    shutil.copy(loras / f"{name}.safetensors", loras / f"brought_{name}.safetensors")
+    page.browser_page.evaluate("() => window.dispatchEvent(new Event('focus'))")  # as when the person comes back to the page
+    page.wait(f"node('LoraLoader').widgets[0].options.values.includes('brought_{name}.safetensors')")
     page.screenshot("spoken")
     assert page.untidy() == [] and page.alerts() == [] and page.complaints == []

@@ -99,4 +99,4 @@ def test_nonsense_in_a_widget_is_estimated_as_nothing(estimates: ModuleType, bad
     assert estimates._answer({"prompt": graph("B4MTrain", **bad)}) == {"nodes": {}}
     assert estimates.later(graph("B4MTrain", **bad), "2", 1) == 0.0 and estimates.later(graph("B4MTrain"), "2", 1) > 0
     assert estimates._answer({"prompt": "x"}) == {"nodes": {}}
-    assert set(estimates._answer({"prompt": graph("B4MTrain")})["nodes"]["2"]) == {"seconds", "gib", "measured", "text"}
+    assert set(estimates._answer({"prompt": graph("B4MTrain")})["nodes"]["2"]) == {"seconds", "gib", "measured", "machine"}

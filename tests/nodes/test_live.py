@@ -29,7 +29,7 @@ def live(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_what_was_sent_in_pieces_is_remembered_as_one(live: ModuleType) -> None:
-    display = live.TrainingDisplay("1:2:7", "B4MTrainStyle", 10, phase="Style, 2 of 3")
+    display = live.TrainingDisplay("1:2:7", "B4MTrainStyle", 10, phase=("Style", 2, 3))
     display.update(10, [0.5] * 10, 0.0)
     for step in (5, 10):
         display.show_sample(torch.rand(8, 8, 3), step)
@@ -38,7 +38,7 @@ def test_what_was_sent_in_pieces_is_remembered_as_one(live: ModuleType) -> None:
     display.finish("done", "Saved.")
     node = live.known("1:2:7")
     assert (node["type"], node["state"], node["step"], node["total"]) == ("B4MTrainStyle", "done", 10, 10)
-    assert (node["note"], node["end"], node["phase"]) == ("first.\nsecond.", "Saved.", "Style, 2 of 3")
+    assert (node["note"], node["end"], node["phase"]) == ("first.\nsecond.", "Saved.", ("Style", 2, 3))
     assert node["sample"]["step"] == 10
     assert {payload["run"] for payload in live.sent} == {display.run}, "each event says of which run it is"
 
@@ -201,7 +201,7 @@ def test_every_training_node_asks_for_its_fingerprint_and_names_its_run(live: Mo
 
 
 def test_what_is_cancelled_while_auxiliary_pictures_are_painted_says_that_they_are_kept(live: ModuleType) -> None:
-    display = live.TrainingDisplay("7", "B4MTrain", 0, phase="Auxiliary pictures")
+    display = live.TrainingDisplay("7", "B4MTrain", 0, phase=("Auxiliary pictures",))
     with pytest.raises(live.host.Cancelled), display.ending():
         display.auxiliary(2, 8)
         raise live.host.Cancelled

@@ -77,7 +77,8 @@ def test_the_node_shows_the_phases_one_after_another_and_merges_where_the_preset
     monkeypatch.setattr(live.host, "send_event", lambda event, payload: sent.append(payload))
     quick = defaults(pack.B4MTrain) | STEPS | {"together_steps": -1, "preset": "quick"}
     both, content, style, _ = pack.B4MTrain.execute(*mini, pictures("snq"), pictures("w@z"), **quick).result
-    assert [each["phase"] for each in sent if each.get("state") == "started"] == ["Auxiliary pictures", "Content, 1 of 2", "Style, 2 of 2"]
+    begun = [each["phase"] for each in sent if each.get("state") == "started"]
+    assert begun == [("Auxiliary pictures",), ("Content", 1, 2), ("Style", 2, 2)]
     assert both.facts.role == "merged" and both.digest() == core.merge(content, style).digest()
 
 
@@ -99,8 +100,8 @@ def test_the_last_training_tells_what_was_noticed_of_both_sets(
 ) -> None:
     hide(pack.B4MTrain, monkeypatch, "told")
     live = importlib.import_module("b4m_pack.nodes.live")
-    said: list[tuple[str, str]] = []
-    monkeypatch.setattr(live.host, "send_event", lambda event, payload: said.append((payload.get("phase", ""), payload.get("note", ""))))
+    said: list[tuple[Any, str]] = []
+    monkeypatch.setattr(live.host, "send_event", lambda event, payload: said.append((payload.get("phase"), payload.get("note", ""))))
     content, style = pictures("snq"), pictures("w@z")
     both = dataclasses.replace(style, pictures=(*style.pictures, content.pictures[0]))
     pack.B4MTrain.execute(*mini, content, both, **defaults(pack.B4MTrain) | STEPS | {"together_steps": together_steps})
