@@ -64,6 +64,25 @@ class BaseModel(Protocol):
         """A picture of ``prompt`` by the base model alone, (height, width, 3) float32 in 0..1."""
 
 
+class TextEncoders(Protocol):
+    """What a base model has besides, whose text encoders a training may take gradients through (learned_words.py)."""
+
+    @property
+    def text_encoders(self) -> tuple[nn.Module, nn.Module]:
+        """transformers' CLIPTextModel and CLIPTextModelWithProjection: frozen, on the training device, in a dtype that
+        gradients can be taken in. Read once, after the prompts were encoded.
+        """
+
+    @property
+    def hidden_layer(self) -> int:
+        """Which of their hidden states the network reads, counted from the end: -2."""
+
+    def token_ids(self, prompt: str) -> tuple[Tensor, Tensor] | None:
+        """The tokens of a prompt as either encoder gets them, (k, 77) int64 on the CPU: pieces of 75 between a beginning
+        and an end, filled up. None for a prompt that is more than tokens, such as one with weights in it.
+        """
+
+
 @runtime_checkable
 class OnDisk(Protocol):
     """A base model that was read from a file or a folder, and says from where."""

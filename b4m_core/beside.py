@@ -103,7 +103,7 @@ def _add_factors(found: dict[str, Tensor], key: str, pieces: Sequence[Carried]) 
     behind = next((down.shape[1:] for _, down in factors if down.ndim > 2), factors[0][1].shape[1:])
     up, down = torch.cat([up.flatten(1) for up, _ in factors], 1), torch.cat([down.flatten(1) for _, down in factors], 0)
     up, down = up.reshape(*up.shape, *(1 for _ in behind[1:])), down.reshape(-1, *behind)
-    found[f"{key}.{UP}"], found[f"{key}.{DOWN}"] = up.to(dtype).contiguous(), down.to(dtype).contiguous()
+    found[f"{key}.{UP}"], found[f"{key}.{DOWN}"] = (factor.detach().to(dtype).cpu().contiguous() for factor in (up, down))
     found[f"{key}.{ALPHA}"] = torch.tensor(float(len(down)))
 
 

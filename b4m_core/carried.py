@@ -75,6 +75,10 @@ class Carried:
         """The same with another factor of its own."""
         return dataclasses.replace(self, strength=self.strength * strength)
 
+    def to(self, dtype: torch.dtype) -> "Carried":
+        """The same on the CPU in another dtype."""
+        return dataclasses.replace(self, tensors={name: tensor.detach().cpu().to(dtype) for name, tensor in self.tensors.items()})
+
     def factors(self) -> tuple[Tensor, Tensor]:
         """up (m, r, ...) and down (r, n, ...) of a plain one, float32, with its alpha and strength in them."""
         up, down = self.tensors[UP].float(), self.tensors[DOWN].float()
@@ -146,7 +150,7 @@ class Carried:
         digest = hashlib.sha256(f"{self.concept}|{self.key}|{self.strength!r}".encode())
         for name, tensor in sorted(self.tensors.items()):
             digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.digest()
 
 
@@ -215,6 +219,8 @@ _KINDS = {
 
 def _place(piece: Carried) -> str:
     """In which layers a piece is, in words for people."""
+    if piece.key.endswith("embeddings_token_embedding"):
+        return "tables of token embeddings (learned words)"
     if piece.of_text_encoder:
         return "of the text encoders"
     for part, name in (

@@ -29,6 +29,7 @@ from .concepts import check_apart, check_together
 from .configuration import as_repeated, configuration_of, missing, read_configuration, record_file, role_of
 from .errors import B4MError
 from .foreign import USES
+from .learned_words import shared_words_note
 from .loading import load_model
 from .options import parser
 from .painting import as_image, paint
@@ -105,6 +106,8 @@ def _train(options: argparse.Namespace) -> None:
             f"{', '.join(absent)}."
         )
     require_ending(options.out, COMPACT_ENDING if options.compact else LORA_ENDING)  # before anything is trained
+    if options.compact and options.textual_inversion and options.role != "joint":
+        raise B4MError("A compact file has no place for learned words: leave out --compact or --textual-inversion.")
     options.board = None if options.tensorboard is None else TensorBoardLog(options.tensorboard)
     if options.role == "joint":
         _train_together(options)
@@ -164,9 +167,11 @@ def _train_together(options: argparse.Namespace) -> None:
     start = merge(content, style)
     _say_other_base(base, content, style)
     worn = [f"worn during the training, and not trained: {in_words(start.carried)}."] if start.carried else []
-    verbs.note(sum_note(content, style), worn)
+    verbs.note(sum_note(content, style), shared_words_note(content, style), worn)
     base.wear(start.carried, {})
-    settings = dataclasses.replace(_settings(options, base), **start.facts.common())
+    if options.textual_inversion:
+        verbs.note(["training together learns no words (--textual-inversion): it wears those of its two adapters as they are."])
+    settings = dataclasses.replace(_settings(options, base), **start.facts.common(), textual_inversion=False)
     pictures, drawn = _pictures(options, "content_"), _pictures(options, "style_")
     taught = content.facts.content, style.facts.style
     verbs.note(check_together(pictures, drawn, taught, (), ()))
@@ -194,7 +199,7 @@ def _run(plan: Plan, base: "DiffusersFolder", options: argparse.Namespace, carri
         if options.keep_every < 0:
             raise B4MError(f"--keep-every is {options.keep_every}: it must be at least 0.")
         adapter = _trained(plan, base, store, options)
-    adapter = adapter.carrying(carried)
+    adapter = adapter.carrying((*adapter.carried, *carried))
     verbs.save(adapter.compacted() if options.compact else adapter, options.out)
 
 

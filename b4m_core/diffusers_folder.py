@@ -34,6 +34,7 @@ from .errors import B4MError
 from .fingerprint import ROWS, network_fingerprint, sampled_layers
 from .models.sdxl import SDXL, is_adapted
 from .models.sdxl.modules import layer_key
+from .models.sdxl.text import HIDDEN_LAYER, encode_tokens
 from .objective import NoiseSchedule
 
 SDXL_SCHEDULE = {
@@ -61,6 +62,7 @@ class DiffusersFolder:
     """
 
     family = SDXL
+    hidden_layer = HIDDEN_LAYER
 
     def __init__(
         self,
@@ -162,14 +164,19 @@ class DiffusersFolder:
         """The states (77 k, width) of a prompt in its k pieces of 75 tokens, and the pooled vector (p,) of the first, as
         ComfyUI encodes it; float32 on the CPU.
         """
-        states = []
-        pooled = None
-        for tokenizer, encoder in zip(self._tokenizers, self._text_encoders, strict=True):
-            output = encoder(_pieces(tokenizer, prompt).to(self.device), output_hidden_states=True)
-            states.append(output.hidden_states[-2].flatten(0, 1))  # (77 k, width)
-            pooled = output.text_embeds[0] if hasattr(output, "text_embeds") else pooled
-        assert pooled is not None
-        return torch.cat(states, dim=-1).float().cpu(), pooled.float().cpu()
+        states, pooled = encode_tokens(self.text_encoders, [ids.to(self.device) for ids in self.token_ids(prompt)])
+        return states.flatten(0, 1).float().cpu(), pooled[0].float().cpu()
+
+    @property
+    def text_encoders(self) -> tuple[nn.Module, nn.Module]:
+        """See :class:`~b4m_core.base_model.TextEncoders`."""
+        first, second = self._text_encoders
+        return first, second
+
+    def token_ids(self, prompt: str) -> tuple[Tensor, Tensor]:
+        """See :class:`~b4m_core.base_model.TextEncoders`."""
+        first, second = (_pieces(tokenizer, prompt) for tokenizer in self._tokenizers)
+        return first, second
 
     def sample(self, prompt: str, *, width: int, height: int, seed: int) -> Tensor:
         """See :class:`~b4m_core.base_model.BaseModel`."""

@@ -1,6 +1,6 @@
 """Pictures turned into what the network sees, once: latents, conditioning and mask, at every bucket in use."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,11 @@ from .base_model import BaseModel
 from .buckets import Bucket, Crop, crop_to, nearest_bucket
 from .errors import B4MError
 from .pictures import Picture, PictureSet
+
+PROMPT = "prompt"
+"""In the conditioning of a training whose words are learned: the number of a picture's prompt among those that are
+encoded again, -1 for any other.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,13 @@ def encode_sets(
     *,
     primary_sets: int,
     watch: Callable[[int, int], None] = lambda done, total: None,
+    learned: Collection[str] | None = None,
 ) -> list[EncodedSet]:
     """Encode what the batches can need: the first ``primary_sets`` sets at their own buckets, every set at those of its
     leaders.
 
-    ``watch`` (pictures done, total) may raise.
+    ``watch`` (pictures done, total) may raise. ``learned``: the prompts whose words are learned, in the order of their
+    numbers (:data:`PROMPT`).
     """
     homes = [
         tuple(
@@ -57,6 +64,9 @@ def encode_sets(
         for pictures in sets
     ]
     texts = _encode_texts(base, [prompt for pictures in sets for prompt in pictures.prompts()])
+    if learned is not None:
+        numbers = {prompt: number for number, prompt in enumerate(learned)}
+        texts = {prompt: {**text, PROMPT: torch.tensor(numbers.get(prompt, -1))} for prompt, text in texts.items()}
     needed = [
         (number, bucket, index)
         for number in range(len(sets))

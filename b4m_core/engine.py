@@ -27,6 +27,7 @@ from .batches import MicroBatch
 from .causes import NotANumber, explained, require_finite
 from .errors import B4MError
 from .fast.optimizer_step import StepResult, Update, UpdateAhead
+from .learned_words import LEARNING_RATE, LearnedWords
 from .memory import by_one_name
 from .micro_step import MicroStep, ReferenceStep
 from .models import family_named
@@ -69,24 +70,32 @@ class Learned:
     """
 
     def __init__(
-        self, stacks: Sequence[Stack], training: Training, settings: TrainingSettings, *, other_sets: bool
-    ) -> None:
-        self.stacks = list(stacks)
+        self, stacks: Sequence[Stack], training: Training, settings: TrainingSettings, *, other_sets: bool,
+        words: LearnedWords | None = None,
+    ) -> None:  # fmt: skip
+        self.stacks, self.words = list(stacks), words
         self.moved = training.moved(self.stacks[0].split, other_sets=other_sets)
         for stack in self.stacks:
             for part in set(stack.split.learned) - set(self.moved):
                 stack.freeze(part)
         self.optimiser = training.optimiser(self.stacks, settings)
+        if words is not None:
+            self.optimiser.add_param_group({"params": words.rows, "lr": LEARNING_RATE, "weight_decay": 0.0})
 
     @property
     def halves(self) -> list[list[Tensor]]:
-        """The tensors of each part that moves, (L, ...) for every stack; a gradient's norm is bounded part by part."""
-        return [[stack.parts[part] for stack in self.stacks] for part in self.moved]
+        """The tensors of each part that moves, (L, ...) for every stack, and those of learned words; a gradient's norm is
+        bounded part by part.
+        """
+        parts: list[list[Tensor]] = [[stack.parts[part] for stack in self.stacks] for part in self.moved]
+        return parts if self.words is None else [*parts, list(self.words.rows)]
 
     def zero_grad(self) -> None:
         """Forget the gradients; their tensors stay where they are."""
         for parameter in (parameter for half in self.halves for parameter in half):
             parameter.grad.zero_()  # type: ignore[union-attr]
+        if self.words is not None:
+            self.words.forget()
 
     def gradients(self) -> list[Tensor]:
         """The gradients of what moves, each once, without gaps in memory."""
@@ -119,7 +128,7 @@ class Learned:
 
     def named(self) -> dict[str, Tensor]:
         """The same tensors by names for people, one for every layer: "layer down_blocks... B", "... B's exp_avg"."""
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {} if self.words is None else self.words.named()
         for stack in self.stacks:
             for part in self.moved:
                 parts = {"": stack.parts[part], **self._moments_of(stack, part)}
@@ -227,22 +236,25 @@ class Engine:
         graph: bool = True,
         first: int = 0,
         processes: Processes = ALONE,
+        words: LearnedWords | None = None,
     ) -> "Engine":
         """Make ready to train ``adapter`` under ``network``, which is frozen and stays where it is.
 
         ``other_sets``: the number of picture sets beside the first. ``state``: the steps done and :meth:`state_dict`,
         to go on from. ``fused``: take the step that has the network written out where there is one; ``graph``: let a
         card record it; ``first``: the fastest way of planner.py to begin with; ``processes``: those that share the steps
-        out. Where a card has no room to build the
-        step, a part of the network stays in main memory from the beginning. Raises :class:`B4MError` for an adapter of
-        another network and for too little memory.
+        out; ``words``: those that are learned beside the adapter, whose batches then have PROMPT (encoding.py). Where a
+        card has no room to build the step, a part of the network stays in main memory from the beginning. Raises
+        :class:`B4MError` for an adapter of another network and for too little memory.
         """
         adapter.targets(network)  # refuses an adapter of another network before anything is built
         device = next(network.parameters()).device
         written_out = fused_step_for(network, adapter.facts.family) if fused else None
         kind: Any = written_out or ReferenceStep
         with memory_advice(settings):
-            learned = Learned(kind.stacks(adapter.layers, device), training, settings, other_sets=other_sets > 0)
+            learned = Learned(
+                kind.stacks(adapter.layers, device), training, settings, other_sets=other_sets > 0, words=words
+            )
             if state is not None:
                 learned.load_state_dict(state[1], state[0])
 
@@ -293,19 +305,32 @@ class Engine:
         taught = (
             self.training.primary_sets if self.preserves else 1
         )  # without preservation rows the style's are the other ones
-        return self.micro_step(batch.inputs, batch.train_rows, rows, preserve=self.preserves, taught=taught)
+        words = self.learned.words
+        inputs = batch.inputs if words is None else words.read(batch.inputs)
+        return self.micro_step(inputs, batch.train_rows, rows, preserve=self.preserves, taught=taught)
 
     def step(self) -> None:
         """Add the gradients up over all processes, bound them and move what is learned, or give a card that to do;
         nothing moves where something is not a number.
         """
         with memory_advice(self.settings):
+            self._learn_words()
             losses = self.processes.summed(torch.cat(self._losses), self.learned.gradients(), self.share)
             values = self.update.bounded(losses)
             self.consistent = False
             self.results.append(self.update(values))
         self.consistent = True
         self._batches, self._losses = [], []
+
+    def _learn_words(self) -> None:
+        """Take the step's gradients on to the words that are learned; when memory runs out, in a way that needs less."""
+        words = self.learned.words
+        if words is None:
+            return
+        with contextlib.suppress(torch.cuda.OutOfMemoryError), by_one_name():
+            return words.learn()
+        self.reduce_memory()
+        words.learn()
 
     def read(self, ahead: int = 0) -> Iterator[tuple[float, float]]:
         """The mean losses of the train rows and of the other rows of every step that is done, until ``ahead`` are left

@@ -17,6 +17,8 @@ from .planner import ADAPTER, CONVOLUTIONS, GIB, MEMORY_MODES, fastest_way
 _KEPT = 5  # of the newest measurements of one size
 _LAUNCHES = {"cuda": 0.021}  # seconds of a pass that are not arithmetic: reading batches, launching, stepping
 _CONVOLUTIONS = {"cuda": 0.004}  # what those of adapted convolutions add
+_WORDS = {"cuda": 0.05}  # a step's launches of both text encoders; reckoned, not measured (docs/method.md)
+_TOKENS = 77
 _REACHED = {"cuda": 0.45, "cpu": 0.75}  # of what a product of large matrices reaches, or of what the makers publish
 _FORWARD = 0.45  # of a pass forward and back
 
@@ -26,8 +28,8 @@ class Kind:
     """A kind of base model (see presets.kind_of): the TFLOP of one row forward and back, by latent pixels n as
     ``linear`` n + ``square`` n^2, and of the updates of its convolutions as ``convolution`` n for each rank, more than
     their arithmetic, since they read and write more than they multiply; its bytes: of the network, of one rank of an
-    adapter with all that trains it, of what its ``convolutions`` add to that, and what a step keeps beside, as a share
-    of SDXL's.
+    adapter with all that trains it, of what its ``convolutions`` add to that, what a step keeps beside, as a share of
+    SDXL's, and of the ``text_encoders``, which learned words want on the card.
     """
 
     linear: float
@@ -37,6 +39,11 @@ class Kind:
     adapter: int
     convolutions: int
     share: float
+    text_encoders: int
+
+    def read(self, prompts: float) -> float:
+        """TFLOP of so many prompts twice forward and once back through the text encoders, of two bytes a weight."""
+        return 3 * prompts * _TOKENS * self.text_encoders * 1e-12
 
     def work(self, rows: int, latent_pixels: int, rank: int = 0) -> float:
         """TFLOP of ``rows`` rows forward and back, with convolutions adapted at ``rank``, or not at all."""
@@ -44,8 +51,8 @@ class Kind:
 
 
 KINDS = {
-    "sdxl": Kind(7.71e-4, 8.44e-9, 2e-6, int(4.8 * GIB), ADAPTER, CONVOLUTIONS, 1.0),
-    "embedded": Kind(1.45e-5, 1.2e-9, 1e-7, int(0.06 * GIB), ADAPTER // 80, CONVOLUTIONS // 7, 0.05),
+    "sdxl": Kind(7.71e-4, 8.44e-9, 2e-6, int(4.8 * GIB), ADAPTER, CONVOLUTIONS, 1.0, int(1.52 * GIB)),
+    "embedded": Kind(1.45e-5, 1.2e-9, 2.4e-7, int(0.06 * GIB), ADAPTER // 80, CONVOLUTIONS // 7, 0.05, int(0.016 * GIB)),
 }
 """SDXL: 3.3 TFLOP at 512 and 14.9 at 1024 px (docs/speed.md). The embedded model: 8.7 GFLOP at 192 px."""
 
@@ -64,7 +71,7 @@ class Machine:
 class Work:
     """One training: ``passes`` forward and back of ``rows`` rows of ``latent_pixels``, and ``painted`` passes of two
     rows forward, of ``painted_pixels`` where that is not the trained size: those of sample and auxiliary pictures.
-    ``convolutions``: whether these are adapted too.
+    ``convolutions``: whether these are adapted too. ``words``: in how many steps words are learned, 0 for none.
     """
 
     kind: str
@@ -75,16 +82,18 @@ class Work:
     rank: int
     painted_pixels: int = 0
     convolutions: bool = False
+    words: int = 0
 
     @property
     def trained(self) -> str:
         """What its passes are called among those that were timed."""
-        return passes_with(self.convolutions)
+        return passes_with(self.convolutions, bool(self.words))
 
 
-def passes_with(convolutions: bool) -> str:
+def passes_with(convolutions: bool, words: bool) -> str:
     """What the passes of a training are called among those that were timed."""
-    return "train with convolutions" if convolutions else "train"
+    beside = [name for name, there in (("convolutions", convolutions), ("words", words)) if there]
+    return f"train with {' and '.join(beside)}" if beside else "train"
 
 
 class Speeds:
@@ -172,6 +181,9 @@ def estimate(work: Work, machine: Machine, speeds: Speeds) -> Estimate:
         rank = work.rank * work.convolutions
         fixed += _CONVOLUTIONS.get(machine.type, 0.0) * work.convolutions
         trained = fixed + kind.work(work.rows, work.latent_pixels, rank) / reached * twice + streamed
+        if work.words:  # no more prompts than rows; what a step adds to all of its passes
+            steps = work.words * _WORDS.get(machine.type, 0.0)
+            trained += kind.read(work.rows / 2) / reached + steps / max(work.passes, 1)
     return Estimate(work.passes * trained + work.painted * painted, gib, not computed)
 
 
@@ -179,6 +191,7 @@ def _memory(work: Work, machine: Machine) -> tuple[int, float]:
     """The number of the way that the planner will take, and the GiB that it holds."""
     kind = KINDS[work.kind]
     held = kind.network + work.rank * (kind.adapter + kind.convolutions * work.convolutions)
+    held += kind.text_encoders if work.words else 0
     mode = 0
     if machine.type == "cuda" and kind.share == 1.0:
         mode = fastest_way(machine.memory - held - GIB, work.rows, work.latent_pixels, 0, work.convolutions)

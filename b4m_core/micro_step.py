@@ -28,7 +28,8 @@ class MicroStep(Protocol):
         """Add the gradients of one micro-step to the stacks'; the mean losses of the train rows and of the others,
         (2,), on the device.
 
-        The gradients are those of the losses' sum divided by the number of micro-steps in an optimiser step. The result
+        The gradients are those of the losses' sum divided by the number of micro-steps in an optimiser step. A
+        ``context`` that requires a gradient has it afterwards, as torch's own backward pass would leave it. The result
         is the caller's.
 
         ``inputs``: ``noisy`` and ``target`` (R, C, h, w), ``mask`` (R, 1, h, w), ``timesteps`` (R,), and the

@@ -19,6 +19,7 @@ from .models.family import adapted_layers
 from .pictures import PictureSet
 from .runs import content_key
 from .settings import TrainingSettings
+from .splits import CONCEPTS
 from .trainings import training
 
 NOT_IN_THE_KEY = ("steps", "file_dtype")
@@ -44,11 +45,20 @@ class Plan:
         row = training(self.role, self.settings.correspondence)
         if row.needs and (self.start is None or len(self.others) < row.primary_sets - 1):
             raise B4MError(f"Training {self.role} needs {row.needs}.")
+        if self.settings.textual_inversion and row.makes not in CONCEPTS:
+            raise B4MError(
+                f"Training {self.role} learns no words, it wears those of its two adapters as they are: switch textual_inversion off."
+            )
         if len(self.others) >= row.primary_sets > 1 and not row.preserves:
             raise B4MError(
                 f"Training {self.role} preserves the model on auxiliary pictures or has none: choose "
                 "correspondence = output_preservation, or leave them out."
             )
+
+    @property
+    def learns_words_of(self) -> str:
+        """The concept whose trigger's token embeddings are learned; nothing where none are."""
+        return training(self.role, self.settings.correspondence).makes if self.settings.textual_inversion else ""
 
     def key(self, base: BaseModel) -> str:
         """The content key of the run: equal for identical inputs, and only for those.

@@ -17,6 +17,8 @@ _WHOLE = {
     "resolution": (64, 8192), "seed": (-(2**63), 2**63), "basis_seed": (-(2**63), 2**63),
 }  # fmt: skip
 """The least and the most of every whole number: what a training can be at all, far beyond what makes sense."""
+_AS_BEFORE = (("layers", ATTENTION), ("textual_inversion", False))
+"""What later settings say where a training is what it was without them."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,9 @@ class TrainingSettings:
     says what auxiliary pictures are for: ``output_preservation``, one row of them beside every own row holds what is
     being taught to the base model's own prediction there; ``multi_correspondence``, the paper's, one row of each set
     moves the other half, at ``auxiliary_learning_rate``. Training together knows ``output_preservation`` alone, beside
-    the rows of the content and of the style. ``layers``: what is adapted, one of layers.py's.
+    the rows of the content and of the style. ``layers``: what is adapted, one of layers.py's. ``textual_inversion``: the
+    token embeddings of the trigger are learned beside the adapter (learned_words.py); training together wears those of
+    its two adapters and learns none.
 
     The defaults won on the embedded model; rank and rate for SDXL itself are not measured. The paper's are split =
     halves, start = published, correspondence = multi_correspondence, rank = 64.
@@ -54,13 +58,15 @@ class TrainingSettings:
     correspondence: str = "output_preservation"
     file_dtype: str = "float16"
     layers: str = ATTENTION
+    textual_inversion: bool = False
 
     def __post_init__(self) -> None:
         for name, (least, most) in _WHOLE.items():
             object.__setattr__(self, name, whole(getattr(self, name), name, least, most))
         for name in ("learning_rate", "auxiliary_learning_rate", "weight_decay", "max_grad_norm", "preconditioner_damping"):
             object.__setattr__(self, name, number(getattr(self, name), name, 0, _MOST))
-        yes_or_no(self.flip, "flip")
+        for name in ("flip", "textual_inversion"):
+            yes_or_no(getattr(self, name), name)
         for name in ("start", "split", "correspondence", "file_dtype", "layers"):
             text(getattr(self, name), name)
         for name in ("learning_rate", "max_grad_norm", "preconditioner_damping"):
@@ -86,7 +92,7 @@ class TrainingSettings:
             raise B4MError(f"layers is {self.layers!r}: choose one of {', '.join(LAYERS)}.")
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as plain values, for run keys and file headers; ``layers``, which came later, where it is not as
-        before: so runs keep their keys, and adapters their bytes.
+        """The settings as plain values, for run keys and file headers; what came later, where it is not as before: so
+        runs keep their keys, and adapters their bytes.
         """
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("layers", ATTENTION)}
+        return {name: value for name, value in asdict(self).items() if (name, value) not in _AS_BEFORE}

@@ -26,6 +26,7 @@ from .engine import Engine, memory_advice
 from .errors import B4MError
 from .fast.accelerate import find_out
 from .keeping import KEEP_EVERY, Keeper, KeptElsewhere
+from .learned_words import LearnedWords, Trigger, trigger_of
 from .plan import Plan, first_adapter
 from .record import joined, keep_record, record_of
 from .run_store import RunStore
@@ -164,13 +165,19 @@ def _trained(
     """Encode, resume, step, read, keep, finish. Without an ``attempt`` another process keeps."""
     settings = plan.settings
     find_out(base.device, base.dtype)  # kernels are compiled from here on, while pictures are encoded
+    sets, concept = [plan.pictures, *plan.others], plan.learns_words_of
+    trigger = trigger_of(concept, sets, base, tell) if concept else None
     with memory_advice(settings):
-        micro_steps = _encoded(plan, base, watch, processes)
+        micro_steps = _encoded(plan, base, watch, processes, trigger)
         network = base.unet
+        words = None if trigger is None else LearnedWords(trigger, base)
     adapter = first_adapter(plan, base)
+    adapter = adapter if words is None else adapter.carrying(words.pieces())
     state = processes.from_first(lambda: None if attempt is None else attempt.load_state(settings.steps))
     row = training(plan.role, settings.correspondence)
-    engine = Engine.build(network, adapter, row, settings, other_sets=len(plan.others), state=state, processes=processes)
+    engine = Engine.build(
+        network, adapter, row, settings, other_sets=len(plan.others), state=state, processes=processes, words=words
+    )
     history = _History(settings, adapter, attempt, [] if state is None else state[1]["losses"].tolist())
     keeper = (
         KeptElsewhere(adapter)
@@ -204,7 +211,9 @@ def _trained(
         engine.close()
 
 
-def _encoded(plan: Plan, base: BaseModel, watch: Watch, processes: Processes) -> MicroSteps:
+def _encoded(
+    plan: Plan, base: BaseModel, watch: Watch, processes: Processes, trigger: Trigger | None
+) -> MicroSteps:
     """The pictures as the network sees them, and this process's share of the batches that are drawn from them."""
     settings, row = plan.settings, training(plan.role, plan.settings.correspondence)
 
@@ -213,7 +222,10 @@ def _encoded(plan: Plan, base: BaseModel, watch: Watch, processes: Processes) ->
         watch(Progress(0, settings.steps, step_done=False, losses=[], encoded=(done, total)))
 
     sets = [plan.pictures.with_flips() if settings.flip else plan.pictures, *plan.others]
-    first, *others = encode_sets(base, sets, settings.resolution, primary_sets=row.primary_sets, watch=encoding)
+    learned = None if trigger is None else trigger.prompts
+    first, *others = encode_sets(
+        base, sets, settings.resolution, primary_sets=row.primary_sets, watch=encoding, learned=learned
+    )
     batches = Batches(
         first,
         others,

@@ -19,6 +19,7 @@ from .errors import B4MError
 from .files import load_adapter, read_facts, save_adapter, save_in_layout
 from .foreign import USES
 from .layouts import FOLDER_LAYOUTS, KOHYA
+from .learned_words import shared_words_note, without_words
 from .metadata import FILE_DTYPES
 from .record import record_of_adapter
 from .resize import resized
@@ -129,7 +130,7 @@ def _inspect(options: argparse.Namespace) -> None:
 def _merge(options: argparse.Namespace) -> None:
     content, style = loaded(options.content, "content"), loaded(options.style, "style")
     shares = {name: Share(getattr(options, f"{name}_strength"), BlockWeights.parsed(getattr(options, f"{name}_blocks"))) for name in SHARES}
-    note([*base_note(style, content.facts.base, content.facts.base_name), *sum_note(content, style)])
+    note([*base_note(style, content.facts.base, content.facts.base_name), *sum_note(content, style), *shared_words_note(content, style)])
     merged = merge(content, style, content_share=shares["content"], style_share=shares["style"])
     for path in options.detail:
         merged = with_detail(merged, loaded(path, "content"), shares["detail"])
@@ -153,6 +154,8 @@ def _convert(options: argparse.Namespace) -> None:
     elif options.to == KOHYA:
         save(adapter.with_facts(compact=False, file_format=""), options.out)
     else:
+        adapter, left_out = without_words(adapter)
+        note(left_out)
         save_in_layout(adapter, options.out, options.to)
         print(options.out)
 

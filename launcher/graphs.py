@@ -156,9 +156,10 @@ def _trainings(canvas: Canvas, wires: dict[str, Wire]) -> None:
 def _painting(canvas: Canvas, adapter: Wire, x: int, prompt: str) -> None:
     """The adapter on the model, and one picture with it by the host's own nodes."""
     wires = canvas.model.wires
-    canvas.add("apply", "B4MApplyAdapter", (x, 60), (300, 150), "Two sliders", model=wires["model"], adapter=adapter)
-    canvas.add("prompt", "CLIPTextEncode", (x, 290), (300, 130), "Prompt", clip=wires["clip"], text=prompt)
-    canvas.add("negative", "CLIPTextEncode", (x, 500), (300, 110), "Negative prompt", clip=wires["clip"], text="")
+    to_apply, clip = {name: wires[name] for name in ("model", "clip")}, Wire("apply", "clip")
+    canvas.add("apply", "B4MApplyAdapter", (x, 60), (300, 150), "Two sliders", **to_apply, adapter=adapter)
+    canvas.add("prompt", "CLIPTextEncode", (x, 290), (300, 130), "Prompt", clip=clip, text=prompt)
+    canvas.add("negative", "CLIPTextEncode", (x, 500), (300, 110), "Negative prompt", clip=clip, text="")
     size = canvas.model.size
     canvas.add("canvas", "EmptyLatentImage", (x, 690), (300, 130), width=size, height=size, batch_size=1)
     canvas.add(
@@ -181,12 +182,16 @@ def _two_loaded(model: Model, content: str, style: str) -> Canvas:
     return canvas
 
 
+_SMALL: dict[str, Any] = {"scale": 0.72, "offset": (99, 217)}
+"""The view of a graph that is small enough to be seen larger."""
+
+
 def _mix_examples(text: str) -> Graph:
     canvas = _two_loaded(MINI, "(example content) fox", "(example style) stained glass")
     prompt = "a {content} in the mountains in {style}"
     canvas.add("paint", "B4MPaint", (360, 60), (340, 330), **MINI.wires, adapter=Wire("merge", "adapter"), prompt=prompt, seed=0)
     canvas.saved_picture(Wire("paint", "image"), (740, 60), (380, 440))
-    return Graph(canvas.nodes, Note(text, (360, 520), (340, 200)))
+    return Graph(canvas.nodes, Note(text, (360, 520), (340, 200)), **_SMALL)
 
 
 def _strength_table(text: str) -> Graph:
@@ -197,7 +202,7 @@ def _strength_table(text: str) -> Graph:
         size=MINI.size, steps=15,
     )  # fmt: skip
     canvas.saved_picture(Wire("table", "sheet"), (740, 60), (480, 500), "strengths")
-    return Graph(canvas.nodes, Note(text, (360, 560), (340, 200)))
+    return Graph(canvas.nodes, Note(text, (360, 560), (340, 200)), **_SMALL)
 
 
 def _library(text: str) -> Graph:

@@ -13,6 +13,7 @@ from ..b4m_core.block_weights import ATTENTION_BLOCKS, BlockWeights
 from ..b4m_core.compose import Share, base_note, sum_note
 from ..b4m_core.concepts import same_trigger_note
 from ..b4m_core.foreign import USES
+from ..b4m_core.learned_words import shared_words_note
 from ..b4m_core.metadata import Facts
 from ..b4m_core.set_words import DEFAULT, fill_prompt, words_of
 from . import host
@@ -50,7 +51,7 @@ def forget_list() -> None:
     _listed.clear()
 
 
-def _path(name: str) -> Path:
+def path_of(name: str) -> Path:
     """A file from the list: an example, or one in the loras folder."""
     return EXAMPLES.get(name) or host.safe_lora_path(name)
 
@@ -96,14 +97,14 @@ class B4MLoadAdapter(io.ComfyNode):
     def fingerprint_inputs(cls, filename: str, use_as: str = USES[0]) -> str:
         if filename == NONE_YET:
             return filename
-        status = _path(filename).stat()
+        status = path_of(filename).stat()
         return f"{filename}|{status.st_size}|{status.st_mtime_ns}"
 
     @classmethod
     def execute(cls, filename: str, use_as: str = USES[0]) -> io.NodeOutput:
         if filename == NONE_YET:
-            raise B4MError("There is no adapter in the loras folder yet: train one and save it, or put a LoRA there.")
-        adapter = load_adapter(_path(filename), use_as)
+            raise B4MError("There is no adapter in the loras folder yet: train one and save it, or put a LoRA there and press R.")
+        adapter = load_adapter(path_of(filename), use_as)
         known = adapter.facts
         said = [f"{known.origin}, taken as {use_as}.", *adapter.notes] if known.origin else []
         return io.NodeOutput(adapter, ui=ui.PreviewText("\n".join(said)) if said else None)
@@ -123,7 +124,9 @@ class B4MApplyAdapter(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that the adapter was trained on, or one that is near to it."),
                 AdapterWire.Input("adapter", tooltip="From a training, a merge or a loader."),
                 *content_and_style(),
-                io.Clip.Input("clip", optional=True, tooltip="For adapters of other tools that change the text encoders too."),
+                io.Clip.Input(
+                    "clip", optional=True, tooltip="For adapters that change the text encoders: learned trigger words, other tools' LoRAs."
+                ),
                 advanced(optional(strength("detail", "How much of what a merge took in besides content and style."))),
             ],
             outputs=[
@@ -188,7 +191,7 @@ class B4MMergeAdapters(io.ComfyNode):
             for name in inputs
         }
         notes = [*base_note(style, content.facts.base, content.facts.base_name), *sum_note(content, style)]
-        notes += same_trigger_note(content.facts.content, style.facts.style)
+        notes += [*same_trigger_note(content.facts.content, style.facts.style), *shared_words_note(content, style)]
         merged = merge(content, style, detail, **shares)
         sides = (("the content", merged.facts.content), ("the style", merged.facts.style))
         words = " with ".join((concept and concept.words()) or side for side, concept in sides)

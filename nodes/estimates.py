@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ..b4m_core import B4MError, TrainingSettings
-from ..b4m_core.estimate import Estimate, Machine, Speeds, Work, estimate
+from ..b4m_core import B4MError, TrainingSettings, read_facts
+from ..b4m_core.estimate import Estimate, Machine, Speeds, Work, estimate, passes_with
 from ..b4m_core.layers import CONVOLUTIONS
 from ..b4m_core.presets import DEFAULT, Preset, filled, kind_of, preset_named
 from ..b4m_core.trainings import training
 from . import host
+from .adapter import path_of
 
 ROUTE = "/b4m/estimate"
 _ROLES = {"B4MTrainContent": "content", "B4MTrainStyle": "style", "B4MTrainTogether": "together"}
@@ -100,21 +101,31 @@ def _work(role: str, inputs: Mapping[str, Any], preset: Preset, kind: str, size:
     pixels = (min(int(chosen["resolution"]), size) // 8) ** 2
     passes, painted = steps * int(chosen["gradient_accumulation_steps"]), samples * int(inputs.get("sample_steps", 25))
     convolutions = inputs.get("layers") == CONVOLUTIONS
-    return Work(kind, passes, rows, pixels, painted, int(chosen["rank"]), (size // 8) ** 2, convolutions)
+    words = steps if inputs.get("textual_inversion") is True and role != "together" else 0
+    return Work(kind, passes, rows, pixels, painted, int(chosen["rank"]), (size // 8) ** 2, convolutions, words)
 
 
 def _has_convolutions(graph: Graph, name: str) -> bool:
-    """Whether an adapter that a node gets is trained in the graph with its convolutions; of files nothing is known here."""
+    """Whether an adapter that a node gets was trained with its convolutions, or will be: in the graph, or in a file."""
     seen, open_ends = set[str](), [name]
     while open_ends:
         node = graph[open_ends.pop()]
         wires = [value for key, value in node.get("inputs", {}).items() if isinstance(value, list) and value and key not in _OTHER_WIRES]
         above = {str(wire[0]) for wire in wires} & graph.keys() - seen
-        if any(graph[each].get("inputs", {}).get("layers") == CONVOLUTIONS for each in above):
+        if any(_layers_of(graph[each]) == CONVOLUTIONS for each in above):
             return True
         seen |= above
         open_ends += above
     return False
+
+
+def _layers_of(node: Mapping[str, Any]) -> str:
+    """What a node trains by its widget, or what the file that it loads was trained with; nothing where it does neither."""
+    inputs = node.get("inputs", {})
+    if node.get("class_type") == "B4MLoadAdapter":
+        with suppress(*_UNKNOWN, OSError):
+            return read_facts(path_of(inputs["filename"])).layers
+    return str(inputs.get("layers", ""))
 
 
 def _types_upstream(graph: Graph, name: str) -> list[str]:
@@ -147,9 +158,17 @@ class Clock:
     """Times the passes of one training, what is painted in between taken off."""
 
     def __init__(
-        self, kind: str, rows: int, latent_pixels: int, painted_pixels: int, passes_a_step: int, *, convolutions: bool = False
+        self,
+        kind: str,
+        rows: int,
+        latent_pixels: int,
+        painted_pixels: int,
+        passes_a_step: int,
+        *,
+        convolutions: bool = False,
+        words: bool = False,
     ) -> None:
-        self.kind, self.rows, self.passes_a_step, self.called = kind, rows, passes_a_step, passes_with(convolutions)
+        self.kind, self.rows, self.passes_a_step, self.called = kind, rows, passes_a_step, passes_with(convolutions, words)
         self.latent_pixels, self.painted_pixels = latent_pixels, painted_pixels
         self._last: float | None = None
         self._aside = 0.0

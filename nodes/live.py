@@ -72,6 +72,10 @@ class TrainingDisplay:
         """Trainings of the same node that come after this one will take about so long."""
         self._send({"later": round(seconds, 1)})
 
+    def earlier(self, trainings: Sequence[tuple[str, str]]) -> None:
+        """The node's trainings before this one: the part, and the run in the run store whose samples stay in sight."""
+        self._send({"earlier": [list(each) for each in trainings]})
+
     def auxiliary(self, done: int, total: int) -> None:
         """Show that auxiliary picture `done` + 1 of `total` is being painted."""
         self.before_first = "The auxiliary pictures painted so far are kept: Run paints the rest."

@@ -19,6 +19,7 @@ from ..b4m_core.compose import base_note, sum_note
 from ..b4m_core.concepts import check_apart, check_together
 from ..b4m_core.keeping import KEEP_EVERY
 from ..b4m_core.layers import CONVOLUTIONS
+from ..b4m_core.learned_words import shared_words_note
 from ..b4m_core.pictures import PictureSet
 from ..b4m_core.presets import DEFAULT, filled, kind_of, preset_named
 from ..b4m_core.remarks import enlarged
@@ -122,7 +123,8 @@ class Session:
         try:
             with self.clock.painting(self.base.sampling.steps):
                 with host.fits("The sample's adapter"):
-                    weights = lora_state_dict(adapter)
+                    words = [piece.to(getattr(torch, adapter.facts.file_dtype)) for piece in adapter.carried]  # as they will be saved
+                    weights = lora_state_dict(adapter.carrying(words))
                 self.sample = self.base.sample_with(weights, self.prompt, width=side, height=side, seed=self.settings.seed)
             self.display.show_sample(self.sample, step)
         except host.PictureDoesNotFit as error:
@@ -175,12 +177,15 @@ def _opened(
     settings = TrainingSettings(
         **{key: widgets[key] for key in names} | {"resolution": min(widgets["resolution"], base.native_size)} | fixed
     )
+    if settings.textual_inversion:
+        base.expect_words()
     display.expect(settings.steps)
     rows = settings.batch_size * (1 + training(role, settings.correspondence).rows_beside(other_sets))
     convolutions = settings.layers == CONVOLUTIONS
     base.expect(settings.rank, rows, settings.resolution, convolutions=convolutions)
     trained, painted = ((side // 8) ** 2 for side in (settings.resolution, base.native_size))
-    clock = Clock(kind, rows, trained, painted, settings.gradient_accumulation_steps, convolutions=convolutions)
+    passes, words = settings.gradient_accumulation_steps, settings.textual_inversion
+    clock = Clock(kind, rows, trained, painted, passes, convolutions=convolutions, words=words)
     return Session(display, base, settings, clock, widgets)
 
 
@@ -242,10 +247,11 @@ def train_together(
         notes = check_together(*pictures, taught, *beside) if known is None else [*known]
         start = merge(*adapters)
         session = _opened(
-            node, "together", display, wires, widgets, other_sets=len(others), carried=start.carried, **start.facts.common()
+            node, "together", display, wires, widgets, other_sets=len(others), carried=start.carried, **start.facts.common(),
+            textual_inversion=False,
         )
         notes += [note for each in adapters for note in base_note(each, session.base.network_fingerprint, session.base.name)]
-        notes += sum_note(*adapters)
+        notes += [*sum_note(*adapters), *shared_words_note(*adapters)]
         notes += enlarged((*pictures[0].pictures, *pictures[1].pictures), session.settings.resolution)
         plan = Plan("together", pictures[0], others, session.settings, start)
         return session, _shown_by_sample(session, session.run(plan, notes).carrying(start.carried))

@@ -10,7 +10,7 @@ from ..b4m_core import Adapter
 from ..b4m_core.pictures import PictureSet
 from .live import unfinished
 from .session import display_of, result, train_apart, train_together
-from .training_widgets import apart_widgets, layers_widget, preset_widget, training_widgets
+from .training_widgets import apart_widgets, later_widgets, preset_widget, training_widgets
 from .widgets import CATEGORY, AdapterWire, Auxiliary, Pictures, model_clip_vae, rate_widget, rates_accepted, schema
 
 
@@ -35,7 +35,7 @@ def _apart_schema(node_id: str, name: str, description: str, pictures: str, auxi
             *training_widgets(),
             *apart_widgets(),
             preset_widget(optional=True),
-            layers_widget(),
+            *later_widgets(),
         ],
         outputs=_outputs(),
         hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],

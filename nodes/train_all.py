@@ -16,7 +16,7 @@ from .estimates import later, remember_painted
 from .live import TrainingDisplay
 from .session import Wires, display_of, result, train_apart, train_together
 from .train import TrainingNode
-from .training_widgets import apart_widgets, layers_widget, preset_widget, training_widgets
+from .training_widgets import apart_widgets, later_widgets, preset_widget, training_widgets
 from .widgets import (
     CATEGORY,
     AdapterWire,
@@ -33,7 +33,7 @@ from .widgets import (
 
 _OF_TOGETHER = {"together_steps": "steps", "together_learning_rate": "learning_rate"}
 """The widgets that training together has of its own here, by what they are called on its own node."""
-_APART_ALONE = {each.id for each in (*apart_widgets(), layers_widget())}
+_APART_ALONE = {each.id for each in (*apart_widgets(), *later_widgets())}
 
 
 def _together_inputs() -> list[Any]:
@@ -72,7 +72,7 @@ class B4MTrain(TrainingNode):
                 *training_widgets(),
                 *_together_inputs(),
                 *apart_widgets(),
-                layers_widget(),
+                *later_widgets(),
             ],
             outputs=[
                 AdapterWire.Output(display_name="both", tooltip="Subject and style in one: for B4M Paint or B4M Apply LoRA."),
@@ -121,6 +121,8 @@ class B4MTrain(TrainingNode):
             # before hours of training, not after
             notes = check_together(*pictures, (None, None), *wired, correspondence=correspondence)
             base = host.HostBaseModel(*wires)
+            if widgets.get("textual_inversion"):
+                host.require_teachable(clip)
             preset = preset_named(widgets["preset"], kind_of(base.family.name, base.native_size))
             auxiliary = _auxiliary(base, preset, first, widgets, content_auxiliary, style_auxiliary)
             remember_painted(cls.hidden.prompt, cls.hidden.unique_id, preset)
@@ -141,15 +143,19 @@ def _trained(
     goes_on = preset.trains_together if steps == -1 else bool(steps)
     of = 3 if goes_on else 2
     made: list[Adapter] = []
+    earlier: list[tuple[str, str]] = []
     for number, (role, each) in enumerate(zip(("content", "style"), pictures, strict=True), start=1):
         display = display_of(node, (role.capitalize(), number, of))
         display.later(later(node.hidden.prompt, node.hidden.unique_id, number))
+        display.earlier(earlier)
         known = notes if number == of else []
         session, adapter = train_apart(node, role, display, wires, each, auxiliary[role], apart_settings(widgets), known)
         made.append(adapter)
+        earlier.append((role.capitalize(), display.stored))
     content, style = made
     if goes_on:
         display = display_of(node, ("Both", 3, 3))
+        display.earlier(earlier)
         again = (auxiliary["content"], auxiliary["style"]) if preset.keeps_together else (None, None)
         session, both = train_together(node, display, wires, (content, style), pictures, again, together_settings(widgets), notes)
     else:

@@ -144,15 +144,28 @@ def apart_widgets() -> list[Any]:
     ]
 
 
-def layers_widget() -> Any:
-    """What the content and the style training adapt. On its own, since it came after the preset: saved graphs keep values by position."""
-    return advanced(
-        io.Combo.Input(
-            "layers",
-            options=list(LAYERS),
-            default=ATTENTION,
-            optional=True,
-            tooltip="Choose attention_and_convolutions (LoCon) when style or subject stay weak at enough steps: a file a quarter larger, "
-            "slower steps. Back to attention when both come out well. Content and style may differ.",
-        )
-    )
+def later_widgets() -> list[Any]:
+    """What the content and the style training learn besides. On their own, since they came after the preset: saved graphs
+    keep values by position.
+    """
+    return [
+        advanced(
+            io.Combo.Input(
+                "layers",
+                options=list(LAYERS),
+                default=ATTENTION,
+                optional=True,
+                tooltip="Choose attention_and_convolutions (LoCon) when style or subject stay weak at enough steps: a file a quarter "
+                "larger, slower steps. Back to attention when both come out well. Content and style may differ.",
+            )
+        ),
+        advanced(
+            io.Boolean.Input(
+                "textual_inversion",
+                default=TrainingSettings.textual_inversion,
+                optional=True,
+                tooltip="Learn the trigger word itself too, in both text encoders. Switch it on when the likeness stays weak. SDXL: nearly "
+                "2 GB more memory and slower steps; prompts then need the CLIP that comes out of B4M Apply LoRA or of a LoRA loader.",
+            )
+        ),
+    ]

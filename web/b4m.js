@@ -56,10 +56,12 @@ async function askForKept(state) {
     const mark = `${state.stored}|${state.sample?.step}|${RUNNING.has(state.state)}`;
     if (!state.stored || state.keptMark === mark) return;
     state.keptMark = mark;
-    const { steps } = await ask(KEPT_ROUTE, { stored: state.stored });
+    const keptOf = async (stored) => (await ask(KEPT_ROUTE, { stored })).steps;
+    const steps = await keptOf(state.stored);
+    const before = await Promise.all((state.earlier ?? []).map(async ([part, stored]) => ({ part, stored, steps: (await keptOf(stored)) ?? [] })));
     const now = runs.get(state.run);
     if (!steps || !now) return;
-    keep({ ...now, kept: steps, keptMark: mark });
+    keep({ ...now, kept: steps, before, keptMark: mark });
     for (const node of nodesOf(state.run)) show(node, runs.get(state.run));
 }
 
@@ -73,8 +75,8 @@ function keep(state) {
 /** Take in what the server answers about a run; an event that came while it answered is newer. */
 function learn(state) {
     const known = runs.get(state.run);
-    const { kept, keptMark, samples } = known ?? {};
-    keep(known?.at > state.at ? { ...state, ...known } : { ...state, kept, keptMark, samples });
+    const { kept, before, keptMark, samples } = known ?? {};
+    keep(known?.at > state.at ? { ...state, ...known } : { ...state, kept, before, keptMark, samples });
 }
 
 /** The open nodes that show a run. */

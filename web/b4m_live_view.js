@@ -32,6 +32,8 @@ addStyle(`
 .b4m-strip button { flex: none; position: relative; padding: 0; border: 2px solid transparent; border-radius: 4px; overflow: hidden;
     height: 44px; width: 44px; background: none; cursor: pointer; }
 .b4m-strip button[aria-pressed="true"] { border-color: #4c9be8; }
+.b4m-strip button[data-part] { opacity: 0.7; }
+.b4m-strip button[data-part] + button:not([data-part]) { margin-left: 8px; }
 .b4m-strip img { width: 100%; height: 100%; object-fit: cover; display: block; }
 .b4m-strip span { position: absolute; right: 1px; bottom: 1px; padding: 0 3px; border-radius: 2px; font-size: 9px; line-height: 12px;
     color: #fff; background: rgba(0, 0, 0, 0.65); }
@@ -55,7 +57,7 @@ export function makeView(take) {
     const head = make("div", "b4m-head", view.step, view.left);
     view.root = make("div", "b4m-live", head, view.progress, view.said, view.curve, view.sample, view.strip, view.blank);
     view.waits = null; // "queue" behind another run, "turn" in this one
-    view.chosen = null; // the step of the sample that the artist looks at; null follows the newest
+    view.chosen = null; // the sample that the artist looks at, by nameOf(); null follows the newest
     view.shown = []; // the samples in the strip
     view.sample.addEventListener("click", () => openLarge(large(view), Math.max(shownIndex(view), 0)));
     return view;
@@ -88,27 +90,39 @@ function withPhase(phase, state) {
     return words("{phase}: {state}", { phase: named, state });
 }
 
-/** All samples of a state, by step: those that the run store kept, and those that came while this page looked on. */
+const keptSample = (stored, step) => `/b4m/kept/sample?${new URLSearchParams({ stored, step })}`;
+
+/** Those of the node's trainings before this one, then all of this one by step: what the run store kept, and what came meanwhile. */
 function samplesOf(state) {
+    const before = (state?.before ?? []).flatMap(({ part, stored, steps }) => {
+        return steps.filter(({ sample }) => sample).map(({ step }) => ({ url: keptSample(stored, step), step, part }));
+    });
     const found = new Map();
     for (const sample of [...(state?.samples ?? []), state?.sample]) if (safePicture(sample?.url)) found.set(sample.step, sample);
     for (const { step, sample, adapter } of state?.kept ?? []) {
-        const query = new URLSearchParams({ stored: state.stored, step });
-        if (sample) found.set(step, { url: `/b4m/kept/sample?${query}`, step, ...found.get(step), kept: adapter });
+        if (sample) found.set(step, { url: keptSample(state.stored, step), step, ...found.get(step), kept: adapter });
     }
-    return [...found.values()].sort((one, other) => one.step - other.step);
+    return [...before, ...[...found.values()].sort((one, other) => one.step - other.step)];
+}
+
+/** Which sample it is, among those of all trainings of a node. */
+const nameOf = (sample) => sample && `${sample.part ?? ""} ${sample.step}`;
+
+function captionOf(sample) {
+    const said = words("sample at step {step}", sample);
+    return sample.part ? words("{phase}: {state}", { phase: words(sample.part), state: said }) : said;
 }
 
 /** The place in the strip of the sample that is shown, -1 without one: a longer training that shares this one's start may have later ones. */
 function shownIndex({ shown, chosen, state }) {
-    const named = shown.findIndex((sample) => sample.step === (chosen ?? state?.sample?.step));
+    const named = shown.findIndex((sample) => nameOf(sample) === (chosen ?? nameOf(state?.sample)));
     if (named >= 0) return named;
-    const own = shown.findLastIndex((sample) => sample.step <= (state?.total || Infinity));
+    const own = shown.findLastIndex((sample) => !sample.part && sample.step <= (state?.total || Infinity));
     return own >= 0 ? own : shown.length - 1;
 }
 
 function large(view) {
-    return view.shown.map((sample) => ({ url: pictureAddress(sample.url), title: words("sample at step {step}", sample), step: sample.step }));
+    return view.shown.map((sample) => ({ url: pictureAddress(sample.url), title: captionOf(sample) }));
 }
 
 /** Put `state` (undefined before the first training) into the view. */
@@ -143,7 +157,7 @@ function renderSamples(view, state) {
     if (!shown) return;
     const address = pictureAddress(shown.url);
     if (view.image.getAttribute("src") !== address) view.image.src = address;
-    view.caption.textContent = words("sample at step {step}", shown);
+    view.caption.textContent = captionOf(shown);
     view.take.hidden = !(view.mayTake && shown.kept && shown.step !== state?.total);
     view.take.textContent = words("Use step {step}", shown);
     [...view.strip.children].forEach((each, index) => press(each, samples[index] === shown));
@@ -181,10 +195,11 @@ function stripButton(view, sample) {
     image.src = pictureAddress(sample.url);
     const made = make("button", "", image, make("span", "", String(sample.step)));
     made.type = "button";
-    made.title = words("Sample at step {step}. Click twice to open it large.", sample);
+    if (sample.part) made.dataset.part = sample.part;
+    made.title = words("{sample}. Click twice to open it large.", { sample: captionOf(sample) });
     made.addEventListener("click", (event) => {
         event.stopPropagation();
-        view.chosen = sample.step === view.state?.sample?.step ? null : sample.step;
+        view.chosen = nameOf(sample) === nameOf(view.state?.sample) ? null : nameOf(sample);
         renderSamples(view, view.state);
     });
     made.addEventListener("dblclick", () => openLarge(large(view), Math.max(shownIndex(view), 0)));

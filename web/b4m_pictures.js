@@ -43,11 +43,15 @@ function addPictures(node) {
     view.fresh = button(words("New set"), another, () => choose(node, true));
     view.root = make("div", "b4m-pictures", make("div", "b4m-tools", view.add, view.fresh, view.count), view.about, view.grid);
     view.known = { pictures: [], removed: [], fixed: "", endings: [] };
+    view.demoWord = ""; // the class word of the demo's set, once own pictures have taken its place
     view.said = ""; // what the node said after it ran, or what became of files just brought
     node.b4mPictures = view;
     addPanel(node, "b4m_pictures", WIDGET_TYPE, view.root, HEIGHT);
     takeDrops(node, view);
-    after(node, "onConfigure", () => look(node));
+    after(node, "onConfigure", () => {
+        view.openedWith = valueOf(node, "class_word");
+        look(node);
+    });
     for (const name of ["folder", "use_masks", ...WORDS]) {
         const widget = node.widgets.find((each) => each.name === name);
         if (widget) after(widget, "callback", () => lookSoon(node));
@@ -92,7 +96,9 @@ async function take(node, coming, fresh) {
     const { files, folder } = await coming;
     if (!files.length) return;
     const into = fresh || folder || view.known.fixed || view.lost ? "" : valueOf(node, "folder");
-    const wanted = folder || ["class_word", "trigger"].map((name) => valueOf(node, name)).find(Boolean) || "pictures";
+    if (String(valueOf(node, "folder")).startsWith("(demo")) view.demoWord = view.openedWith ?? "";
+    const said = ["class_word", "trigger"].map((name) => valueOf(node, name)).find((word) => word && word !== view.demoWord);
+    const wanted = folder || said || "pictures";
     const tell = (sentence) => say(node, sentence);
     const brought = await bring({ files, into, wanted, endings: view.known.endings, tell });
     await refreshLists();
@@ -151,10 +157,12 @@ function invitation(node) {
 }
 
 function renderAbout(node) {
-    const { known, said, count, about } = node.b4mPictures;
+    const { known, said, count, about, demoWord } = node.b4mPictures;
     const many = known.pictures.length;
     count.textContent = many ? words(many === 1 ? "1 picture" : "{count} pictures", { count: many }) : "";
-    about.textContent = [said, many ? words(known.fixed) : ""].filter(Boolean).join("\n");
+    const left = demoWord && valueOf(node, "class_word") === demoWord && !known.fixed;
+    const hint = left ? words("class_word still says {word}: write what your subject is, in a word the model knows.", { word: demoWord }) : "";
+    about.textContent = [hint, said, many ? words(known.fixed) : ""].filter(Boolean).join("\n");
     about.title = about.textContent; // it may be longer than its room
     about.hidden = !about.textContent && !known.removed.length;
     if (!known.removed.length) return;

@@ -132,7 +132,7 @@ class FusedStep:
             rows.up.stop,
             rows.down.start,
             rows.down.stop,
-            *(tuple(value.shape) for value in inputs.values()),
+            *((tuple(value.shape), value.requires_grad) for value in inputs.values()),
         )
         if self.graph and key not in self._captured and len(self._captured) < MOST_GRAPHS:
             self._capture(key, inputs, counts)

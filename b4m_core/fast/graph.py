@@ -29,10 +29,40 @@ def keep_what_cannot_be_freed(held: object) -> None:
         never_free(held)
 
 
+class Places:
+    """The inputs of a recording, ``tensors`` by name where a replay reads them. One that requires a gradient has it in
+    a place of its own too, which every replay fills anew.
+    """
+
+    def __init__(self, example: Mapping[str, Tensor], device: torch.device) -> None:
+        self.tensors = {name: value.detach().to(device, copy=True) for name, value in example.items()}
+        self._graded = {name: self.tensors[name] for name, value in example.items() if value.requires_grad}
+        for place in self._graded.values():
+            place.requires_grad_().grad = torch.zeros_like(place)
+
+    def clear(self) -> None:
+        """Begin to add the gradients up; a part of the recording."""
+        for place in self._graded.values():
+            place.grad.zero_()  # type: ignore[union-attr]
+
+    def fill(self, given: Mapping[str, Tensor]) -> None:
+        """Copy the inputs of a replay in."""
+        for name, value in given.items():
+            place = self.tensors[name].detach()
+            pinned = place.is_cuda and not value.is_cuda  # from pinned memory the copy waits for nobody
+            place.copy_(value.detach().pin_memory() if pinned else value.detach(), non_blocking=True)
+
+    def hand_back(self, given: Mapping[str, Tensor]) -> None:
+        """Take the gradients of a replay on to what was given, as torch's backward pass would have done."""
+        for name, place in self._graded.items():
+            given[name].backward(place.grad.to(given[name].device, copy=True))  # type: ignore[union-attr,no-untyped-call]
+
+
 class Captured:
     """``function`` (tensors by name to one tensor) recorded for the shapes of ``example``; a call copies its inputs in
     and replays.
 
+    Inputs that require a gradient get the one that the function leaves them, as if they had gone through it themselves.
     The result is a tensor that the next call overwrites. Graphs that never run at once may share their memory:
     ``pool``. The function runs once before it is recorded, on the same stream, which lets libraries choose, compile and
     take what they keep; it may read nothing back from the card. Raises what the recording raises, as torch's own
@@ -42,11 +72,11 @@ class Captured:
     def __init__(
         self, function: Callable[..., Tensor], example: Mapping[str, Tensor], device: torch.device, pool: Any
     ) -> None:
-        self.inputs = {name: value.to(device, copy=True) for name, value in example.items()}
+        self.places = Places(example, device)
         side: Any = stream(device, "recording")
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
-            self.result = function(**self.inputs)
+            self.result = function(**self.places.tensors)
         torch.cuda.current_stream(device).wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.stream(
@@ -59,7 +89,8 @@ class Captured:
         try:  # the host's other threads go on meanwhile
             with torch.cuda.graph(self.graph, pool=pool, stream=side, capture_error_mode="thread_local"):
                 try:
-                    self.result.copy_(function(**self.inputs))
+                    self.places.clear()
+                    self.result.copy_(function(**self.places.tensors))
                 except Exception as error:
                     within = error
                     raise
@@ -72,13 +103,12 @@ class Captured:
             within = None
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        for name, value in inputs.items():
-            source = value if value.is_cuda else value.pin_memory()  # from pinned memory the copy waits for nobody
-            self.inputs[name].copy_(source, non_blocking=True)
+        self.places.fill(inputs)
         try:
             self.graph.replay()
         except RuntimeError as error:
             raise _named(error) from None
+        self.places.hand_back(inputs)
         return self.result
 
 

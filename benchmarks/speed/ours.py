@@ -9,6 +9,7 @@ from torch import Tensor
 from b4m_core import Adapter, TrainingSettings
 from b4m_core.batches import MicroBatch
 from b4m_core.engine import Engine
+from b4m_core.learned_words import LearnedWords
 from b4m_core.trainings import training
 
 
@@ -31,11 +32,14 @@ class Ours:
         role: str = "content",
         correspondence: str = "multi_correspondence",
         partners: int = 3,
+        words: LearnedWords | None = None,
     ) -> None:
         facts = adapter.facts
         settings = TrainingSettings(rank=facts.rank, split=facts.split, correspondence=correspondence, gradient_accumulation_steps=1)
         row = training(role, correspondence)
-        self.engine = Engine.build(unet, adapter.clone(), row, settings, other_sets=partners, fused=not plain, graph=graph, first=first)
+        self.engine = Engine.build(
+            unet, adapter.clone(), row, settings, other_sets=partners, fused=not plain, graph=graph, first=first, words=words
+        )
 
     def whole(self, inputs: Mapping[str, Tensor], own: int = 1) -> Callable[[], None]:
         """A step of ``own`` own rows and the others, as one call."""

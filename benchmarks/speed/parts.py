@@ -19,6 +19,7 @@ from .clock import GIB, Reading, main_memory, matrix_product, tidy, timed
 from .convolutions import agreement, convolutions
 from .network import TERAFLOPS, as_others_have_it, inputs_of, new_adapter
 from .ours import Ours
+from .words import learned_words
 
 ROWS = 4
 TUNED = "diffusers + PEFT, tuned: compiled blocks, fused AdamW, one CUDA graph"
@@ -406,6 +407,7 @@ PARTS: dict[str, tuple[Callable[[Bench], None], float]] = {
     "defaults": (defaults, 15),
     "convolutions": (convolutions, 60),
     "convolutions, agreement": (agreement, 15),
+    "words": (learned_words, 30),
     "scaling": (scaling, 50),
     "plain": (plain, 15),
 }

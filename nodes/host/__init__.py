@@ -26,6 +26,7 @@ from .runtime import Cancelled, Progress, device, end_passes, free_bytes, make_r
 from .sampler import PictureDoesNotFit, Sampling, encode_pictures, encode_text, fits, sampler_names, scheduler_names
 from .server import add_json_route, add_picture_route, running_page, send_event
 from .switched_off import switched_off
+from .text_encoders import require_teachable
 from .vision import embed_pictures, embed_prompt
 from .vocabulary import vocabulary
 from .wires import painting_note, require_clip, require_model, require_vae, training_note
@@ -70,6 +71,7 @@ __all__ = [
     "require_clip",
     "require_model",
     "require_sdxl",
+    "require_teachable",
     "require_vae",
     "run_store_folder",
     "safe_input_folder",

@@ -17,9 +17,10 @@ from ...b4m_core.planner import MEMORY_MODES, least_beside
 from . import runtime, sampler
 from .asking import ask
 from .identity import fingerprint, network_fingerprint
-from .lora import apply_adapter, apply_carried, apply_lora
+from .lora import apply_adapter, apply_carried, apply_file
 from .model_support import describe_model, native_size, noise_schedule
 from .network import network_bytes, require_trainable, training_dtype, training_network
+from .text_encoders import TextEncoders, hidden_layer, require_teachable, text_encoders_bytes, token_ids, training_text_encoders
 from .weights import let_go_of_pages
 from .wires import require_clip, require_model, require_vae
 
@@ -53,7 +54,7 @@ class HostBaseModel:
         require_model(model)
         require_trainable(model)
         self.vae, self._bare = vae, model
-        self.room = self.beside = 0
+        self.room = self.beside = self._for_words = 0
         self.schedule = noise_schedule(model)
         require_clip(model, clip)
         self.model, self.clip = apply_carried(model, clip, carried, {})
@@ -68,6 +69,13 @@ class HostBaseModel:
         pixels = (resolution // 8) ** 2
         self.room = network_bytes(self.model, self.dtype) + MEMORY_MODES[0].needed(rows, pixels, convolutions)
         self.beside = least_beside(rank, rows, pixels, convolutions)
+
+    def expect_words(self) -> None:
+        """Make ready for a training that learns words: the network leaves room for the text encoders. Raises B4MError for a CLIP in which
+        none can be learned.
+        """
+        require_teachable(self.clip)
+        self._for_words = text_encoders_bytes(self.clip, self.dtype)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -93,16 +101,32 @@ class HostBaseModel:
     def unet(self) -> UNet2DConditionModel:
         """The frozen training network on the host's device."""
         if self.room:
-            runtime.make_room(self.room)
-        return training_network(self.model, beside=self.beside)
+            runtime.make_room(self.room + self._for_words)
+        return training_network(self.model, beside=self.beside + self._for_words)
+
+    @cached_property
+    def text_encoders(self) -> TextEncoders:
+        """The frozen CLIP-L and CLIP-G that words are learned through, on the host's device in the network's dtype."""
+        runtime.make_room(text_encoders_bytes(self.clip, self.dtype))
+        return training_text_encoders(self.clip, self.device, self.dtype)
+
+    @property
+    def hidden_layer(self) -> int:
+        """Which of their hidden states is a prompt's context, counted from the end."""
+        return hidden_layer(self.clip)
+
+    def token_ids(self, prompt: str) -> tuple[Tensor, Tensor] | None:
+        """(k, 77) ids of a prompt for each of them; None where it has weights or an `embedding:`, which the host alone can encode."""
+        return token_ids(self.clip, prompt)
 
     def settle(self) -> None:
         """The training runs: what reading the model's file has taken of main memory is given back."""
         let_go_of_pages(self.model.model.parameters())
 
     def release(self) -> None:
-        """Give the training network's memory back to the host."""
-        self.__dict__.pop("unet", None)
+        """Give the memory of the training's networks back to the host."""
+        for network in ("unet", "text_encoders"):
+            self.__dict__.pop(network, None)
         if runtime.device().type == "cuda":
             gc.collect()  # what is still tied to itself holds weights, in main memory too
             torch.cuda.empty_cache()
@@ -118,15 +142,11 @@ class HostBaseModel:
         """Prompts -> (N, 77k, width) and (N, pooled), float32 CPU."""
         return sampler.encode_text(self.clip, prompts)
 
-    def sample(
-        self, prompt: str, *, width: int, height: int, seed: int, watch: Callable[[int], None] = lambda done: None
-    ) -> Tensor:
+    def sample(self, prompt: str, *, width: int, height: int, seed: int, watch: Callable[[int], None] = lambda done: None) -> Tensor:
         """(H, W, 3) float32 in 0..1 by the model as it is here, sampled as `self.sampling` says. `watch` gets the sampler steps done."""
         try:
             texts = self._conditioning(prompt), self._conditioning(self.sampling.negative)
-            return sampler.sample(
-                self.model, self.vae, *texts, width=width, height=height, seed=seed, sampling=self.sampling, watch=watch
-            )
+            return sampler.sample(self.model, self.vae, *texts, width=width, height=height, seed=seed, sampling=self.sampling, watch=watch)
         finally:
             if self.room:  # the host has just loaded its own model beside the training network
                 runtime.make_room(self.room)
@@ -158,7 +178,7 @@ class HostBaseModel:
 
         Call `end_passes` when they are painted.
         """
-        return self._patched(apply_lora(self.model, adapter_weights), self.clip)
+        return self._patched(*apply_file(self.model, self.clip, adapter_weights))
 
     def with_all_of(self, adapter: Adapter, content: float, style: float) -> HostBaseModel:
         """The same with all that an adapter is, what it carries along too, at two strengths."""

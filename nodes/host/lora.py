@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ...b4m_core import Adapter, B4MError, split_state_dict
 from ...b4m_core.carried import Carried, in_words
+from ...b4m_core.layouts import ALPHA, DOWN, UP
+from ...b4m_core.models.sdxl.modules import FIRST_TEXT, SECOND_TEXT, TOKEN_EMBEDDINGS
 from .model_support import describe_model
 from .stored import stored_weights
 
@@ -21,6 +23,8 @@ _OF_OUR_OWN = ("oft", "oft_r")
 """What the host's own classes do not read, or do not scale as a slider should (0.3.75: OFT by the square of its strength)."""
 _NOT_BY_THE_HOST = {"lora_magnitude_vector", "lokr_t2"}
 """Parts that the host's own classes do not know, or stop at with no more than a line in the log (0.3.75: a LoKr's core)."""
+_IN_THE_CLIP = "text_encoders."
+"""What the host's generic names of the text encoders' layers begin with."""
 Strengths = Mapping[str, float]
 
 
@@ -41,7 +45,12 @@ def without_clip(adapter: Adapter, strengths: Strengths, clip: Any) -> list[str]
     left = [piece for piece in adapter.carried if piece.of_text_encoder and strengths.get(piece.concept, 1.0)]
     if clip is not None or not left:
         return []
-    return [f"Not applied: {len(left)} updates of the text encoders. Connect clip here, and its output to the prompts, for them."]
+    words = [piece for piece in left if piece.key in TOKEN_EMBEDDINGS]
+    heard = ["The trigger word was learned too and is not heard: connect clip here, and its output to the prompts."] if words else []
+    others = len(left) - len(words)
+    return heard + [
+        f"Not applied: {others} updates of the text encoders. Connect clip here, and its output to the prompts, for them."
+    ] * bool(others)
 
 
 def apply_carried(model: Any, clip: Any, carried: Sequence[Carried], strengths: Strengths) -> tuple[Any, Any]:
@@ -53,10 +62,19 @@ def apply_carried(model: Any, clip: Any, carried: Sequence[Carried], strengths: 
         keys = comfy.lora.model_lora_keys_unet(model.model, {})
         model = _with_pieces(model, for_model, keys, strengths, f"the model connected here ({describe_model(model)})")
     if for_clip and clip is not None:
-        keys = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
+        keys = _text_layers(clip)
         clip = clip.clone()
         clip.patcher = _with_pieces(clip.patcher, for_clip, keys, strengths, "the CLIP connected here")
     return model, clip
+
+
+def _text_layers(clip: Any) -> dict[str, Any]:
+    """CLIP's weights by the names of their layers: those that the host's loader knows, and ours for all layers of SDXL's two."""
+    keys: dict[str, Any] = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
+    for encoder, ours in (("clip_l", FIRST_TEXT), ("clip_g", SECOND_TEXT)):
+        start = f"{_IN_THE_CLIP}{encoder}.transformer."
+        keys |= {ours + name.removeprefix(start).replace(".", "_"): key for name, key in keys.items() if name.startswith(start)}
+    return keys
 
 
 def _with_pieces(patcher: Any, pieces: Sequence[Carried], keys: Mapping[str, Any], strengths: Strengths, what: str) -> Any:
@@ -163,27 +181,46 @@ def apply_lora(model: Any, state_dict: Mapping[str, Tensor], strength: float = 1
     """
     if strength == 0:
         return model
-    missing = keys_not_loaded(model, state_dict)
-    if missing:
-        raise B4MError(
-            f"{len(missing)} of {len(state_dict)} weights of the adapter do not fit the model connected here ({describe_model(model)}), "
-            f"for example {missing[0]}; connect the model that the adapter was trained on, or a fine-tune of it."
-        )
+    _require_all(keys_not_loaded(model, state_dict), state_dict, f"the model connected here ({describe_model(model)})")
     patched, _ = comfy.sd.load_lora_for_models(model, None, dict(state_dict), strength, 0)
     return patched
 
 
+def apply_file(model: Any, clip: Any, state_dict: Mapping[str, Tensor]) -> tuple[Any, Any]:
+    """Clones of MODEL and CLIP with a LoRA file that has learned words too, exactly as LoraLoader would give them from it.
+
+    CLIP is returned itself where the file has nothing for it. Raises B4MError as `apply_lora` does.
+    """
+    words = {key: tensor for key, tensor in state_dict.items() if key.startswith(_IN_THE_CLIP)}
+    model = apply_lora(model, {key: tensor for key, tensor in state_dict.items() if key not in words})
+    if words:
+        _require_all(_not_fitting(words, _text_layers(clip), clip.patcher), words, "the CLIP connected here")
+        _, clip = comfy.sd.load_lora_for_models(None, clip, words, 0, 1.0)
+    return model, clip
+
+
+def _require_all(missing: Sequence[str], state_dict: Mapping[str, Tensor], what: str) -> None:
+    if missing:
+        raise B4MError(
+            f"{len(missing)} of {len(state_dict)} weights of the adapter do not fit {what}, "
+            f"for example {missing[0]}; connect the model that the adapter was trained on, or a fine-tune of it."
+        )
+
+
 def keys_not_loaded(model: Any, state_dict: Mapping[str, Tensor]) -> list[str]:
     """Keys of a kohya LoRA that the host's loader would leave out or fail on, in the order of the file."""
-    key_map = comfy.lora.model_lora_keys_unet(model.model, {})
-    shapes = {stored.key: stored.shape for stored in stored_weights(model)}
+    return _not_fitting(state_dict, comfy.lora.model_lora_keys_unet(model.model, {}), model)
+
+
+def _not_fitting(state_dict: Mapping[str, Tensor], key_map: Mapping[str, str], patcher: Any) -> list[str]:
+    shapes = {stored.key: stored.shape for stored in stored_weights(patcher)}
     return [key for key in state_dict if not _fits(key, state_dict, key_map, shapes)]
 
 
 def _fits(key: str, state_dict: Mapping[str, Tensor], key_map: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    layer, _, part = key.partition(".")
-    up, down = state_dict.get(f"{layer}.lora_up.weight"), state_dict.get(f"{layer}.lora_down.weight")
-    if part not in ("lora_up.weight", "lora_down.weight", "alpha") or up is None or down is None or layer not in key_map:
+    layer = next((key.removesuffix(part) for part in (UP, DOWN, ALPHA) if key.endswith(part)), "")
+    up, down = state_dict.get(layer + UP), state_dict.get(layer + DOWN)
+    if up is None or down is None or layer not in key_map:
         return False
     shape = shapes[key_map[layer]]
     return up.shape[0] == shape[0] and down[0].numel() == math.prod(shape[1:]) and up.shape[1] == down.shape[0]

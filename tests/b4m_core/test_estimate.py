@@ -53,9 +53,24 @@ def test_adapted_convolutions_count_in_time_and_memory_and_are_timed_apart(tmp_p
     plain, more = (estimate(work, H100, Speeds(tmp_path)) for work in (without, with_them))
     assert more.seconds / plain.seconds == pytest.approx(68.6 / 61.5, rel=0.02), "as on an H100 (docs/speed.md)"
     assert plain.gib + 0.6 < more.gib < plain.gib + 1.2  # 13 MiB a rank, and 21 kB for each latent pixel of a row
+    small = [estimate(Work("embedded", 100, 2, 576, 0, 16, convolutions=each), CPU, Speeds(tmp_path)).seconds for each in (False, True)]
+    assert small[1] / small[0] == pytest.approx(0.37 / 0.30, rel=0.05)
     speeds = Speeds(tmp_path)
     speeds.note(H100, with_them.trained, "sdxl", 2, 96**2, 0.5)
     assert estimate(with_them, H100, speeds).seconds == pytest.approx(50) and not estimate(without, H100, speeds).measured
+
+
+def test_learned_words_take_the_text_encoders_and_some_time_and_are_timed_apart(tmp_path: Path) -> None:
+    """Less of a pass the more passes a step has: the encoders are gone through once a step."""
+    plain, one, four = (Work("sdxl", 1000, 2, 64**2, 0, 32, words=steps) for steps in (0, 1000, 250))
+    found = [estimate(work, H100, Speeds(tmp_path)) for work in (plain, one, four)]
+    assert found[1].gib - found[0].gib == pytest.approx(1.52, abs=0.01) and found[0].seconds < found[2].seconds < found[1].seconds
+    assert found[1].seconds - found[2].seconds == pytest.approx(750 * 0.05)
+    speeds = Speeds(tmp_path)
+    speeds.note(H100, one.trained, "sdxl", 2, 64**2, 0.5)
+    assert estimate(one, H100, speeds).seconds == pytest.approx(500) and not estimate(plain, H100, speeds).measured
+    both = Work("sdxl", 1000, 2, 64**2, 0, 32, convolutions=True, words=250)
+    assert len({work.trained for work in (plain, one, both)}) == 3
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', '{"a|train|sdxl|1x1": ["x"]}', '{"a|train|sdxl|1x1": [-1]}'])

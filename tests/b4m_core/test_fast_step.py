@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from b4m_core.engine import Engine
 from b4m_core.fast import fused_step, network
 from b4m_core.fast.attention import ShortAttention, lie_side_by_side
 from b4m_core.fast.fused_step import FusedStep
+from b4m_core.fast.graph import Captured, Places
 from b4m_core.fast.network import is_written_out
 from b4m_core.fast.optimizer_step import UpdateAhead
 from b4m_core.layers import ATTENTION
@@ -139,6 +141,70 @@ def test_an_attention_that_leaves_its_gradients_side_by_side_changes_no_sum(
         torch.testing.assert_close(fast.step(batch(seed=seed), 1, rows), plain.step(batch(seed=seed), 1, rows), rtol=1e-11, atol=1e-11)
     assert_same_gradients(fast.gradients(), plain.gradients(), 1e-9)
     assert AttentionInTorch.used > before
+
+
+def asking(given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inputs of a step with a context that asks for its gradient."""
+    return {**given, "context": given["context"].clone().requires_grad_()}
+
+
+@pytest.mark.parametrize(("split", "way"), [("halves", 0), *(("free", way) for way in range(len(MEMORY_MODES)))])
+def test_a_context_that_asks_for_its_gradient_gets_the_plain_paths(split: str, way: int) -> None:
+    plain, fast = Trained(False, split=split), Trained(True, split=split, way=way)
+    for preserve, rows in ((False, CONTENT), (True, Rows(slice(0, 0), slice(0, 4)))):
+        expected, found = asking(batch()), asking(batch())
+        for trained, given in ((plain, expected), (fast, found)):
+            trained.step(given, 2, rows, preserve=preserve)
+            trained.step(given, 2, rows, preserve=preserve)  # it adds up
+        gradient = expected["context"].grad
+        assert gradient is not None and gradient.abs().amax((1, 2)).all()
+        torch.testing.assert_close(found["context"].grad, gradient, rtol=1e-9, atol=1e-12)
+    assert_same_gradients(fast.gradients(), plain.gradients(), 1e-9)
+
+
+class Rerun(Captured):
+    """A recording that runs the function again, for processors, which record nothing."""
+
+    def __init__(self, function: Callable[..., Tensor], example: dict[str, Tensor], device: torch.device, pool: object) -> None:
+        self.function, self.places = function, Places(example, device)
+        self.result = function(**self.places.tensors)
+        self.graph = self  # type: ignore[assignment]
+
+    def replay(self) -> None:
+        self.places.clear()
+        self.result.copy_(self.function(**self.places.tensors))
+
+
+@pytest.mark.parametrize("way", [0, len(MEMORY_MODES) - 1])
+def test_a_recording_gives_the_gradient_of_every_context_that_it_is_given(way: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused_step, "Captured", Rerun)
+    plain, fast = Trained(False), Trained(True, way=way)
+    fast.step.graph = True  # type: ignore[attr-defined]
+    for seed in range(3):
+        expected, found = asking(batch(seed=seed)), asking(batch(seed=seed))
+        leaf = found["context"]
+        found["context"] = torch.stack(list(leaf))  # as learned words give it
+        plain.step(expected, 1, CONTENT), fast.step(found, 1, CONTENT)
+        torch.testing.assert_close(leaf.grad, expected["context"].grad, rtol=1e-9, atol=1e-12)
+    recorded = len(fast.step._captured)  # type: ignore[attr-defined]
+    fast.step(batch(), 1, CONTENT)
+    assert recorded and len(fast.step._captured) > recorded  # type: ignore[attr-defined]
+
+
+@CUDA
+@pytest.mark.parametrize("way", range(len(MEMORY_MODES)))
+def test_a_replayed_graph_gives_the_gradient_of_the_context(way: int) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    plain, fast = (Trained(fast, dtype=torch.float32, device="cuda", graph=fast, way=way if fast else 0) for fast in (False, True))
+    for seed in range(3):
+        for device in ("cpu", "cuda"):
+            given = {name: value.to(device) for name, value in batch(seed=seed, dtype=torch.float32).items()}
+            expected, found = asking(given), asking(given)
+            plain.step(expected, 1, CONTENT), fast.step(found, 1, CONTENT)
+            wanted = expected["context"].grad
+            assert wanted is not None
+            torch.testing.assert_close(found["context"].grad, wanted, rtol=0, atol=2e-3 * float(wanted.abs().max()))
+    assert fast.step.graph and fast.step._captured  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("split", ["halves", "full", "free"])

@@ -258,7 +258,7 @@ def test_an_adapter_s_own_facts_are_a_file_to_train_by(place: Path, tmp_path: Pa
     assert main(["train", "content", "--config", str(tmp_path / "facts.toml"), "--print-config"]) == 0
     (tmp_path / "full.toml").write_text(capsys.readouterr().out)
     facts, top = load_adapter(place / "bear.safetensors").facts, read_toml(tmp_path / "full.toml").values
-    assert top["settings"] == {"layers": "attention", **facts.settings} and top["pictures"]["trigger"] == "snq"
+    assert top["settings"] == {"layers": "attention", "textual_inversion": False, **facts.settings} and top["pictures"]["trigger"] == "snq"
     assert read_toml(tmp_path / "facts.toml").values["was"]["network"] == facts.base
 
 

@@ -10,6 +10,10 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from b4m_core import Adapter, Facts
+from b4m_core.bounds import require_possible
+from b4m_core.layers import CONVOLUTIONS, matrix_shape
+from b4m_core.models.family import adapted_layers
+from b4m_core.models.sdxl import SDXL as FAMILY
 from b4m_core.models.sdxl import attention_projections
 from b4m_core.models.sdxl.names import kohya_key, module_path
 
@@ -93,3 +97,21 @@ def test_a_free_content_of_half_the_rank_learns_as_many_numbers_as_the_published
     free = Adapter.for_unet(unet, Facts(role="content", rank=32, split="free"))
     assert (free.learned_numbers(), free.frozen_numbers()) == (92_897_280, 0)
     assert sum(layer.A.numel() + layer.D.numel() for layer in free.layers.values()) == 46_448_640
+
+
+def test_sdxl_has_forty_nine_convolutions_to_adapt_by_the_names_that_kohya_gives_them(unet: nn.Module) -> None:
+    """Counted by hand in the original network, as above; a file of them all is one that can be."""
+    shapes = {name: matrix_shape(layer) for name, layer in adapted_layers(FAMILY, unet, CONVOLUTIONS)}
+    added = {name: shape for name, shape in shapes.items() if FAMILY.kernel(name)}
+    assert len(shapes) == 609 == FAMILY.largest.layers and len(added) == 49 and max(n for _, n in added.values()) == FAMILY.largest.row
+    assert sum(m + n for m, n in added.values()) == 378_880
+    assert len({kohya_key(name) for name in shapes}) == 609 and all(module_path(kohya_key(name)) == name for name in shapes)
+    names = {
+        "down_blocks.0.resnets.0.conv1": "input_blocks_1_0_in_layers_2", "down_blocks.0.resnets.1.conv2": "input_blocks_2_0_out_layers_3",
+        "down_blocks.0.downsamplers.0.conv": "input_blocks_3_0_op",
+        "down_blocks.1.resnets.0.conv_shortcut": "input_blocks_4_0_skip_connection",
+        "mid_block.resnets.1.conv2": "middle_block_2_out_layers_3", "up_blocks.0.upsamplers.0.conv": "output_blocks_2_2_conv",
+        "up_blocks.2.resnets.2.conv_shortcut": "output_blocks_8_0_skip_connection",
+    }  # fmt: skip
+    assert all(kohya_key(path) == f"lora_unet_{key}" for path, key in names.items())
+    require_possible(shapes, 512, FAMILY.largest, sum(2 * 512 * (m // 2) for m, _ in shapes.values()), "a style in halves, compact")

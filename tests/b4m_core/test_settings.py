@@ -104,7 +104,7 @@ def test_the_paper_s_combination_is_allowed() -> None:
 
 
 def test_settings_are_plain_values_for_keys_and_headers() -> None:
-    for settings in (TrainingSettings(), TrainingSettings(layers="attention_and_convolutions")):
+    for settings in (TrainingSettings(), TrainingSettings(layers="attention_and_convolutions", textual_inversion=True)):
         assert TrainingSettings(**json.loads(json.dumps(settings.as_dict()))) == settings
 
 

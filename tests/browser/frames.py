@@ -2,10 +2,10 @@
 
     python tests/browser/frames.py http://127.0.0.1:8188 [SECONDS]
 
-Frames and long animation frames (above 50 ms, by the page's own count, with what of them was ours) are taken while a training with samples
-runs; then, in as many seconds more, the browser's profiler says how long ours were on the stack. After that each thing that an event makes
-ours do is done 200 times and timed alone: where the cores are shared, the median says what it costs, and the longest what waiting for a core
-adds. With `nice -n -10` in front the browser waits less.
+Frames and long animation frames (above 50 ms, by the page's own count, with what of them was ours) are taken while a training with
+samples runs; then, in as many seconds more, the browser's profiler says how long ours were on the stack. After that each thing that an
+event makes ours do is done 200 times and timed alone: where the cores are shared, the median says what it costs, and the longest what
+waiting for a core adds. With `nice -n -10` in front the browser waits less.
 """
 
 from __future__ import annotations

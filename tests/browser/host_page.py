@@ -268,10 +268,9 @@ class Page:
         )
 
     def screenshot(self, name: str) -> Path:
-        """A picture of the page as it is, with the whole workflow in view."""
+        """A picture of the page as it is."""
         folder = places.home() / "screenshots"
         folder.mkdir(parents=True, exist_ok=True)
-        self.fit()
         path = folder / f"{name}_{'nodes_2' if self.nodes_2 else 'classic'}.png"
         self.browser_page.screenshot(path=path)
         return path

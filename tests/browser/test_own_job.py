@@ -16,6 +16,7 @@ CONTENT = ("IMG_2041.JPG", "IMG_2042.JPG", "IMG_2043.png", "teapot (4).webp")
 STYLE = ("house.png", "boat.jpg", "owl.png")
 CLASS_WORD, PROMPT = "teapot", "a {content} on the moon in {style}"
 IDS = "window.app.graph.nodes.filter((each) => each.type === 'B4MPictures').map((each) => each.id).sort()"
+ABOUT = "window.app.graph.getNodeById({}).b4mPictures.about.textContent"
 SHOWN = "window.app.graph.getNodeById({}).b4mPictures.known.pictures"  # the classic page reorders its nodes when one is clicked
 
 
@@ -78,9 +79,11 @@ def test_own_pictures_take_six_acts_at_most_and_none_outside_the_page(page: Page
     page.wait_until_drawn()
     content_node, style_node = page.read(IDS)
     hand = Hand(page)
-    hand.write(content_node, "class_word", CLASS_WORD)
     hand.drop(content, content_node)
     page.wait(f"{SHOWN.format(content_node)}[3]?.name === {CONTENT[3]!r}", seconds=60)
+    page.wait(f"{ABOUT.format(content_node)}.includes('class_word still says bird')")
+    hand.write(content_node, "class_word", CLASS_WORD)
+    page.wait(f"!{ABOUT.format(content_node)}.includes('class_word')")
     hand.drop(style, style_node)
     page.wait(f"{SHOWN.format(style_node)}.length === {len(STYLE)}", seconds=60)
     hand.rewrite("a {content} in {style}", PROMPT)

@@ -156,3 +156,26 @@ def test_a_training_that_comes_later_in_the_run_says_so_until_its_turn_or_the_ru
     send(trainer, "execution_start", {"prompt_id": "another page's"})
     trainer.browser_page.wait_for_timeout(300)
     assert "Not trained yet" in shown(trainer)
+
+
+@pytest.mark.parametrize("page", [False], ids=["classic"], indirect=True)  # the strip is the same part in both
+def test_samples_of_the_trainings_before_stay_in_the_strip_of_a_node_that_trains_several_times(trainer: Page) -> None:
+    kept = {"of content": (20, 40), "of style": (20,)}
+
+    def answer(route: Any) -> None:
+        steps = kept[route.request.post_data_json["stored"]]
+        route.fulfill(json={"steps": [{"step": step, "loss": 0.5, "sample": True, "adapter": True} for step in steps]})
+
+    trainer.browser_page.route("**/b4m/kept", answer)
+    trainer.browser_page.route("**/b4m/kept/sample*", lambda route: route.fulfill(body=b"GIF89a", content_type="image/gif"))
+    style = {"run": "style", "stored": "of style", "phase": ["Style", 2, 2], "earlier": [["Content", "of content"]]}
+    send(trainer, "b4m.training", {**RAN, **style, "state": "started", "total": 40, "step": 0})
+    show(trainer, "style")
+    send(trainer, "b4m.training", {"node": "1", "run": "style", "state": "stopped", "step": 20})
+    strip = "window.app.graph.getNodeById(1).b4mView.strip"
+    trainer.wait(f"[...{strip}.children].map((each) => each.innerText).join() === '20,40,20'")
+    assert "sample at step 20" in shown(trainer) and "Content" not in shown(trainer), "its own newest is shown at first"
+    trainer.read(f"{strip}.children[1].click()")
+    assert "Content: sample at step 40" in shown(trainer) and "Use step" not in shown(trainer)
+    addresses = trainer.read(f"[...{strip}.querySelectorAll('img')].map((each) => new URL(each.src).searchParams.get('stored'))")
+    assert addresses == ["of content", "of content", "of style"] and trainer.complaints == []

@@ -113,11 +113,11 @@ class NibbleLinear(comfy.ops.manual_cast.Linear):
         destination[f"{prefix}comfy_quant"] = torch.zeros(3, dtype=torch.uint8)
 
 
-def store_linears(model: Any, kind: type[torch.nn.Module], store: Callable[[Tensor], Tensor]) -> None:
-    """Turn the Linears of MODEL's transformer blocks into layers of `kind`, in inference mode as a loader does."""
+def store_linears(network: Any, kind: type[torch.nn.Module], store: Callable[[Tensor], Tensor], of: str = ".transformer_blocks.") -> None:
+    """Turn the Linears of a network's blocks into layers of `kind`, in inference mode as a loader does."""
     with torch.inference_mode():
-        for name, module in list(model.model.diffusion_model.named_modules()):
-            if ".transformer_blocks." in name and isinstance(module, torch.nn.Linear):
+        for name, module in list(network.named_modules()):
+            if of in name and isinstance(module, torch.nn.Linear):
                 module.__class__ = kind
                 stored = store(module.weight.detach().clone())
                 module._parameters["weight"] = torch.nn.Parameter(stored, requires_grad=False)
@@ -125,9 +125,9 @@ def store_linears(model: Any, kind: type[torch.nn.Module], store: Callable[[Tens
 
 def packed(model: Any) -> None:
     """As a GGUF loader."""
-    store_linears(model, PackedLinear, PackedTensor.of)
+    store_linears(model.model.diffusion_model, PackedLinear, PackedTensor.of)
 
 
 def nibbles(model: Any) -> None:
     """As a loader of the newest hosts."""
-    store_linears(model, NibbleLinear, lambda weight: NibbleTensor.of(weight, torch.float32))
+    store_linears(model.model.diffusion_model, NibbleLinear, lambda weight: NibbleTensor.of(weight, torch.float32))

@@ -60,6 +60,27 @@ def test_convolutions_are_counted_where_they_are_trained(estimates: ModuleType) 
         assert estimates.works_of(made, "4")[0].convolutions is expected
 
 
+def test_convolutions_of_a_file_are_counted_where_it_is_trained_on(
+    estimates: ModuleType, host: ModuleType, core: ModuleType, pack: ModuleType
+) -> None:
+    shapes = {"down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q": (8, 8), "down_blocks.0.resnets.0.conv1": (8, 72)}
+    for name, kept in (("locon", 2), ("plain", 1), ("nothing", 0)):
+        if kept:
+            adapter = core.Adapter.fresh(dict(list(shapes.items())[:kept]), core.Facts(role="content", rank=2, split="free"))
+            core.save_adapter(adapter, host.safe_new_lora_path(f"estimated_{name}.safetensors"))
+        load = {"class_type": "B4MLoadAdapter", "inputs": {"filename": f"estimated_{name}.safetensors"}}
+        together = {"class_type": "B4MTrainTogether", "inputs": {"model": ["1", 0], "content": ["3", 0], "style": ["3", 0]}}
+        assert estimates.works_of({**MODEL, "3": load, "4": together}, "4")[0].convolutions is (kept == 2)
+
+
+def test_words_are_counted_where_they_are_learned(estimates: ModuleType) -> None:
+    (alone,) = estimates.works_of(graph("B4MTrainStyle", preset="quick", textual_inversion=True, steps=30), "2")
+    (plain,) = estimates.works_of(graph("B4MTrainStyle", preset="quick"), "2")
+    assert (alone.words, plain.words) == (30, 0)
+    three = estimates.works_of(graph("B4MTrain", preset="quick", textual_inversion=True, steps=30, together_steps=5), "2")
+    assert [work.words for work in three if work.passes] == [30, 30, 0]
+
+
 def test_one_node_counts_its_three_trainings_and_what_it_paints(estimates: ModuleType) -> None:
     works = estimates.works_of(graph("B4MTrain", preset="normal"), "2")
     assert [(work.passes, work.rows) for work in works if work.passes] == [(100, 6), (100, 6), (90, 4)]

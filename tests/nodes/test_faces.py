@@ -83,9 +83,9 @@ def test_a_merge_says_what_it_merged_and_whether_two_networks_met_in_it(
 
 def test_widgets_that_came_later_stand_last_and_may_be_missing_in_older_graphs(pack: ModuleType) -> None:
     for node, name in (
-        (pack.B4MTrainContent, "layers"),
-        (pack.B4MTrain, "layers"),
-        (pack.B4MTrainStyle, "layers"),
+        (pack.B4MTrainContent, "textual_inversion"),
+        (pack.B4MTrainStyle, "textual_inversion"),
+        (pack.B4MTrain, "textual_inversion"),
         (pack.B4MTrainTogether, "preset"),
         (pack.B4MSaveAdapter, "reduce_rank"),
     ):

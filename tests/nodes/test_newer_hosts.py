@@ -92,10 +92,10 @@ def test_a_configuration_that_answers_none_is_named_by_its_class(host: ModuleTyp
         host.require_sdxl(model)
 
 
-def as_a_newer_loader(model: Any, folder: Path) -> None:
-    """Give MODEL weights as a newer host loads them: inference tensors over a read-only map of a file. Writing to one ends the process."""
+def as_a_newer_loader(network: Any, folder: Path) -> None:
+    """Give a network weights as newer hosts load them: inference tensors over a read-only map of a file. Writing to one ends a process."""
     with torch.inference_mode():
-        for number, module in enumerate(model.model.diffusion_model.modules()):
+        for number, module in enumerate(network.modules()):
             for name, weight in list(module.named_parameters(recurse=False)):
                 path = folder / f"{number}.{name}"
                 path.write_bytes(weight.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -123,7 +123,7 @@ def test_weights_of_inference_mode_and_of_read_only_files_are_trained_through(
     monkeypatch.setattr(importlib.import_module(f"{host.__name__}.network"), "_is_too_large", lambda *_: apart)
     with torch.inference_mode():
         model = small_sdxl.small_model()
-        as_a_newer_loader(model, tmp_path)
+        as_a_newer_loader(model.model.diffusion_model, tmp_path)
         unet = host.training_network(model, beside=1)
     shared = {weight.data_ptr() for weight in unet.parameters()} & {weight.data_ptr() for weight in model.model.parameters()}
     assert bool(shared) == apart and not any(weight.is_inference() or weight.requires_grad for weight in unet.parameters())
@@ -137,7 +137,7 @@ def test_weights_of_inference_mode_and_of_read_only_files_are_trained_through(
 def test_a_whole_training_on_weights_of_read_only_files_leaves_them_as_they_were(host: ModuleType, tmp_path: Path) -> None:
     core = importlib.import_module("b4m_pack.b4m_core")
     mini = host.mini_model.__wrapped__()
-    as_a_newer_loader(mini[0], tmp_path)
+    as_a_newer_loader(mini[0].model.diffusion_model, tmp_path)
     before = bytes_of(mini)
     with torch.inference_mode():
         base = host.HostBaseModel(*mini)

@@ -79,6 +79,8 @@ def test_the_node_shows_the_phases_one_after_another_and_merges_where_the_preset
     both, content, style, _ = pack.B4MTrain.execute(*mini, pictures("snq"), pictures("w@z"), **quick).result
     begun = [each["phase"] for each in sent if each.get("state") == "started"]
     assert begun == [("Auxiliary pictures",), ("Content", 1, 2), ("Style", 2, 2)]
+    first = next(each["stored"] for each in sent if "stored" in each)
+    assert [each["earlier"] for each in sent if "earlier" in each] == [[], [["Content", first]]], "its samples stay in sight"
     assert both.facts.role == "merged" and both.digest() == core.merge(content, style).digest()
 
 

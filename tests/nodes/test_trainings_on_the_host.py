@@ -19,7 +19,7 @@ Trio = tuple[Any, Any, Any]
 LOCON = "attention_and_convolutions"
 KINDS = [
     *({"start": "zero_start"}, {"start": "published"}, {"split": "full"}, {"split": "free"}),
-    *({"start": "published", "layers": LOCON}, {"split": "free", "layers": LOCON}),
+    {"split": "free", "layers": LOCON},
 ]
 
 

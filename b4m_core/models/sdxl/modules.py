@@ -10,6 +10,13 @@ import re
 UNET, FIRST_TEXT, SECOND_TEXT = "lora_unet_", "lora_te1_", "lora_te2_"
 RESNETS_PER_LEVEL = 2
 _STRIDE = RESNETS_PER_LEVEL + 1
+TOKEN_EMBEDDINGS = tuple(f"{prefix}text_model_embeddings_token_embedding" for prefix in (FIRST_TEXT, SECOND_TEXT))
+"""The tables of token embeddings of both text encoders."""
+_IN_COMFYUI = {
+    key: f"text_encoders.{name}.transformer.text_model.embeddings.token_embedding"
+    for key, name in zip(TOKEN_EMBEDDINGS, ("clip_l", "clip_g"), strict=True)
+}
+"""kohya's files have no name for them; ComfyUI's loader knows every weight of a text encoder by one of this form."""
 _RESNET = {
     "in_layers_0": "norm1",
     "in_layers_2": "conv1",
@@ -104,10 +111,12 @@ def _joined(block: str, inner: str | None) -> str:
 
 
 def original_key(key: str) -> str:
-    """The name that kohya's SDXL files have for the layer ``key``, which is one of :func:`layer_key`'s."""
+    """The name that kohya's SDXL files have for the layer ``key``, which is one of :func:`layer_key`'s; for the token
+    embeddings, which they do not have, that of ComfyUI's loader.
+    """
     rest = key.removeprefix(UNET)
     if rest == key:
-        return key
+        return _IN_COMFYUI.get(key, key)
     if rest in _ALONE_BACK:
         return UNET + _ALONE_BACK[rest]
     match = _DIFFUSERS.fullmatch(rest)
