@@ -186,13 +186,13 @@ def try_values(client: Client, values: Sequence[Any] = VALUES) -> Came:
 
     Nothing is trained or painted: one more widget has a value that no host refuses and no node takes.
     """
-    stopped = {"file_dtype": "none", "prompts": "a\0b", "kind": "none"}
+    stopped = {"file_dtype": "none", "prompts": "a\0b", "prompt": "a\0b", "kind": "none"}
     came = Came()
     for node, name, _ in list(widgets(client)):
         graph = plain_graph(client, node)
         graph["n"]["inputs"] |= {each: value for each, value in stopped.items() if each in graph["n"]["inputs"] and each != name}
         for value in values:
-            if name == "prompts" and str(value).isprintable():
+            if name in ("prompts", "prompt") and str(value).isprintable():
                 continue  # a text is a prompt, and would be painted
             graph["n"]["inputs"][name] = value
             kind, said = outcome(client, graph)
