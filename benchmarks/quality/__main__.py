@@ -1,8 +1,8 @@
-"""The contest, in pieces: python b4m.py bench quality [run|tune|ablate|roads|final|second|examples] [FOLDER] --seconds 540
+"""The contest, in pieces: python b4m.py bench quality [run|tune|ablate|roads|final|second] [FOLDER] --seconds 540
 
 ``run`` fills FOLDER/chosen.json from the development pairs, if it is not there, and then runs the rows of the table on the test pairs,
 again until all are there (``--only`` picks rows). ``ablate`` changes one thing at a time on the development pairs, ``tune`` repeats what
-was tried while the method was made, ``second`` is a contest on another base model (second.py), ``examples`` trains the shipped ones.
+was tried while the method was made, ``second`` is a contest on another base model (second.py). The shipped examples are examples.py's.
 """
 
 import argparse
@@ -21,8 +21,6 @@ from .ablate import Ablating
 from .bases import UNET, flow_base
 from .choose import choose
 from .contest import Running
-from .example_sheet import EXAMPLES
-from .examples import make_examples
 from .final import final_rows, of_league
 from .methods import Contest
 from .references import Studio
@@ -73,8 +71,6 @@ def main(options: argparse.Namespace) -> None:
         left = options.seconds - (time.monotonic() - started)
         contest = Contest(studio, judges, concepts.TEST, concepts.TRAINING_SEEDS)
         Running(contest, options.folder, rows(contest, settings), left).run(options.only)
-    elif options.work == "examples":
-        make_examples(Contest(studio, judges, EXAMPLES, (0,)), options.folder, settings["rank 4"])
 
 
 def run_final(three: Contest, one: Contest, options: argparse.Namespace, stop: float) -> None:
@@ -109,7 +105,7 @@ def quick(studio: Studio, judges: dict[str, Judge], options: argparse.Namespace)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", choices=("tune", "run", "ablate", "roads", "final", "second", "examples"), nargs="?", default="run")
+    parser.add_argument("work", choices=("tune", "run", "ablate", "roads", "final", "second"), nargs="?", default="run")
     parser.add_argument("folder", type=Path, nargs="?", default=Path("b4m_quality"), help="where the results go (b4m_quality)")
     parser.add_argument("--quick", action="store_true", help="one pair, few steps: minutes on two cores")
     parser.add_argument("--seconds", type=float, default=540.0)

@@ -1,100 +1,90 @@
-"""Eight contents and eight styles trained at a small rank, written as the adapters that come with the pack.
+"""The eight contents and eight styles that come with the pack: trained by the pack itself, painted, judged.
 
-    mkdir FOLDER; cp benchmarks/quality/results/chosen.json FOLDER; python -m benchmarks.quality examples FOLDER
+    python -m benchmarks.quality.examples FOLDER --cpu 2
 
-FOLDER gets content/*.safetensors and style/*.safetensors (what the pack has in adapters/), and, from these files, the table of all pairs
-(example_sheet.py) as examples.webp and what the judges say of six prompts and four noises of every pair as examples.json.
+FOLDER gets content/*.safetensors and style/*.safetensors (what the pack has in adapters/), the table of all pairs as examples.webp,
+and as examples.json what the judges say of two prompts of every pair, one noise each. What is done already is not done again.
 """
 
-import dataclasses
+import argparse
 import json
 from pathlib import Path
 
-from b4m_core import Adapter, save_adapter
-from b4m_core.adapter import fresh_layer
-from b4m_core.diffusers_folder import DiffusersFolder
-from b4m_core.metadata import Concept, Facts
-from b4m_core.settings import TrainingSettings
+import numpy
+import torch
+from PIL import Image
+from torch import Tensor
+
+from b4m_core import load_adapter, save_adapter
+from b4m_core.commandline import main as command
+from b4m_core.studio import library
+from benchmarks.studio.sets import plan_of
+from benchmarks.world.judge import load_judge
 
 from . import concepts
-from .choose import OURS, at
-from .example_sheet import EMBEDDED, factors_of_pairs, file_of, save_table
-from .families import Adapters
-from .methods import Apart, Contest
-from .painting import shares
-from .references import SIZE, content_set, style_set
+from .example_sheet import EMBEDDED, EXAMPLES, file_of, save_table
+from .painting import marks, questions, shares
+from .references import Studio, phrase
 
-RANK = 4
-WORDS = {concepts.CONTENT_TRIGGER: "snq", concepts.STYLE_TRIGGER: "w@z"}  # what people write for those tokens
+SETTINGS = {"rank": 4, "layers": "attention_and_convolutions", "textual_inversion": True}
 BASE_NAME = "the B4M mini model"  # what the nodes call it
+NOISE = 11
+PROMPTS = concepts.PROMPTS[:2]  # mountains and flowers, which no reference picture shows
+ROLES = (("content", EXAMPLES.contents), ("style", EXAMPLES.styles))
 
 
-def make_examples(contest: Contest, folder: Path, rate: float) -> None:
-    """Train, write the files, and paint and judge all pairs with what the files say."""
-    apart = at(dataclasses.replace(OURS, rank=RANK), rate)
-    contest.prepare([apart])
-    write_files(contest, apart, folder)
-    factors = factors_of_pairs(folder, contest.split, contest.studio.learner)
-    save_table(folder / "examples.webp", contest.studio, contest.split, factors)
-    judged = contest.judged(contest.pictures(factors))
-    report: dict[str, object] = {judge: shares(right) for judge, right in judged.items()}
-    print("examples", json.dumps(report), flush=True)
-    for judge, right in judged.items():
-        by_pair = right.float().prod(-1).mean(1).view(len(contest.split.contents), -1)
-        report[f"{judge}: all three by pair"] = [[round(share, 3) for share in row] for row in by_pair.tolist()]
-    report |= {"rate": rate, "rank": RANK, "contents": contest.split.contents, "styles": contest.split.styles}
+def make(folder: Path, where: list[str]) -> None:
+    """Train and paint by a plan, write the files, draw the table and judge."""
+    plan = plan_of(
+        folder / "sets", EXAMPLES.contents, EXAMPLES.styles, preset="thorough", store=folder / "store", output=folder / "library",
+        settings=SETTINGS, prompts=[_prompt(*each) for each in PROMPTS], seeds=[NOISE],
+    )  # fmt: skip
+    if command(["studio", str(plan), *where]):
+        raise SystemExit("Not all of the plan was done: start it again.")
+    for role, names in ROLES:
+        for name in names:
+            adapter = load_adapter(library.path_of(folder / "library", role, name))
+            save_adapter(adapter.with_facts(base_name=BASE_NAME).shown_by(""), file_of(folder, role, name))
+    studio = Studio(EMBEDDED, torch.device("cpu"))
+    pairs = [(content, style) for content in EXAMPLES.contents for style in EXAMPLES.styles]
+    painted = [[_painted(folder, *pair, number) for number in range(1, len(PROMPTS) + 1)] for pair in pairs]
+    save_table(folder / "examples.webp", studio, EXAMPLES, (pictures[0] for pictures in painted))
+    report = _judged(studio, pairs, torch.stack([torch.stack([_tensor(one) for one in pictures]) for pictures in painted]))
     (folder / "examples.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print({judge: round(report[judge]["all three"], 3) for judge in ("first", "second")})
 
 
-def write_files(contest: Contest, apart: Apart, folder: Path) -> None:
-    """One file for every finished training of the contest's first seed: free, and alone, so an ordinary LoRA of what was learned."""
-    steps = apart.steps if contest.most_steps is None else min(apart.steps, contest.most_steps)
-    settings = TrainingSettings(
-        steps=steps,
-        rank=apart.rank,
-        learning_rate=apart.content_rate,
-        batch_size=apart.rows[0],
-        gradient_accumulation_steps=1,
-        resolution=SIZE,
-        seed=contest.seeds[0],
-        split="free",
-        correspondence="output_preservation",
-        file_dtype="float16",
-    )
-    common = Facts(
-        role="content",
-        rank=apart.rank,
-        base=DiffusersFolder(EMBEDDED).network_fingerprint,
-        base_name=BASE_NAME,
-        prediction="epsilon",
-        steps=steps,
-        settings=settings.as_dict(),
-        file_dtype=settings.file_dtype,
-        split=settings.split,
-    )
-    names, studio = contest.studio.learner.names, contest.studio
-    for number, name in enumerate(contest.split.contents):
-        concept = Concept("snq", concepts.class_word(name), _readable(content_set(studio, name)[1]))
-        adapter = adapter_of(contest.done[apart, "content"], names, number, dataclasses.replace(common, content=concept))
-        save_adapter(adapter, file_of(folder, "content", name))
-    for number, name in enumerate(contest.split.styles):
-        facts = dataclasses.replace(common, role="style", style=Concept("w@z", "", _readable(style_set(studio, name)[1])))
-        save_adapter(adapter_of(contest.done[apart, "style"], names, number, facts), file_of(folder, "style", name))
+def _prompt(place: str, wording: str) -> str:
+    """A prompt of the contest as a plan has it, whose {style} says *style* itself."""
+    return wording.replace("{style} style", "{style}").format(thing="a {content}", place=phrase(place), style="{style}").replace(" ,", ",")
 
 
-def adapter_of(adapters: Adapters, names: list[list[str]], number: int, facts: Facts) -> Adapter:
-    """Training ``number`` of the contest's free family as the product's adapter: the same start, the same product, other letters."""
-    layers = {}
-    for stack, paths in zip(adapters.learned, names, strict=True):
-        for place, path in enumerate(paths):
-            up, down = (stack[f"{facts.role}_{factor}"][place, number].detach().float().cpu() for factor in ("up", "down"))
-            layers[path] = fresh_layer(facts, path, len(up), down.shape[1])
-            layers[path].load_lora_factors(up, down, facts.role)
-    return Adapter(layers, facts)
+def _painted(folder: Path, content: str, style: str, number: int) -> Image.Image:
+    return Image.open(folder / "library" / "pairs" / content / f"{style}_{number}_{NOISE}.png").convert("RGB")
 
 
-def _readable(captions: list[str]) -> tuple[str, ...]:
-    """The captions with words for the triggers' tokens."""
-    for tokens, word in WORDS.items():
-        captions = [caption.replace(tokens, word) for caption in captions]
-    return tuple(captions)
+def _tensor(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(numpy.array(picture)).permute(2, 0, 1)  # (3, S, S) uint8
+
+
+def _judged(studio: Studio, pairs: list[tuple[str, str]], pictures: Tensor) -> dict[str, object]:
+    """What both judges say of pictures (pairs, prompts, 3, S, S)."""
+    concepts.NOISES, concepts.PROMPTS = (NOISE,), PROMPTS
+    asked = [questions(studio, *pair) for pair in pairs]
+    report: dict[str, object] = {"settings": SETTINGS, "contents": EXAMPLES.contents, "styles": EXAMPLES.styles}
+    for name in ("first", "second"):
+        right = marks(load_judge(name), pictures, asked)
+        by_pair = right.float().prod(-1).mean(1).view(len(EXAMPLES.contents), -1)
+        report[name] = shares(right)
+        report[f"{name}: all three by pair"] = [[round(share, 3) for share in row] for row in by_pair.tolist()]
+    return report
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--cpu", help="as of studio: so many workers")
+    parser.add_argument("--cards", help="as of studio, such as 0,1")
+    chosen = vars(parser.parse_args())
+    where = [word for name in ("cpu", "cards") if chosen[name] for word in (f"--{name}", chosen[name])]
+    make(chosen["folder"].resolve(), where)

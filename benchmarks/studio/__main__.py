@@ -20,7 +20,7 @@ import torch
 from b4m_core import B4MError
 
 from . import accidents, arithmetic, joint
-from .sets import plan_of
+from .sets import CONTENTS, STYLES, plan_of
 from .watched import Watched, watch
 
 PARTS = ("studio", "joint", "killed", "full-disk")
@@ -53,8 +53,8 @@ def main(options: argparse.Namespace) -> None:
 def _measured(part: str, folder: Path, where: list[str], options: argparse.Namespace, limit: float) -> dict[str, Any]:
     if part in ("studio", "joint"):
         plan = plan_of(
-            folder / "sets", options.contents, options.styles, preset=options.preset, store=folder / "store", output=folder / "library",
-            steps=options.steps,
+            folder / "sets", CONTENTS[: options.contents], STYLES[: options.styles], preset=options.preset,
+            store=folder / "store", output=folder / "library", settings={"steps": options.steps} if options.steps else {},
         )  # fmt: skip
         if part == "studio":
             return _told(watch(plan, where, limit=limit), options)

@@ -54,7 +54,9 @@ def killed(folder: Path, where: Sequence[str], steps: int, limit: float) -> dict
 
 
 def _plan(folder: Path, store: Path, output: Path, steps: int) -> Path:
-    return plan_of(folder, 1, 1, preset="quick", store=store, output=output, steps=steps, auxiliary=1)
+    return plan_of(
+        folder, CONTENTS[:1], STYLES[:1], preset="quick", store=store, output=output, settings={"steps": steps}, auxiliary=1
+    )  # fmt: skip
 
 
 def _killer() -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from PIL import Image
@@ -19,29 +21,35 @@ SIZE = 192
 CONTENT_TRIGGER, STYLE_TRIGGER = "snq", "w@z"
 
 
+def _place(place: str) -> str:
+    return backgrounds.PHRASES[place][0]
+
+
 def plan_of(
     folder: Path,
-    contents: int,
-    looks: int,
+    contents: Sequence[str],
+    looks: Sequence[str],
     *,
     preset: str,
     store: Path,
     output: Path,
-    steps: int | None = None,
+    settings: Mapping[str, object] = MappingProxyType({}),
     auxiliary: int | None = None,
+    prompts: Sequence[str] = (f"a {{content}} {_place('mountains')} in {{style}}",),
+    seeds: Sequence[int] = (0,),
 ) -> Path:
-    """Draw the first ``contents`` and ``looks`` into ``folder`` and write a plan for them there; its path."""
+    """Draw ``contents`` and ``looks`` into ``folder`` and write a plan for them there; its path."""
     world = World(torch.device("cpu"), SIZE, concepts.REFERENCE_SEED)
     lines = [f'preset = "{preset}"', f"output = '{output}'", f"store = '{store}'"]
     lines += [] if auxiliary is None else [f"auxiliary_pictures = {auxiliary}"]
-    lines += ["[settings]", f"steps = {steps}"] if steps else []
-    lines += ["[sheets]", f'prompts = ["a {{content}} {backgrounds.PHRASES["mountains"][0]} in {{style}}"]']
-    for content in CONTENTS[:contents]:
+    lines += ["[settings]", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]
+    lines += ["[sheets]", f"prompts = {json.dumps(list(prompts))}", f"seeds = {list(seeds)}"]
+    for content in contents:
         words = concepts.class_word(content)
         captions = [f"a photo of a {{trigger}} {words} {_place(each)}" for each in concepts.CONTENT_PLACES]
         _draw(world, folder / content, _photos(world, content), captions)
         lines += [f'[content."{content}"]', f'folder = "{content}"', f'trigger = "{CONTENT_TRIGGER}"', f'class = "{words}"']
-    for look in STYLES[:looks]:
+    for look in looks:
         captions = [f"{with_article(thing)} {_place(place)} in {{trigger}} style" for thing, place in concepts.STYLE_PICTURES]
         _draw(world, folder / look, _drawings(world, look), captions)
         lines += [f'[style."{look}"]', f'folder = "{look}"', f'trigger = "{STYLE_TRIGGER}"']
@@ -58,10 +66,6 @@ def _photos(world: World, content: str) -> list[Labels]:
 def _drawings(world: World, look: str) -> list[Labels]:
     style = styles.NAMES.index(look)
     return [Labels(world.index(thing), style, backgrounds.NAMES.index(place)) for thing, place in concepts.STYLE_PICTURES]
-
-
-def _place(place: str) -> str:
-    return backgrounds.PHRASES[place][0]
 
 
 def _draw(world: World, folder: Path, labels: Sequence[Labels], captions: Sequence[str]) -> None:

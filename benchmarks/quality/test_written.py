@@ -1,4 +1,4 @@
-"""The examples' files against the trainings that they were written from."""
+"""The contest's trainings as files, against what was trained and against the product."""
 
 import dataclasses
 from pathlib import Path
@@ -12,13 +12,14 @@ from b4m_core.diffusers_folder import DiffusersFolder
 from . import concepts
 from .choose import OURS
 from .concepts import Split
-from .example_sheet import EMBEDDED, factors_of, file_of
-from .examples import RANK, write_files
+from .example_sheet import EMBEDDED, file_of
 from .families import FAMILIES, Adapters
 from .grouped import Factors, GroupedNetwork, Segment
 from .methods import Contest
 from .references import Studio
+from .written import factors_of, write_files
 
+RANK = 4
 ONE_PAIR = Split(("teddy bear",), ("stained glass",))
 APART = dataclasses.replace(OURS, rank=RANK)
 
