@@ -191,6 +191,10 @@ class Adapter:
         written = PARTS if self.facts.stored_basis or self.facts.rounds_frozen else self.parts()
         return self._mapped(lambda part, value: value.to(dtype).float() if part in written else value)
 
+    def rounding_carried(self) -> "Adapter":
+        """The same layers, and what a training made beside them in the file's dtype, as it will be written."""
+        return self.carrying(piece.to(getattr(torch, self.facts.file_dtype)) for piece in self.carried)
+
     def compacted(self) -> "Adapter":
         """A copy that holds only what it was taught, for a compact file; a part that was
         there to help it train becomes 0.

@@ -250,8 +250,7 @@ def asked_for(adapter: Adapter, settings: Mapping[str, Any]) -> Adapter:
     Raises :class:`B4MError` where that dtype cannot hold it.
     """
     facts = dataclasses.replace(adapter.facts, settings=dict(settings), file_dtype=settings["file_dtype"])
-    dtype = getattr(torch, facts.file_dtype)
-    found = Adapter(adapter.layers, facts, [piece.to(dtype) for piece in adapter.carried]).rounded()
+    found = Adapter(adapter.layers, facts, adapter.carried).rounding_carried().rounded()
     for some, parts in found.alike():
         for part, values in parts.items():
             good = torch.isfinite(values).flatten(1).all(1)  # (L,)

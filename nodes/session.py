@@ -123,8 +123,7 @@ class Session:
         try:
             with self.clock.painting(self.base.sampling.steps):
                 with host.fits("The sample's adapter"):
-                    words = [piece.to(getattr(torch, adapter.facts.file_dtype)) for piece in adapter.carried]  # as they will be saved
-                    weights = lora_state_dict(adapter.carrying(words))
+                    weights = lora_state_dict(adapter.rounding_carried())
                 self.sample = self.base.sample_with(weights, self.prompt, width=side, height=side, seed=self.settings.seed)
             self.display.show_sample(self.sample, step)
         except host.PictureDoesNotFit as error:
