@@ -70,7 +70,11 @@ def training_widgets() -> list[Any]:
         ),
         rate_widget("weight_decay", "Pull of what is learned to zero. Raise it when the LoRA bends other pictures.", "1e-2"),
         advanced(
-            io.Boolean.Input("flip", default=False, tooltip="Train on the mirror images too. Leave it off for faces, text and emblems.")
+            io.Boolean.Input(
+                "flip",
+                default=False,
+                tooltip="Train on the mirror images too. Leave it off for faces, text, emblems, and styles whose strokes have a direction.",
+            )
         ),
         advanced(
             io.Combo.Input(
