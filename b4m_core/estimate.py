@@ -17,7 +17,7 @@ from .planner import ADAPTER, CONVOLUTIONS, GIB, MEMORY_MODES, fastest_way
 _KEPT = 5  # of the newest measurements of one size
 _LAUNCHES = {"cuda": 0.021}  # seconds of a pass that are not arithmetic: reading batches, launching, stepping
 _CONVOLUTIONS = {"cuda": 0.004}  # what those of adapted convolutions add
-_WORDS = {"cuda": 0.05}  # a step's launches of both text encoders; reckoned, not measured (docs/method.md)
+_WORDS = {"cuda": 0.05}  # a step's launches of both text encoders: .04 to .06 on an H100 (docs/speed.md)
 _TOKENS = 77
 _REACHED = {"cuda": 0.45, "cpu": 0.75}  # of what a product of large matrices reaches, or of what the makers publish
 _FORWARD = 0.45  # of a pass forward and back
