@@ -2,7 +2,8 @@
 
 ``run`` fills FOLDER/chosen.json from the development pairs, if it is not there, and then runs the rows of the table on the test pairs,
 again until all are there (``--only`` picks rows). ``ablate`` changes one thing at a time on the development pairs, ``tune`` repeats what
-was tried while the method was made, ``second`` is a contest on another base model (second.py). The shipped examples are examples.py's.
+was tried while the method was made, ``roads`` what was tried to get further (roads.py), ``final`` is the contest of the preserved over
+all pairs (final.py), ``second`` one on another base model (second.py). The shipped examples are examples.py's.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from .ablate import Ablating
 from .bases import UNET, flow_base
 from .choose import choose
 from .contest import Running
-from .final import final_rows, of_league
+from .final import final_rows, of_contest
 from .methods import Contest
 from .references import Studio
 from .rows import rows
@@ -51,8 +52,7 @@ def main(options: argparse.Namespace) -> None:
         Travelling(Contest(studio, judges, concepts.DEVELOPMENT, concepts.TRAINING_SEEDS), options.folder, left).run(options.only)
         return
     if options.work == "final":
-        three = Contest(studio, judges, concepts.TEST if options.few else concepts.LARGE, concepts.TRAINING_SEEDS)
-        one = three.with_seeds([options.seed])
+        three, one = final_contests(studio, judges, options)
         run_final(three, one, options, started + options.seconds)
         return
     if options.work == "second":
@@ -73,10 +73,21 @@ def main(options: argparse.Namespace) -> None:
         Running(contest, options.folder, rows(contest, settings), left).run(options.only)
 
 
+def final_contests(studio: Studio, judges: dict[str, Judge], options: argparse.Namespace) -> tuple[Contest, Contest]:
+    """The one of three seeds, and the one of the seed that is asked for; for a processor both of that seed."""
+    split = concepts.TEST if options.few else concepts.LARGE
+    if options.every is None:
+        three = Contest(studio, judges, split, concepts.TRAINING_SEEDS)
+        return three, three.with_seeds([options.seed])
+    concepts.NOISES, options.folder = concepts.NOISES[:1], options.folder / f"every_{options.every}"
+    fewer = Contest(studio, judges, concepts.Split(split.contents[:: options.every], split.styles), [options.seed])
+    return fewer, fewer.with_seeds([options.seed])
+
+
 def run_final(three: Contest, one: Contest, options: argparse.Namespace, stop: float) -> None:
     table = final_rows(three, one)
     for contest in (three, one):
-        mine = of_league(table, contest)
+        mine = of_contest(table, contest)
         names = [name for name in options.only or mine if name in mine]
         if names:
             Running(contest, options.folder, mine, stop - time.monotonic()).run(names)
@@ -111,9 +122,12 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=540.0)
     parser.add_argument("--only", action="append", default=[], help="a trial, row or ablation by name; may repeat")
     parser.add_argument("--seed", type=int, default=0, choices=concepts.TRAINING_SEEDS, help="final: of the rows that have one (0)")
+    parser.add_argument(
+        "--every", type=int, metavar="N", help="final: only every Nth content, one seed, one noise, into FOLDER/every_N: for a processor"
+    )
     parser.add_argument("--few", action="store_true", help="final: the first 24 pairs alone")
     parser.add_argument("--everywhere", action="store_true", help="roads: adapt every Linear of the transformers, not attention alone")
-    parser.add_argument("--convolutions", action="store_true", help="roads: adapt the convolutions too")
+    parser.add_argument("--convolutions", action="store_true", help="roads, final: adapt the convolutions too")
     parser.add_argument("--flow", type=Path, default=Path("b4m_flow"), help="second: the folder of benchmarks.world.make_flow (b4m_flow)")
     own_model.arguments(parser)
     try:

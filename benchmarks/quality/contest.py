@@ -42,6 +42,7 @@ EXAMINED = (
     "ours, fitted + joint",
     "two LoRAs, kept + joint",
     "one LoRA on both, rank 32, kept",
+    "ours, words, convolutions and mirror",
 )
 
 

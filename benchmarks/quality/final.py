@@ -6,6 +6,7 @@ its rows begin from stage one of the first seed.
 """
 
 import dataclasses
+import functools
 
 from .choose import at
 from .families import Adapters
@@ -14,7 +15,7 @@ from .merging import choose_by_step, null_space
 from .methods import Apart, Contest, Joint
 from .references import STEPS
 from .rerouting import rerouted
-from .roads import CALM, FITTED, MINE, ORTHOGONAL, TWO_LORAS
+from .roads import CALM, FITTED, MINE, ORTHOGONAL, TWO_LORAS, changed
 from .rows import Row, true_pictures
 
 FALLING_LORAS = dataclasses.replace(at(TWO_LORAS, 1e-3), decay=True)
@@ -24,7 +25,7 @@ ON_BOTH = (32, 1e-3, 650)  # rank, rate, steps
 
 
 def final_rows(contest: Contest, pairs: Contest) -> dict[str, tuple[Row, Contest]]:
-    """All rows, by name, and the contest that each belongs to: ``contest`` has three seeds, ``pairs`` one.
+    """All rows, by name, and the contest that each belongs to: ``contest`` has all seeds, ``pairs`` the one that is asked for.
 
     The rivals get what was found for ours: the content's rate falls to zero over the second half.
     """
@@ -43,6 +44,7 @@ def final_rows(contest: Contest, pairs: Contest) -> dict[str, tuple[Row, Contest
         "Orthogonal Adaptation, kept": lambda: contest.merge(at(ORTHOGONAL, 4e-3)),
     }
     rows = {name: (Row("merge", make), contest) for name, make in merged.items()}
+    rows |= {name: (row, contest) for name, row in course_rows(contest).items()}
     single = worded_rows(pairs) | joined_rows(pairs) | worded_joined_rows(pairs)
     if pairs.studio.learner.convolutions:
         single |= convolved_rows(pairs)
@@ -81,6 +83,26 @@ def worded_rows(contest: Contest) -> dict[str, Row]:
     if contest.studio.learner.convolutions:
         made["ours, larger start"] = lambda: contest.merge(LARGE_WORDED, steady(LARGE_WORDED))
     return {f"{name}, {more}": Row(more, make) for name, make in made.items()}
+
+
+def course_rows(contest: Contest) -> dict[str, Row]:
+    """With words and convolutions by the courses that led in development: 500 steps of one picture and one preservation picture; that,
+    and the style's pictures in a mirror too."""
+    if not contest.studio.learner.convolutions:
+        return {}
+
+    def apart(mine: Apart, *, mirrored: bool) -> Adapters:
+        course = changed(mine, rows=(1, 1), steps=500)
+        return contest.merge(course, steady(changed(course, mirrored=mirrored)))
+
+    rows = {}
+    for mirrored, league in ((False, "words, convolutions, single pictures"), (True, "words, convolutions and mirror")):
+        made = {
+            "ours": functools.partial(apart, WORDED, mirrored=mirrored),
+            "two LoRAs, kept": functools.partial(apart, WORDED_LORAS, mirrored=mirrored),
+        }
+        rows |= {f"{name}, {league}": Row(league, make) for name, make in made.items()}
+    return rows
 
 
 def worded_joined_rows(contest: Contest) -> dict[str, Row]:
@@ -128,6 +150,6 @@ def worded(contest: Contest, mine: Apart) -> Adapters:
     return contest.merge(mine, steady(mine))
 
 
-def of_league(rows: dict[str, tuple[Row, Contest]], contest: Contest) -> dict[str, Row]:
+def of_contest(rows: dict[str, tuple[Row, Contest]], contest: Contest) -> dict[str, Row]:
     """The rows of one of the two contests."""
     return {name: row for name, (row, own) in rows.items() if own is contest}

@@ -2,6 +2,7 @@
 
 python -m benchmarks.quality.final_report benchmarks/quality/results/final [--chart PICTURE.png]
 python -m benchmarks.quality.final_report benchmarks/quality/results/words --without final
+python -m benchmarks.quality.final_report benchmarks/quality/results/mirror --without words
 python -m benchmarks.quality.final_report benchmarks/quality/results/few --few
 """
 
@@ -20,6 +21,8 @@ LEAGUES = {
     "words": ("ours, words",),
     "convolutions": ("ours, convolutions",),
     "words and convolutions": ("ours, words and convolutions",),
+    "words, convolutions, single pictures": ("ours, words, convolutions, single pictures",),
+    "words, convolutions and mirror": ("ours, words, convolutions and mirror",),
     "pair, words and convolutions": ("ours + joint, words and convolutions",),
     "frame": (),
 }
@@ -44,7 +47,8 @@ def tables(results: dict[str, Result], few: bool = True, without: dict[str, Resu
         for name in sorted(rows, key=lambda each: -rows[each].shares("second")[3]):
             cells = [*_shares(name, rows[name], few), *(_ahead(rows[mine], rows[name]) for mine in present)]
             if without is not None:
-                cells.append(_gain(rows[name], without.get(name.removesuffix(f", {league.removeprefix('pair, ')}"))))
+                plain = name.removesuffix(f", {league.removeprefix('pair, ')}")
+                cells.append(_gain(rows[name], without.get(plain) or without.get(f"{plain}, words and convolutions")))
             made.append(f"| {' | '.join(cells)} |")
         made.append("")
     return made
