@@ -112,6 +112,23 @@ def everything_roads(contest: Contest) -> Iterator[Road]:
     yield Road("words and convolutions", "ours, content masked", make, differing(content), strengths)
 
 
+def varied_roads(contest: Contest) -> Iterator[Road]:
+    """Words and convolutions together, one thing changed at a time: pictures in a mirror, steps and their rows, rates."""
+    if not contest.studio.learner.convolutions:
+        return
+    few = changed(WORDED, rows=(1, 1), steps=500)
+    for name, content, style in (
+        ("ours, style mirrored", WORDED, steady(changed(WORDED, mirrored=True))),
+        ("ours, both mirrored", changed(WORDED, mirrored=True), steady(changed(WORDED, mirrored=True))),
+        ("ours, 1 + 1 rows, 500 steps", few, steady(few)),
+        ("ours, 500 steps", changed(WORDED, steps=500), steady(changed(WORDED, steps=500))),
+        ("ours, words at half the rate", changed(WORDED, words=2.5e-3), steady(changed(WORDED, words=2.5e-3))),
+        ("ours, style falling", WORDED, WORDED),
+    ):
+        make = functools.partial(contest.merge, content, style)
+        yield Road("words and convolutions", name, make, differing(content), ((1.0, 1.0), (0.9, 1.1), (1.1, 1.0)))
+
+
 def start_roads(contest: Contest) -> Iterator[Road]:
     """How large the downs start in convolutions: as orthonormal rows, or as a LoRA's random ones. Two trials for each side."""
     if not contest.studio.learner.convolutions:

@@ -132,6 +132,10 @@ class Contest:
         trained = self._apart(several, role, self._own(several[0], role), self.seeds)
         self.done.update({(apart, role): adapters for apart, adapters in zip(several, trained, strict=True)})
 
+    def train_on(self, apart: Apart, role: str, table: PictureTable) -> Adapters:
+        """An adapter for each set of ``table``, whatever the contest is about; seed 0."""
+        return self._apart([apart], role, table, [0])[0]
+
     def _own(self, apart: Apart, role: str) -> PictureTable:
         """The pictures of all concepts of ``role``."""
         table = self.contents if role == "content" else self.styles

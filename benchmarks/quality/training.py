@@ -219,9 +219,9 @@ class Step:
         return self.studio.learner(*rows).unflatten(0, (self.groups, -1))
 
 
-def _captured(step: Step) -> Callable[[], None]:
+def captured(studio: Studio, step: Callable[[], None]) -> Callable[[], None]:
     """The step as one CUDA graph, where the base model's steps are."""
-    if step.studio.device.type != "cuda" or not step.studio.captured:
+    if studio.device.type != "cuda" or not studio.captured:
         return step
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -243,7 +243,7 @@ def train(studio: Studio, what: Trainings, adapters: Adapters) -> list[list[floa
     named = [(name, tensor) for name, tensors in step.live.items() for tensor in tensors]
     optimiser = ManyAdamW([tensor for _, tensor in named], [rate * what.shares.get(name, 1.0) for name, _ in named])
     batch.fill()
-    replay = _captured(step)
+    replay = captured(studio, step)
     curve = []
     sums = [torch.zeros_like(tensor) for _, tensor in named] if what.average else []
     for number in range(what.steps):

@@ -1,9 +1,10 @@
 """Runs the roads (roads.py, further.py) that are not in FOLDER/roads.jsonl yet."""
 
+import functools
 import json
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.world.sheets import save_sheet
 
-from . import concepts, further, roads
+from . import concepts, further, mediated, roads
 from .ablate import read
 from .contest import slug
 from .families import Adapters
@@ -22,11 +23,12 @@ from .methods import Contest
 from .painting import shares
 from .roads import Road, Worn
 
-KINDS = {
+KINDS: dict[str, Callable[[Contest], Iterator[Road]]] = {
     "words": further.word_roads,
     "convolutions": further.convolution_roads,
     "balance": further.balance_roads,
     "everything": further.everything_roads,
+    "everything, varied": further.varied_roads,
     "start": further.start_roads,
     "thirds": further.third_roads,
     "alone": further.alone_roads,
@@ -41,6 +43,7 @@ KINDS = {
     "sampling": roads.sampling_roads,
     "rivals": roads.rival_roads,
     "pairs": roads.pair_roads,
+    **{f"mediator, {name}": functools.partial(mediated.mediated_roads, name=name) for name in mediated.MEDIATIONS},
 }
 
 
