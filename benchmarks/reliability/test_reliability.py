@@ -36,7 +36,16 @@ def broken(file: Path) -> object:
     return np.ones(100 << 20, dtype=np.uint8).nbytes if len(raw) > 1000 else None
 
 
+def peaks_are_seen() -> bool:
+    """Whether this system tells of 100 MB that the process took and gave back."""
+    fuzz.reset_peak()
+    before = fuzz.peak_megabytes()
+    return np.ones(100 << 20, dtype=np.uint8).nbytes > 0 and fuzz.peak_megabytes() - before > 80
+
+
 def test_the_fuzzer_sees_raw_errors_and_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if not peaks_are_seen():
+        pytest.skip("this system does not forget a process's peak of memory")
     monkeypatch.setitem(fuzz.READERS, "broken", Reader(lambda folder: [bytes([1]) * 9], broken, ".x"))
     tally = fuzz.run(100, only=["broken"], keep=tmp_path)["broken"]
     assert tally.files == 100 and tally.refused > 1 and tally.raw["KeyError"] > 1 and tally.lost > tally.raw["KeyError"]
