@@ -24,10 +24,14 @@ def start(folder: Path) -> None:
 def parser(name: str, about: str | None) -> argparse.ArgumentParser:
     """The options of `b4m.py bench NAME`: where the results go, and which ComfyUI it is about."""
     brought = os.environ.get("B4M_TOKENIZER")
-    options = argparse.ArgumentParser(prog=f"b4m.py bench {name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        prog=f"b4m.py bench {name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     default = Path(f"b4m_{name}")
     options.add_argument("folder", nargs="?", type=Path, default=default, help=f"where the results go ({default})")
-    options.add_argument("--comfyui", type=Path, default=brought and Path(brought).parents[1], help="another ComfyUI, whose Python this is")
+    options.add_argument(
+        "--comfyui", type=Path, default=brought and Path(brought).parents[1], help="another ComfyUI, whose Python this is"
+    )
     return options
 
 

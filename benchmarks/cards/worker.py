@@ -1,6 +1,6 @@
 """One process of the measurement: trains as an artist's run does, alone or as one of several, and says how long a step took.
 
-python -m benchmarks.cards.worker JOB.json              # or by torchrun
+    python -m benchmarks.cards.worker JOB.json              # or by torchrun
 """
 
 import contextlib

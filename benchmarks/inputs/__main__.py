@@ -1,8 +1,8 @@
 """What becomes of every kind of file, of a folder in which everything is wrong, and of files broken at random.
 
-python b4m.py bench inputs                    # tables of all kinds, the wrong folder, 500 broken pictures and 500 captions
-python b4m.py bench inputs --memory           # and the memory that photos of 200 megapixels take (some minutes)
-python b4m.py bench inputs --memory --paper   # and write docs/inputs.md
+    python b4m.py bench inputs                    # tables of all kinds, the wrong folder, 500 broken pictures and 500 captions
+    python b4m.py bench inputs --memory           # and the memory that photos of 200 megapixels take (some minutes)
+    python b4m.py bench inputs --memory --paper   # and write docs/inputs.md
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ TEXTS = (
 LISTS = (
     '{"file_name": "0.png", "text": "snq one"}\n{"file_name": "1.png", "text": "snq two"}\n',
     '[{"image": "0.png", "caption": "snq"}, {"image": "2.png", "caption": ["a", "b"]}]',
-    'file_name,text\n0.png,snq one\n1.png,"snq, two"\n',
+    "file_name,text\n0.png,snq one\n1.png,\"snq, two\"\n",
     '{"0.png": "snq one", "1.png": {"caption": "snq two"}}',
 )
 _WORDS = {"trigger": "snq", "class_word": "bear", "pattern": "what the node says"}

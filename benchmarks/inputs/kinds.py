@@ -161,7 +161,9 @@ def sixteen_bits(picture: np.ndarray) -> Image.Image:
 
 _HTML = b"<!DOCTYPE html>\n<html><head><title>Bear</title></head><body>...</body></html>"
 _GREY = pixels()[..., 0]
-_P3 = chunk(b"gAMA", struct.pack(">I", 45455)) + chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000))
+_P3 = chunk(b"gAMA", struct.pack(">I", 45455)) + chunk(
+    b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
+)
 
 KINDS: tuple[Kind, ...] = (
     Kind("PNG", "a.png", lambda: saved("PNG")),

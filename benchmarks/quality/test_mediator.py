@@ -6,23 +6,13 @@ import torch
 
 from tests.b4m_core.tiny import POOLED, TEXT_WIDTH, TOKENS
 
-from .families import FAMILIES, Adapters, merged
+from .families import merged
 from .grouped import Factors, Segment
 from .mediator import Lessons, Mediated, Mediating, Mediation, Mediator
 from .methods import Contest
 from .references import STEPS
 from .test_method import RANK, contest  # noqa: F401  the fixture
-
-FREE = FAMILIES["free"]
-
-
-def filled(contest: Contest, count: int, seed: int) -> Adapters:  # noqa: F811
-    """Finished adapters: random numbers in every factor."""
-    made, generator = Adapters.fresh(FREE, contest.studio.learner, RANK, count, seed=0), torch.Generator().manual_seed(seed)
-    for stack in made.learned:
-        for name in stack:
-            stack[name] = 0.2 * torch.randn(stack[name].shape, generator=generator, dtype=torch.float64)
-    return made
+from .test_roads import filled
 
 
 def learned(contest: Contest, **made_of: object) -> Mediator:  # noqa: F811
